@@ -1,0 +1,12 @@
+#![doc = include_str!("../README.md")]
+
+mod categorical;
+mod gate;
+mod noise;
+mod perturb;
+mod schedule;
+
+pub use categorical::{argmax_one_hot, gumbel_softmax, gumbel_softmax_hard};
+pub use gate::{hard_gate, keep_probability, soft_gate, threshold_gate};
+pub use noise::{Noise, ReplayedNoise, SeededNoise, Site};
+pub use schedule::Temperature;

@@ -1,0 +1,66 @@
+//! The one list of checks, cheapest first.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::{cargo, release_binary, run, tell};
+
+/// Runs every check; the first that fails ends it.
+fn run_all(checks: Vec<(&str, Command)>) -> Result<()> {
+    for (name, mut command) in checks {
+        tell(&format!("== {name}"));
+        let start = Instant::now();
+        if !run(&mut command)?.success() {
+            bail!("check failed: {name}");
+        }
+        tell(&format!(
+            "== {name}: {:.0} s",
+            start.elapsed().as_secs_f64()
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn run_checks() -> Result<()> {
+    let with = |args: &[&str]| {
+        let mut command = cargo();
+        command.args(args);
+        command
+    };
+    let mut docs = with(&["doc", "--workspace", "--no-deps", "--locked"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    let folder = std::env::temp_dir().join(format!("adavit-ci-{}", std::process::id()));
+    let mut smoke = Command::new(release_binary()?);
+    smoke
+        .args(["train", "--max-steps", "20", "--out"])
+        .arg(&folder);
+    let mut eval = Command::new(release_binary()?);
+    eval.args(["eval", "--json", "--checkpoint"]).arg(&folder);
+    let checked = run_all(vec![
+        ("format", with(&["fmt", "--all", "--check"])),
+        (
+            "lints",
+            with(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--locked",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+        ),
+        ("docs", docs),
+        ("tests", with(&["test", "--workspace", "--locked"])),
+        (
+            "release build",
+            with(&["build", "--release", "--package", "adavit-cli", "--locked"]),
+        ),
+        ("a short training", smoke),
+        ("its evaluation", eval),
+    ]);
+    let _ = std::fs::remove_dir_all(&folder);
+    checked
+}

@@ -1,0 +1,118 @@
+//! Entry points of the repository.
+//!
+//! `cargo xtask train [--features F] [OPTIONS]` builds the release binary and trains; every other
+//! option goes to `adavit train`. `cargo xtask ci` runs every check.
+
+mod ci;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus};
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  train [--features cuda|metal|...] [OPTIONS]   build the release binary and run `adavit train OPTIONS`
+  ci                                            run every check: format, lints, docs, tests, a short training";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let task = args.next();
+    let done = match task.as_deref() {
+        Some("train") => train(args.collect()),
+        Some("ci") => ci::run_checks().map(|()| ExitCode::SUCCESS),
+        Some("help" | "-h" | "--help") => {
+            tell(USAGE);
+            return ExitCode::SUCCESS;
+        }
+        other => {
+            tell(&format!(
+                "error: expected a task, found {:?}\n{USAGE}",
+                other.unwrap_or("nothing")
+            ));
+            return ExitCode::from(2);
+        }
+    };
+    done.unwrap_or_else(|error| {
+        tell(&format!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Builds the release binary with the features named first, and becomes it.
+fn train(args: Vec<String>) -> Result<ExitCode> {
+    let (features, options) = take_features(args)?;
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "adavit-cli"]);
+    if let Some(features) = &features {
+        build.args(["--features", features]);
+    }
+    if !run(&mut build)?.success() {
+        bail!("building the release binary failed");
+    }
+    let mut adavit = Command::new(release_binary()?);
+    adavit.arg("train").args(options);
+    become_process(adavit)
+}
+
+/// Takes `--features F` or `--features=F` out of the arguments.
+fn take_features(args: Vec<String>) -> Result<(Option<String>, Vec<String>)> {
+    let mut features = None;
+    let mut options = Vec::new();
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        if arg == "--features" {
+            features = Some(args.next().context("--features: expected a value")?);
+        } else if let Some(value) = arg.strip_prefix("--features=") {
+            features = Some(value.to_string());
+        } else {
+            options.push(arg);
+        }
+    }
+    Ok((features, options))
+}
+
+/// The program takes this process's place, so that signals reach it.
+#[cfg(unix)]
+fn become_process(mut program: Command) -> Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+    Err(program.exec()).with_context(|| format!("starting {}", program.get_program().display()))
+}
+
+#[cfg(not(unix))]
+fn become_process(mut program: Command) -> Result<ExitCode> {
+    let status = run(&mut program)?;
+    Ok(ExitCode::from(status.code().unwrap_or(1) as u8))
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn run(command: &mut Command) -> Result<ExitStatus> {
+    let program = command.get_program().display().to_string();
+    command
+        .status()
+        .with_context(|| format!("starting {program}"))
+}
+
+/// Where cargo puts the program.
+fn release_binary() -> Result<PathBuf> {
+    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        None => workspace()?.join("target"),
+    };
+    Ok(target.join("release").join("adavit"))
+}
+
+fn workspace() -> Result<PathBuf> {
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let root = package.parent().context("the workspace of xtask")?;
+    Ok(root.to_path_buf())
+}
+
+#[expect(clippy::print_stderr, reason = "a program talks to people")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}
