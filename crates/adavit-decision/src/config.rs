@@ -1,0 +1,217 @@
+//! Which decisions a model makes, and what an off decision means.
+//!
+//! Field names are the published arguments where there are such; "layer" in them is the paper's
+//! "block" (its two sub-layers, attention and MLP).
+
+use candle_core::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// What an off head means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadDeactivation {
+    /// Query, key, value and output of the head are zero, and its channels of fc1's input too.
+    Full,
+    /// The head's attention matrix is the identity: its value passes through.
+    Partial,
+    /// As full in attention; in the MLP, H groups of fc1's outputs are masked, not its inputs.
+    HeadV2,
+}
+
+/// Thresholds above which a gate is on: 1[sigmoid(logit) > threshold] at inference.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Thresholds {
+    /// Of token gates.
+    pub tokens: f64,
+    /// Of head gates.
+    pub heads: f64,
+    /// Of sub-layer gates.
+    pub blocks: f64,
+}
+
+impl Default for Thresholds {
+    /// What published checkpoints expect.
+    fn default() -> Self {
+        Self {
+            tokens: 0.6,
+            heads: 0.5,
+            blocks: 0.5,
+        }
+    }
+}
+
+impl Thresholds {
+    /// Returns the thresholds after every inference boundary has moved by `shift` in logits:
+    /// sigmoid(logit(threshold) + shift). A positive shift keeps less.
+    #[must_use]
+    pub fn shifted(&self, shift: f64) -> Self {
+        let move_one = |threshold: f64| {
+            let odds = threshold / (1.0 - threshold) * shift.exp();
+            (odds / (1.0 + odds)).clamp(1e-9, 1.0 - 1e-9)
+        };
+        Self {
+            tokens: move_one(self.tokens),
+            heads: move_one(self.heads),
+            blocks: move_one(self.blocks),
+        }
+    }
+}
+
+/// Which blocks decide on what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the published arguments, each on its own"
+)]
+pub struct DecisionConfig {
+    /// Token gates, from block `ada_token_start_layer` on.
+    pub ada_token: bool,
+    /// Token gates mask the MLP's output too (the published checkpoints do).
+    pub ada_token_with_mlp: bool,
+    /// The first block with token gates.
+    pub ada_token_start_layer: usize,
+    /// Head gates, from block `keep_layers` on; `off` in files for none.
+    #[serde(with = "or_off")]
+    pub ada_head: Option<HeadDeactivation>,
+    /// Sub-layer gates, from block `keep_layers` on.
+    pub ada_layer: bool,
+    /// How many first blocks keep all heads and both sub-layers.
+    pub keep_layers: usize,
+    /// The policy token passes a LayerNorm of its own before the sub-layer and head decisions.
+    pub norm_policy: bool,
+    /// Where a gate turns on.
+    pub thresholds: Thresholds,
+}
+
+impl Default for DecisionConfig {
+    /// All three kinds of decision, as in the published checkpoints.
+    fn default() -> Self {
+        Self {
+            ada_token: true,
+            ada_token_with_mlp: true,
+            ada_token_start_layer: 0,
+            ada_head: Some(HeadDeactivation::Full),
+            ada_layer: true,
+            keep_layers: 1,
+            norm_policy: false,
+            thresholds: Thresholds::default(),
+        }
+    }
+}
+
+impl DecisionConfig {
+    /// Whether block `block` gates its tokens.
+    pub fn gates_tokens(&self, block: usize) -> bool {
+        self.ada_token && block >= self.ada_token_start_layer
+    }
+
+    /// How block `block` gates its heads, if it does.
+    pub fn gates_heads(&self, block: usize) -> Option<HeadDeactivation> {
+        self.ada_head.filter(|_| block >= self.keep_layers)
+    }
+
+    /// Whether block `block` gates its two sub-layers.
+    pub fn gates_sublayers(&self, block: usize) -> bool {
+        self.ada_layer && block >= self.keep_layers
+    }
+
+    /// Checks the thresholds, and that a model of `depth` blocks has something to decide.
+    pub fn validate(&self, depth: usize) -> Result<()> {
+        let Thresholds {
+            tokens,
+            heads,
+            blocks,
+        } = self.thresholds;
+        for (name, threshold) in [("tokens", tokens), ("heads", heads), ("blocks", blocks)] {
+            if !(threshold > 0.0 && threshold < 1.0) {
+                bail!("thresholds.{name}: expected a number in (0, 1), found {threshold}");
+            }
+        }
+        let decides = (0..depth).any(|block| {
+            self.gates_tokens(block)
+                || self.gates_heads(block).is_some()
+                || self.gates_sublayers(block)
+        });
+        if !decides {
+            bail!(
+                "no block of {depth} decides anything: turn on ada_token, ada_head or ada_layer, \
+                 and keep keep_layers and ada_token_start_layer below the depth"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// None as the word `off`: a TOML file has no null, and an absent key means the default.
+mod or_off {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::HeadDeactivation;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum OrOff {
+        Off,
+        #[serde(untagged)]
+        On(HeadDeactivation),
+    }
+
+    #[expect(
+        clippy::ref_option,
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the signature that serde calls"
+    )]
+    pub(super) fn serialize<S: Serializer>(
+        heads: &Option<HeadDeactivation>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        heads.map_or(OrOff::Off, OrOff::On).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<HeadDeactivation>, D::Error> {
+        Ok(match OrOff::deserialize(deserializer)? {
+            OrOff::Off => None,
+            OrOff::On(heads) => Some(heads),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shifted_thresholds_move_every_boundary_by_the_same_logit() {
+        let thresholds = Thresholds::default();
+        let moved = thresholds.shifted(0.7);
+        let logit = |p: f64| (p / (1.0 - p)).ln();
+        for (a, b) in [
+            (thresholds.tokens, moved.tokens),
+            (thresholds.heads, moved.heads),
+            (thresholds.blocks, moved.blocks),
+        ] {
+            assert!((logit(b) - logit(a) - 0.7).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_decides_nothing_is_refused() {
+        let config = DecisionConfig {
+            ada_token: false,
+            keep_layers: 4,
+            ..DecisionConfig::default()
+        };
+        assert!(config.validate(5).is_ok());
+        assert!(
+            config
+                .validate(4)
+                .unwrap_err()
+                .to_string()
+                .contains("decides anything")
+        );
+    }
+}
