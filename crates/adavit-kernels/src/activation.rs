@@ -1,0 +1,95 @@
+//! GELU, exact: y = x / 2 (1 + erf(x / sqrt 2)), Hendrycks and Gimpel 2016 (arXiv 1606.08415);
+//! and softmax over the last dimension.
+
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
+
+use crate::fused::{self, slice, tensor, values};
+use crate::{composed, lanes, math, rows};
+
+/// Returns the exact (erf) GELU, elementwise.
+pub fn gelu(xs: &Tensor) -> Result<Tensor> {
+    if fused::applies(&[xs]) {
+        return xs.contiguous()?.apply_op1(Gelu);
+    }
+    composed::gelu(xs)
+}
+
+/// Returns the softmax over the last dimension.
+pub fn softmax(xs: &Tensor) -> Result<Tensor> {
+    if fused::applies(&[xs]) && xs.dim(D::Minus1)? > 0 {
+        return xs.contiguous()?.apply_op1(Softmax);
+    }
+    composed::softmax(xs)
+}
+
+struct Gelu;
+
+impl CustomOp1 for Gelu {
+    fn name(&self) -> &'static str {
+        "gelu"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let ys = rows::map(slice(storage, layout)?, 1, |_, ys, xs| gelu_into(ys, xs));
+        Ok((CpuStorage::F32(ys), layout.shape().clone()))
+    }
+
+    fn bwd(&self, xs: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        Ok(Some(tensor(gelu_grad(&values(xs)?, &values(&grad)?), xs)?))
+    }
+}
+
+/// Writes the GELU of every element.
+#[inline(always)]
+pub(crate) fn gelu_into(ys: &mut [f32], xs: &[f32]) {
+    for (y, x) in ys.iter_mut().zip(xs) {
+        *y = math::gelu(*x);
+    }
+}
+
+/// Returns the gradient of the input of a GELU.
+pub(crate) fn gelu_grad(xs: &[f32], grad: &[f32]) -> Vec<f32> {
+    rows::map2((xs, grad), 1, |_, ds, xs, grad| {
+        for ((d, x), g) in ds.iter_mut().zip(xs).zip(grad) {
+            *d = g * math::gelu_derivative(*x);
+        }
+    })
+}
+
+struct Softmax;
+
+impl CustomOp1 for Softmax {
+    fn name(&self) -> &'static str {
+        "softmax"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let len = layout.shape().dim(D::Minus1)?;
+        let ys = rows::map(slice(storage, layout)?, len, |_, ys, xs| {
+            ys.copy_from_slice(xs);
+            for row in ys.chunks_exact_mut(len) {
+                let sum = lanes::exp_row(row);
+                for y in row {
+                    *y /= sum;
+                }
+            }
+        });
+        Ok((CpuStorage::F32(ys), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let len = ys.dim(D::Minus1)?;
+        let ds = rows::map2((&values(ys)?, &values(&grad)?), len, |_, ds, ys, grad| {
+            let inputs = ys.chunks_exact(len).zip(grad.chunks_exact(len));
+            for (ds, (ys, grad)) in ds.chunks_exact_mut(len).zip(inputs) {
+                let mean = lanes::dot(ys, grad);
+                for ((d, y), g) in ds.iter_mut().zip(ys).zip(grad) {
+                    *d = y * (g - mean);
+                }
+            }
+        });
+        Ok(Some(tensor(ds, ys)?))
+    }
+}

@@ -1,0 +1,192 @@
+//! Attention of one head of one image, forward and backward, on its kept tokens packed in cache.
+//!
+//! S = Q K^T / sqrt(D), P = softmax(S), Y = P V; backwards dP = dY V^T, dS = P (dP - rowsum(P dP)),
+//! dQ = dS K / sqrt(D), dK = dS^T Q / sqrt(D), dV = P^T dY. P is computed again for the backward.
+
+use pulp::Simd;
+
+use super::tile::{Left, multiply, padded};
+use crate::lanes;
+
+/// One head of one image within a tensor `(B, N, C)`: the head's D channels of token n are at
+/// `start + n * stride`, for the kept tokens n.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a> {
+    pub(super) start: usize,
+    pub(super) stride: usize,
+    pub(super) width: usize,
+    pub(super) tokens: &'a [usize],
+}
+
+impl Head<'_> {
+    /// Returns the places of the head's rows, token by token.
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
+        self.tokens.iter().map(|n| self.start + n * self.stride)
+    }
+
+    /// Packs rows times `factor`, each as wide as [`padded`], zeros behind.
+    #[inline(always)]
+    fn pack(&self, packed: &mut [f32], xs: &[f32], factor: f32) {
+        let rows = packed.chunks_exact_mut(padded(self.width));
+        for (row, place) in rows.zip(self.places()) {
+            let (row, rest) = row.split_at_mut(self.width);
+            for (y, x) in row.iter_mut().zip(&xs[place..]) {
+                *y = x * factor;
+            }
+            rest.fill(0.0);
+        }
+    }
+
+    /// As [`Self::pack`], one row per channel, as wide as [`padded`] number of tokens.
+    #[inline(always)]
+    fn pack_transposed(&self, packed: &mut [f32], xs: &[f32], factor: f32) {
+        let width = padded(self.tokens.len());
+        for row in packed.chunks_exact_mut(width) {
+            row[self.tokens.len()..].fill(0.0);
+        }
+        for (i, place) in self.places().enumerate() {
+            for (x, row) in xs[place..].iter().zip(packed.chunks_exact_mut(width)) {
+                row[i] = x * factor;
+            }
+        }
+    }
+
+    fn scale(&self) -> f32 {
+        (self.width as f32).sqrt().recip()
+    }
+
+    /// Floats that [`Self::forward`] and [`Self::backward`] need.
+    pub(super) fn scratch_len(&self) -> usize {
+        let (t, d) = (self.tokens.len(), self.width);
+        6 * t * padded(d) + 2 * d * padded(t) + 2 * t * padded(t)
+    }
+}
+
+/// The values of q, k and v.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub(super) q: &'a [f32],
+    pub(super) k: &'a [f32],
+    pub(super) v: &'a [f32],
+    /// The factor of all three, 1 without a gate.
+    pub(super) gate: f32,
+}
+
+/// Takes the first `len` floats of `rest`.
+#[expect(clippy::mut_mut, reason = "the slice itself moves on")]
+fn take<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+    let (first, behind) = std::mem::take(rest).split_at_mut(len);
+    *rest = behind;
+    first
+}
+
+/// Turns scores, rows of `padded(t)`, into e^(x - max); gives each row and its sum to `f`.
+#[inline(always)]
+fn exponentials(scores: &mut [f32], t: usize, mut f: impl FnMut(usize, &mut [f32], f32)) {
+    for (i, row) in scores.chunks_exact_mut(padded(t)).enumerate() {
+        row[t..].fill(f32::NEG_INFINITY);
+        let sum = lanes::exp_row(row);
+        f(i, row, sum);
+    }
+}
+
+/// Returns the packed output of the kept tokens, rows of `padded(D)`.
+#[inline(always)]
+pub(super) fn forward<'s, S: Simd>(
+    simd: S,
+    head: Head,
+    inputs: Inputs,
+    mut scratch: &'s mut [f32],
+) -> &'s [f32] {
+    let (t, d) = (head.tokens.len(), head.width);
+    let q = take(&mut scratch, t * padded(d));
+    let kt = take(&mut scratch, d * padded(t));
+    let v = take(&mut scratch, t * padded(d));
+    let ys = take(&mut scratch, t * padded(d));
+    let scores = take(&mut scratch, t * padded(t));
+    head.pack(q, inputs.q, inputs.gate * head.scale());
+    head.pack_transposed(kt, inputs.k, inputs.gate);
+    head.pack(v, inputs.v, inputs.gate);
+    multiply(simd, scores, Left::Rows(q, padded(d)), (kt, d), padded(t));
+    // The sums divide Y, which is narrower than P; q is done with and holds them meanwhile.
+    exponentials(scores, t, |i, _, sum| q[i] = sum.recip());
+    multiply(simd, ys, Left::Rows(scores, padded(t)), (v, t), padded(d));
+    for (row, factor) in ys.chunks_exact_mut(padded(d)).zip(&*q) {
+        for y in row {
+            *y *= factor;
+        }
+    }
+    ys
+}
+
+/// What the backward gives, packed rows of `padded(D)`, for q, k and v times their gate.
+pub(super) struct Gradients<'s> {
+    pub(super) q: &'s [f32],
+    pub(super) k: &'s [f32],
+    pub(super) v: &'s [f32],
+}
+
+impl<'s> Gradients<'s> {
+    /// Returns each gradient beside what belongs to it.
+    #[inline(always)]
+    pub(super) fn with<'x>(
+        &self,
+        xs: [&'x [f32]; 3],
+    ) -> impl Iterator<Item = (&'s [f32], &'x [f32])> {
+        [self.q, self.k, self.v].into_iter().zip(xs)
+    }
+}
+
+/// Returns the gradients for the packed gradient `factor * grad` of the output.
+#[inline(always)]
+pub(super) fn backward<'s, S: Simd>(
+    simd: S,
+    head: Head,
+    inputs: Inputs,
+    (grad, factor): (&[f32], f32),
+    mut scratch: &'s mut [f32],
+) -> Gradients<'s> {
+    let (t, d) = (head.tokens.len(), head.width);
+    let q = take(&mut scratch, t * padded(d));
+    let k = take(&mut scratch, t * padded(d));
+    let dy = take(&mut scratch, t * padded(d));
+    let (dq, dk, dv) = (
+        take(&mut scratch, t * padded(d)),
+        take(&mut scratch, t * padded(d)),
+        take(&mut scratch, t * padded(d)),
+    );
+    let kt = take(&mut scratch, d * padded(t));
+    let vt = take(&mut scratch, d * padded(t));
+    let p = take(&mut scratch, t * padded(t));
+    let ds = take(&mut scratch, t * padded(t));
+    head.pack(q, inputs.q, inputs.gate * head.scale());
+    head.pack(k, inputs.k, inputs.gate);
+    head.pack(dy, grad, factor);
+    head.pack_transposed(kt, inputs.k, inputs.gate);
+    head.pack_transposed(vt, inputs.v, inputs.gate);
+
+    multiply(simd, p, Left::Rows(q, padded(d)), (kt, d), padded(t));
+    multiply(simd, ds, Left::Rows(dy, padded(d)), (vt, d), padded(t));
+    exponentials(p, t, |i, p, sum| {
+        let factor = sum.recip();
+        for p in p.iter_mut() {
+            *p *= factor;
+        }
+        let ds = &mut ds[i * padded(t)..][..padded(t)];
+        let mean = lanes::dot(p, ds);
+        for (d, p) in ds.iter_mut().zip(p) {
+            *d = *p * (*d - mean);
+        }
+    });
+    multiply(simd, dv, Left::Columns(p, padded(t)), (dy, t), padded(d));
+    multiply(simd, dq, Left::Rows(ds, padded(t)), (k, t), padded(d));
+    multiply(simd, dk, Left::Columns(ds, padded(t)), (q, t), padded(d));
+    for x in dq.iter_mut() {
+        *x *= head.scale();
+    }
+    Gradients {
+        q: dq,
+        k: dk,
+        v: dv,
+    }
+}

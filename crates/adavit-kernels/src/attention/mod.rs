@@ -1,0 +1,128 @@
+//! Multi-head attention with gates: y = softmax(q k^T / sqrt(D) + mask) v per head.
+//!
+//! Tokens: a pair attends if both tokens are kept, and each token sees itself.
+//! Heads, full deactivation: q, k, v and y are multiplied by the head's gate;
+//! partial deactivation: the attention matrix of an off head is the identity.
+//! Meng et al., AdaViT, CVPR 2022 (arXiv 2111.15668), section 3.
+
+mod class;
+mod kernel;
+mod op;
+mod pair;
+mod tile;
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
+use self::class::ClassAttention;
+use self::op::{Attention, GateTap, Gates, Selection};
+use crate::{composed, fused, shape};
+
+/// How head gates `(B, H)` act on attention.
+#[derive(Debug, Clone, Copy)]
+pub enum HeadGate<'a> {
+    /// Every head is on.
+    All,
+    /// Query, key and value of an off head are zero, and so is its output.
+    Full(&'a Tensor),
+    /// The attention matrix of an off head is the identity: its value passes through.
+    Partial(&'a Tensor),
+}
+
+/// Returns the attended values, `(B, N, C)`, before the projection.
+///
+/// # Shapes
+/// `q`, `k`, `v`: `(B, N, C)` as they come from their products, `C = num_heads * D`.
+/// `tokens`: `(B, N)`, 0 or 1; it enters without gradient. Head gates: `(B, H)`, with gradient.
+pub fn attention(
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    num_heads: usize,
+    tokens: Option<&Tensor>,
+    heads: HeadGate,
+) -> Result<Tensor> {
+    shape::attention(q, k, num_heads, tokens)?;
+    shape::same("attention", k, v)?;
+    if let HeadGate::Full(gates) | HeadGate::Partial(gates) = heads {
+        shape::expect("attention head gates", gates, &[q.dim(0)?, num_heads])?;
+    }
+    let gates = match heads {
+        HeadGate::All => None,
+        HeadGate::Full(gates) | HeadGate::Partial(gates) => Some(gates),
+    };
+    let operands: Vec<&Tensor> = [q, k, v].into_iter().chain(tokens).chain(gates).collect();
+    if !fused::applies(&operands) || q.elem_count() == 0 {
+        return composed::attention((q, k, v), num_heads, tokens, heads);
+    }
+    let op = Attention {
+        num_heads,
+        selections: selections(q.dim(1)?, tokens)?,
+        gates: gate_values(heads)?,
+        gate_gradient: Arc::default(),
+    };
+    let q = match gates {
+        Some(gates) if gates.track_op() => {
+            let gate_gradient = Arc::clone(&op.gate_gradient);
+            let gates = gates.contiguous()?;
+            q.contiguous()?
+                .apply_op2(&gates, GateTap { gate_gradient })?
+        }
+        _ => q.contiguous()?,
+    };
+    q.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+}
+
+/// Returns the class token's attention row of each head, `(B, H, N)`: softmax of its query with
+/// every key, restricted to kept tokens.
+///
+/// # Shapes
+/// As for [`attention`].
+pub fn class_attention(
+    q: &Tensor,
+    k: &Tensor,
+    num_heads: usize,
+    tokens: Option<&Tensor>,
+) -> Result<Tensor> {
+    shape::attention(q, k, num_heads, tokens)?;
+    let operands: Vec<&Tensor> = [q, k].into_iter().chain(tokens).collect();
+    if !fused::applies(&operands) || q.elem_count() == 0 {
+        return composed::class_attention(q, k, num_heads, tokens);
+    }
+    let sees = |selection: Selection| match selection.kept.first() {
+        Some(0) => selection.kept,
+        // Dropped, the class token sees itself alone.
+        _ => vec![0],
+    };
+    let seen = selections(q.dim(1)?, tokens)?
+        .into_iter()
+        .map(sees)
+        .collect();
+    let op = ClassAttention { num_heads, seen };
+    q.contiguous()?.apply_op2(&k.contiguous()?, op)
+}
+
+/// Returns each image's kept and dropped tokens, or one selection of all `n`.
+fn selections(n: usize, tokens: Option<&Tensor>) -> Result<Vec<Selection>> {
+    let Some(tokens) = tokens else {
+        let all = Selection {
+            kept: (0..n).collect(),
+            dropped: Vec::new(),
+        };
+        return Ok(vec![all]);
+    };
+    let rows = tokens.to_vec2::<f32>()?;
+    let split = |row: Vec<f32>| {
+        let (kept, dropped) = (0..n).partition(|token| row[*token] != 0.0);
+        Selection { kept, dropped }
+    };
+    Ok(rows.into_iter().map(split).collect())
+}
+
+fn gate_values(heads: HeadGate) -> Result<Gates> {
+    let values = |gates: &Tensor| gates.flatten_all()?.to_vec1();
+    Ok(match heads {
+        HeadGate::All => Gates::All,
+        HeadGate::Full(gates) => Gates::Full(values(gates)?),
+        HeadGate::Partial(gates) => Gates::Partial(values(gates)?),
+    })
+}

@@ -1,0 +1,263 @@
+//! One (image, head) pair as a task: where its rows are, what its gate does, forward and backward.
+
+use std::cell::RefCell;
+
+use pulp::{Simd, WithSimd};
+
+use super::kernel::{self, Head, Inputs};
+use super::tile::padded;
+use crate::lanes;
+
+/// What the gate of a head does.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Gate {
+    /// A factor of q, k, v and of the output.
+    Full(f32),
+    /// The weight of attention against the value itself.
+    Partial(f32),
+}
+
+/// Attention of one head of one image.
+pub(super) struct Pair<'a> {
+    pub(super) kept: Head<'a>,
+    pub(super) dropped: Head<'a>,
+    pub(super) gate: Gate,
+    pub(super) q: &'a [f32],
+    pub(super) k: &'a [f32],
+    pub(super) v: &'a [f32],
+}
+
+impl<'a> Pair<'a> {
+    fn inputs(&self, gate: f32) -> Inputs<'a> {
+        Inputs {
+            q: self.q,
+            k: self.k,
+            v: self.v,
+            gate,
+        }
+    }
+
+    /// Floats of scratch that the tasks below need.
+    pub(super) fn scratch_len(&self) -> usize {
+        self.kept.scratch_len()
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives `f` a slice of this thread's scratch that starts at a cache line.
+pub(super) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    const LINE: usize = 64;
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < len + LINE {
+            scratch.resize(len + LINE, 0.0);
+        }
+        let start = scratch.as_ptr().align_offset(LINE).min(LINE);
+        f(&mut scratch[start..start + len])
+    })
+}
+
+/// An output that pairs fill at the same time, each its own head's channels of its own image.
+pub(super) struct Shared {
+    start: *mut f32,
+    len: usize,
+}
+
+// SAFETY: threads only go through `write`, whose caller keeps the ranges apart.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub(super) fn new(values: &mut [f32]) -> Self {
+        Self {
+            start: values.as_mut_ptr(),
+            len: values.len(),
+        }
+    }
+
+    /// Returns the `len` values at `place`.
+    ///
+    /// # Safety
+    /// The slice given to `new` is alive and not otherwise used, and no one else holds or takes
+    /// any of these values while the result lives.
+    #[inline(always)]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "tasks write disjoint ranges of one output"
+    )]
+    unsafe fn row(&self, place: usize, len: usize) -> &mut [f32] {
+        assert!(
+            place + len <= self.len,
+            "attention output: row within bounds"
+        );
+        // SAFETY: in bounds by the assertion, unaliased by the contract of this function.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(place), len) }
+    }
+}
+
+/// Fills `ys` with `f(x, z)`.
+#[inline(always)]
+fn fill(ys: &mut [f32], xs: &[f32], zs: &[f32], f: impl Fn(f32, f32) -> f32) {
+    for ((y, x), z) in ys.iter_mut().zip(xs).zip(zs) {
+        *y = f(*x, *z);
+    }
+}
+
+/// Writes a pair's part of the output, which holds zeros.
+pub(super) struct Forward<'a> {
+    pub(super) pair: &'a Pair<'a>,
+    pub(super) ys: &'a Shared,
+    pub(super) scratch: &'a mut [f32],
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { pair, ys, scratch } = self;
+        let (v, d) = (pair.v, pair.kept.width);
+        // SAFETY: the rows of a pair are its own, and one is held at a time.
+        let row = |place| unsafe { ys.row(place, d) };
+        // A token that sees only itself attends to its own value.
+        match pair.gate {
+            Gate::Full(0.0) => {}
+            Gate::Full(gate) => {
+                for place in pair.dropped.places() {
+                    fill(row(place), &v[place..], &v[place..], |v, _| gate * gate * v);
+                }
+                let attended = kernel::forward(simd, pair.kept, pair.inputs(gate), scratch);
+                for (place, y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
+                    fill(row(place), y, y, |y, _| gate * y);
+                }
+            }
+            Gate::Partial(gate) => {
+                for place in pair.dropped.places() {
+                    row(place).copy_from_slice(&v[place..place + d]);
+                }
+                if gate == 0.0 {
+                    for place in pair.kept.places() {
+                        row(place).copy_from_slice(&v[place..place + d]);
+                    }
+                    return;
+                }
+                let attended = kernel::forward(simd, pair.kept, pair.inputs(1.0), scratch);
+                for (place, y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
+                    fill(row(place), y, &v[place..], |y, v| {
+                        gate * y + (1.0 - gate) * v
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Writes a pair's part of the three gradients, which hold zeros, and returns that of its gate.
+pub(super) struct Backward<'a> {
+    pub(super) pair: &'a Pair<'a>,
+    pub(super) ys: &'a [f32],
+    pub(super) grad: &'a [f32],
+    pub(super) outputs: &'a [Shared; 3],
+    pub(super) scratch: &'a mut [f32],
+}
+
+impl WithSimd for Backward<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        match self.pair.gate {
+            // Each of the four factors meets another one that is zero.
+            Gate::Full(0.0) => 0.0,
+            Gate::Full(gate) => self.full(simd, gate),
+            Gate::Partial(0.0) => self.partial_off(simd),
+            Gate::Partial(gate) => self.partial(simd, gate),
+        }
+    }
+}
+
+impl Backward<'_> {
+    /// Fills the head's row at `place` of output `index` (q, k, v) with `f(x, z)`.
+    #[inline(always)]
+    fn fill(
+        &self,
+        index: usize,
+        place: usize,
+        (xs, zs): (&[f32], &[f32]),
+        f: impl Fn(f32, f32) -> f32,
+    ) {
+        // SAFETY: the rows of a pair are its own, and this is the only one held.
+        let row = unsafe { self.outputs[index].row(place, self.pair.kept.width) };
+        fill(row, xs, zs, f);
+    }
+
+    #[inline(always)]
+    fn full<S: Simd>(mut self, simd: S, gate: f32) -> f32 {
+        let (pair, d) = (self.pair, self.pair.kept.width);
+        let mut gate_gradient = 0.0;
+        for place in pair.dropped.places() {
+            let (v, grad) = (&pair.v[place..place + d], &self.grad[place..place + d]);
+            self.fill(2, place, (grad, grad), |grad, _| gate * gate * grad);
+            gate_gradient += 2.0 * gate * lanes::dot(v, grad);
+        }
+        let scratch = std::mem::take(&mut self.scratch);
+        let grads = (self.grad, gate);
+        let found = kernel::backward(simd, pair.kept, pair.inputs(gate), grads, scratch);
+        for (i, place) in pair.kept.places().enumerate() {
+            for (index, (dx, x)) in found.with([pair.q, pair.k, pair.v]).enumerate() {
+                let dx = &dx[i * padded(d)..][..d];
+                self.fill(index, place, (dx, dx), |dx, _| gate * dx);
+                gate_gradient += lanes::dot(dx, &x[place..place + d]);
+            }
+            let (ys, grad) = (&self.ys[place..place + d], &self.grad[place..place + d]);
+            gate_gradient += lanes::dot(ys, grad) / gate;
+        }
+        gate_gradient
+    }
+
+    #[inline(always)]
+    fn partial<S: Simd>(mut self, simd: S, gate: f32) -> f32 {
+        let (pair, d) = (self.pair, self.pair.kept.width);
+        for place in pair.dropped.places() {
+            let grad = &self.grad[place..place + d];
+            self.fill(2, place, (grad, grad), |grad, _| grad);
+        }
+        let scratch = std::mem::take(&mut self.scratch);
+        let grads = (self.grad, gate);
+        let found = kernel::backward(simd, pair.kept, pair.inputs(1.0), grads, scratch);
+        let mut gate_gradient = 0.0;
+        for (i, place) in pair.kept.places().enumerate() {
+            let packed = i * padded(d)..i * padded(d) + d;
+            let (v, grad) = (&pair.v[place..place + d], &self.grad[place..place + d]);
+            for (index, (dx, _)) in found.with([&[]; 3]).take(2).enumerate() {
+                let dx = &dx[packed.clone()];
+                self.fill(index, place, (dx, dx), |dx, _| dx);
+            }
+            let through = |dv, grad| dv + (1.0 - gate) * grad;
+            self.fill(2, place, (&found.v[packed], grad), through);
+            // y = v + gate (attended - v).
+            let ys = &self.ys[place..place + d];
+            gate_gradient += (lanes::dot(ys, grad) - lanes::dot(v, grad)) / gate;
+        }
+        gate_gradient
+    }
+
+    /// The value passes through, but the gate's gradient needs what attention would give.
+    #[inline(always)]
+    fn partial_off<S: Simd>(mut self, simd: S) -> f32 {
+        let (pair, d) = (self.pair, self.pair.kept.width);
+        for place in pair.dropped.places().chain(pair.kept.places()) {
+            let grad = &self.grad[place..place + d];
+            self.fill(2, place, (grad, grad), |grad, _| grad);
+        }
+        let scratch = std::mem::take(&mut self.scratch);
+        let attended = kernel::forward(simd, pair.kept, pair.inputs(1.0), scratch);
+        let mut gate_gradient = 0.0;
+        for (place, y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
+            let (v, grad) = (&pair.v[place..place + d], &self.grad[place..place + d]);
+            gate_gradient += lanes::dot(&y[..d], grad) - lanes::dot(v, grad);
+        }
+        gate_gradient
+    }
+}

@@ -1,0 +1,188 @@
+//! Small products Y = A B in registers, for operands that lie packed in cache.
+//!
+//! B and Y are row-major and as wide as a multiple of [`LANES`], so that no column is left over.
+
+use pulp::Simd;
+
+/// Widths of packed rows are multiples of this, which is a multiple of every vector's length.
+pub(super) const LANES: usize = 16;
+
+/// Vectors per row of a block.
+const WIDTH: usize = 2;
+
+/// Returns `n` rounded up to whole vectors, at least one.
+pub(super) fn padded(n: usize) -> usize {
+    n.max(1).next_multiple_of(LANES)
+}
+
+/// The left operand, `k` deep: (i, p) is at `i * stride + p` by rows, `p * stride + i` by columns.
+#[derive(Clone, Copy)]
+pub(super) enum Left<'a> {
+    Rows(&'a [f32], usize),
+    Columns(&'a [f32], usize),
+}
+
+/// Writes `left right` to all of `ys`; both `right` and `ys` have rows of `width`.
+#[inline(always)]
+pub(super) fn multiply<S: Simd>(
+    simd: S,
+    ys: &mut [f32],
+    left: Left,
+    (right, k): (&[f32], usize),
+    width: usize,
+) {
+    let right = S::as_simd_f32s(&right[..k * width]).0;
+    let ys = S::as_mut_simd_f32s(ys).0;
+    let vectors = width / S::F32_LANES;
+    for (start, rows) in starts::<S>(ys.len() / vectors) {
+        let mut at = 0;
+        while at + WIDTH <= vectors {
+            rows_of::<S, WIDTH>(simd, ys, (start, rows), left, right, (at, vectors));
+            at += WIDTH;
+        }
+        while at < vectors {
+            rows_of::<S, 1>(simd, ys, (start, rows), left, right, (at, vectors));
+            at += 1;
+        }
+    }
+}
+
+/// Splits `m` rows into blocks that fit the registers: (first row, rows), rows in 8, 4, 2, 1.
+#[inline(always)]
+fn starts<S: Simd>(m: usize) -> impl Iterator<Item = (usize, usize)> {
+    let largest = if S::F32_LANES >= LANES { 8 } else { 4 };
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let rest = m - start;
+        let rows = match rest {
+            0 => return None,
+            1 => 1,
+            2..4 => 2,
+            4..8 => 4,
+            _ => largest,
+        };
+        start += rows;
+        Some((start - rows, rows))
+    })
+}
+
+#[inline(always)]
+fn rows_of<S: Simd, const W: usize>(
+    simd: S,
+    ys: &mut [S::f32s],
+    (start, rows): (usize, usize),
+    left: Left,
+    right: &[S::f32s],
+    at: (usize, usize),
+) {
+    match rows {
+        8 => block::<S, 8, W>(simd, ys, start, left, right, at),
+        4 => block::<S, 4, W>(simd, ys, start, left, right, at),
+        2 => block::<S, 2, W>(simd, ys, start, left, right, at),
+        _ => block::<S, 1, W>(simd, ys, start, left, right, at),
+    }
+}
+
+#[inline(always)]
+fn block<S: Simd, const R: usize, const W: usize>(
+    simd: S,
+    ys: &mut [S::f32s],
+    start: usize,
+    left: Left,
+    right: &[S::f32s],
+    (at, vectors): (usize, usize),
+) {
+    let mut sums = [[simd.splat_f32s(0.0); W]; R];
+    let right = right.chunks_exact(vectors).map(|row| {
+        let row: &[S::f32s; W] = row[at..]
+            .first_chunk()
+            .expect("a block lies within the width");
+        row
+    });
+    match left {
+        Left::Rows(values, stride) => {
+            let k = right.len();
+            let rows: [&[f32]; R] = std::array::from_fn(|r| &values[(start + r) * stride..][..k]);
+            for (p, row) in right.enumerate() {
+                for (sums, values) in sums.iter_mut().zip(&rows) {
+                    step(simd, sums, values[p], row);
+                }
+            }
+        }
+        Left::Columns(values, stride) => {
+            for (column, row) in values.chunks(stride).zip(right) {
+                let column: &[f32; R] = column[start..].first_chunk().expect("a block lies within");
+                for (sums, x) in sums.iter_mut().zip(column) {
+                    step(simd, sums, *x, row);
+                }
+            }
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        ys[(start + r) * vectors + at..][..W].copy_from_slice(sums);
+    }
+}
+
+#[inline(always)]
+fn step<S: Simd, const W: usize>(simd: S, sums: &mut [S::f32s; W], x: f32, row: &[S::f32s; W]) {
+    let x = simd.splat_f32s(x);
+    for (sum, y) in sums.iter_mut().zip(row) {
+        *sum = simd.mul_add_e_f32s(x, *y, *sum);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::Level;
+
+    struct Product<'a> {
+        ys: &'a mut [f32],
+        left: Left<'a>,
+        right: (&'a [f32], usize),
+        width: usize,
+    }
+
+    impl pulp::WithSimd for Product<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            multiply(simd, self.ys, self.left, self.right, self.width);
+        }
+    }
+
+    #[test]
+    fn every_level_multiplies_every_number_of_rows() {
+        for (m, k, width) in (1..20).flat_map(|m| [(m, 1, 16), (m, 7, 48), (m, 33, 64)]) {
+            // Small integers: their products and sums are exact.
+            let number = |i: usize| (i * 7 % 11) as f32 - 5.0;
+            let left: Vec<f32> = (0..m * k).map(number).collect();
+            let right: Vec<f32> = (0..k * width).map(|i| number(i + 3)).collect();
+            let expected = |at: fn(usize, usize, usize, usize) -> usize| -> Vec<f32> {
+                let element = |i: usize, j: usize| -> f32 {
+                    (0..k)
+                        .map(|p| left[at(i, p, m, k)] * right[p * width + j])
+                        .sum()
+                };
+                (0..m * width)
+                    .map(|at| element(at / width, at % width))
+                    .collect()
+            };
+            let by_rows = (Left::Rows(&left, k), expected(|i, p, _, k| i * k + p));
+            let by_columns = (Left::Columns(&left, m), expected(|i, p, m, _| p * m + i));
+            for level in Level::available() {
+                for (left, expected) in [&by_rows, &by_columns] {
+                    let mut ys = vec![f32::NAN; m * width];
+                    level.run(Product {
+                        ys: &mut ys,
+                        left: *left,
+                        right: (&right, k),
+                        width,
+                    });
+                    assert_eq!(&ys, expected, "{level:?} {m} {k} {width}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Every operation of this crate written with candle's own differentiable ones.
+//!
+//! This is the path of CUDA, Metal and f64, and the reference of the tests.
+
+use candle_core::{D, DType, Result, Tensor};
+
+use crate::attention::HeadGate;
+
+pub(crate) fn layer_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let centred = xs.broadcast_sub(&xs.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    centred
+        .broadcast_div(&(variance + eps)?.sqrt()?)?
+        .broadcast_mul(weight)?
+        .broadcast_add(bias)
+}
+
+pub(crate) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (n_out, n_in) = weight.dims2()?;
+    let mut dims = xs.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = n_out;
+    }
+    let rows = xs.contiguous()?.reshape(((), n_in))?;
+    let ys = rows.matmul(&weight.t()?)?;
+    let ys = match bias {
+        Some(bias) => ys.broadcast_add(bias)?,
+        None => ys,
+    };
+    ys.reshape(dims)
+}
+
+pub(crate) fn gelu(xs: &Tensor) -> Result<Tensor> {
+    let erf = (xs * std::f64::consts::FRAC_1_SQRT_2)?.erf()?;
+    (xs * 0.5)? * (erf + 1.0)?
+}
+
+pub(crate) fn softmax(xs: &Tensor) -> Result<Tensor> {
+    // candle finds no largest value in an empty batch.
+    if xs.elem_count() == 0 {
+        return Ok(xs.clone());
+    }
+    candle_nn::ops::softmax(xs, D::Minus1)
+}
+
+pub(crate) fn gate_tokens(xs: &Tensor, tokens: &Tensor) -> Result<Tensor> {
+    xs.broadcast_mul(&tokens.unsqueeze(2)?)
+}
+
+pub(crate) fn gate_groups(xs: &Tensor, gates: &Tensor) -> Result<Tensor> {
+    let (b, n, c) = xs.dims3()?;
+    let groups = gates.dim(1)?;
+    xs.reshape((b, n, groups, c / groups))?
+        .broadcast_mul(&gates.reshape((b, 1, groups, 1))?)?
+        .reshape((b, n, c))
+}
+
+pub(crate) fn gated_residual(xs: &Tensor, ys: &Tensor, gates: &Tensor) -> Result<Tensor> {
+    let gates = match gates.rank() {
+        1 => gates.reshape(((), 1, 1))?,
+        _ => gates.unsqueeze(2)?,
+    };
+    xs + ys.broadcast_mul(&gates)?
+}
+
+/// `(B, N, C)` to `(B, H, N, D)`.
+fn split_heads(xs: &Tensor, num_heads: usize) -> Result<Tensor> {
+    let (b, n, c) = xs.dims3()?;
+    xs.reshape((b, n, num_heads, c / num_heads))?
+        .transpose(1, 2)?
+        .contiguous()
+}
+
+/// 0 where a pair may attend, hugely negative where not, `(B, 1, N, N)`; no gradient.
+fn pair_bias(tokens: &Tensor) -> Result<Tensor> {
+    let n = tokens.dim(1)?;
+    let tokens = tokens.detach();
+    let pairs = tokens.unsqueeze(2)?.broadcast_mul(&tokens.unsqueeze(1)?)?;
+    let own = Tensor::eye(n, tokens.dtype(), tokens.device())?.unsqueeze(0)?;
+    let allowed = pairs.broadcast_maximum(&own)?.unsqueeze(1)?;
+    let huge = match tokens.dtype() {
+        DType::F16 => 6e4,
+        _ => 1e30,
+    };
+    allowed.affine(huge, -huge)
+}
+
+fn attention_probabilities(
+    q: &Tensor,
+    k: &Tensor,
+    num_heads: usize,
+    tokens: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (q, k) = (split_heads(q, num_heads)?, split_heads(k, num_heads)?);
+    let scale = (q.dim(D::Minus1)? as f64).sqrt().recip();
+    let scores = (q * scale)?.matmul(&k.t()?)?;
+    match tokens {
+        Some(tokens) => softmax(&scores.broadcast_add(&pair_bias(tokens)?)?),
+        None => softmax(&scores),
+    }
+}
+
+pub(crate) fn attention(
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    num_heads: usize,
+    tokens: Option<&Tensor>,
+    heads: HeadGate,
+) -> Result<Tensor> {
+    if let HeadGate::Full(gates) = heads {
+        let (q, k, v) = (
+            gate_groups(q, gates)?,
+            gate_groups(k, gates)?,
+            gate_groups(v, gates)?,
+        );
+        let ys = attention((&q, &k, &v), num_heads, tokens, HeadGate::All)?;
+        return gate_groups(&ys, gates);
+    }
+    let (b, n, c) = q.dims3()?;
+    let ys = attention_probabilities(q, k, num_heads, tokens)?
+        .matmul(&split_heads(v, num_heads)?)?
+        .transpose(1, 2)?
+        .reshape((b, n, c))?;
+    match heads {
+        HeadGate::Partial(gates) => v + gate_groups(&(ys - v)?, gates)?,
+        _ => Ok(ys),
+    }
+}
+
+pub(crate) fn class_attention(
+    q: &Tensor,
+    k: &Tensor,
+    num_heads: usize,
+    tokens: Option<&Tensor>,
+) -> Result<Tensor> {
+    let q = split_heads(&q.narrow(1, 0, 1)?, num_heads)?;
+    let k = split_heads(k, num_heads)?;
+    let scale = (q.dim(D::Minus1)? as f64).sqrt().recip();
+    let scores = (q * scale)?.matmul(&k.t()?)?;
+    let scores = match tokens {
+        Some(tokens) => scores.broadcast_add(&pair_bias(tokens)?.narrow(2, 0, 1)?)?,
+        None => scores,
+    };
+    softmax(&scores)?.squeeze(2)
+}
+
+pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    let log_probabilities = candle_nn::ops::log_softmax(logits, D::Minus1)?;
+    (targets * log_probabilities)?
+        .sum(D::Minus1)?
+        .mean_all()?
+        .neg()
+}
+
+pub(crate) fn patchify(xs: &Tensor, patch_size: usize) -> Result<Tensor> {
+    let (b, c, h, w) = xs.dims4()?;
+    let p = patch_size;
+    xs.reshape((b, c, h / p, p, w / p, p))?
+        .permute((0, 2, 4, 1, 3, 5))?
+        .reshape((b, (h / p) * (w / p), c * p * p))
+}

@@ -1,0 +1,36 @@
+//! Differentiable tensor operations of a vision transformer, for candle.
+//!
+//! Every function here has a gradient for each tensor that its documentation says has one, on
+//! every device and in f32 and f64. candle's own layer norm and last-dimension softmax cut the
+//! graph without an error.
+//!
+//! Legend: B batch, N tokens (class token included), C width, H heads, D = C / H.
+//!
+//! # Errors
+//! Every function fails if a shape is not what its documentation says, or if candle fails.
+
+mod activation;
+mod attention;
+mod composed;
+mod fused;
+mod gate;
+mod lanes;
+mod linear;
+mod loss;
+mod math;
+mod norm;
+mod patches;
+mod product;
+mod rows;
+mod shape;
+mod simd;
+mod threads;
+
+pub use activation::{gelu, softmax};
+pub use attention::{HeadGate, attention, class_attention};
+pub use gate::{gate_groups, gate_tokens, gated_residual};
+pub use linear::{linear, linear_gelu};
+pub use loss::cross_entropy;
+pub use norm::layer_norm;
+pub use patches::patchify;
+pub use threads::{set_threads, threads};

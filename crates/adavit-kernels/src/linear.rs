@@ -1,0 +1,253 @@
+//! Affine maps of the last dimension: y = x W^T + b, weight stored `(out, in)` as PyTorch does, and
+//! the same followed by an exact GELU.
+//!
+//! Rows go through in tasks that fit the cache, so that bias and GELU cost no pass over memory.
+//! Gradients: dx = dy W, dW = dy^T x, db = column sums of dy.
+
+use std::sync::OnceLock;
+
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+use crate::activation::{gelu_grad, gelu_into};
+use crate::fused::{self, slice, tensor, values};
+use crate::product::{Matrix, product};
+use crate::{composed, rows, shape, simd};
+
+/// Returns `xs weight^T + bias`.
+///
+/// # Shapes
+/// `xs`: `(.., I)`, `weight`: `(O, I)`, `bias`: `(O,)` -> `(.., O)`.
+pub fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    check(xs, weight, bias)?;
+    let operands: Vec<&Tensor> = [xs, weight].into_iter().chain(bias).collect();
+    if !fused::applies(&operands) || weight.elem_count() == 0 {
+        return composed::linear(xs, weight, bias);
+    }
+    let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
+    match bias {
+        Some(bias) => xs.apply_op3(&weight, &bias.contiguous()?, Linear::default()),
+        None => xs.apply_op2(&weight, Linear::default()),
+    }
+}
+
+/// Returns the exact GELU of `xs weight^T + bias`.
+///
+/// Where a gradient will be wanted the values before the GELU are kept for it.
+///
+/// # Shapes
+/// `xs`: `(.., I)`, `weight`: `(O, I)`, `bias`: `(O,)` -> `(.., O)`.
+pub fn linear_gelu(xs: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    check(xs, weight, Some(bias))?;
+    if !fused::applies(&[xs, weight, bias]) || weight.elem_count() == 0 {
+        return composed::gelu(&composed::linear(xs, weight, Some(bias))?);
+    }
+    let tracked = [xs, weight, bias].iter().any(|operand| operand.track_op());
+    let op = Linear {
+        gelu: true,
+        inner: tracked.then(OnceLock::new),
+    };
+    xs.contiguous()?
+        .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+}
+
+fn check(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
+    let (n_out, _) = weight.dims2()?;
+    shape::expect("linear weight", weight, &[n_out, xs.dim(D::Minus1)?])?;
+    match bias {
+        Some(bias) => shape::expect("linear bias", bias, &[n_out]),
+        None => Ok(()),
+    }
+}
+
+#[derive(Default)]
+struct Linear {
+    gelu: bool,
+    /// The values before the GELU, filled by the forward pass.
+    inner: Option<OnceLock<Vec<f32>>>,
+}
+
+/// Rows of one task: a function of the number of rows alone, so that results are the same bits for
+/// any number of threads.
+fn task_rows(rows: usize) -> usize {
+    rows.div_ceil(16).clamp(32, 256)
+}
+
+impl Linear {
+    fn forward(&self, xs: &[f32], weight: &[f32], bias: Option<&[f32]>, n_in: usize) -> Vec<f32> {
+        let n_out = weight.len() / n_in;
+        let n_rows = xs.len() / n_in;
+        let step = task_rows(n_rows);
+        let weight = Matrix::new(weight, n_in).t();
+        let affine = |ys: &mut [f32], xs: &[f32]| {
+            if let Some(bias) = bias {
+                for row in ys.chunks_exact_mut(n_out) {
+                    row.copy_from_slice(bias);
+                }
+            }
+            product(
+                ys,
+                bias.is_some(),
+                Matrix::new(xs, n_in),
+                weight,
+                Parallelism::None,
+            );
+        };
+        let mut ys = vec![0.0; n_rows * n_out];
+        let tasks = ys
+            .par_chunks_mut(step * n_out)
+            .zip(xs.par_chunks(step * n_in));
+        match &self.inner {
+            Some(inner) => {
+                let mut kept = vec![0.0; n_rows * n_out];
+                tasks
+                    .zip(kept.par_chunks_mut(step * n_out))
+                    .for_each(|((ys, xs), kept)| {
+                        affine(kept, xs);
+                        simd::run(|| gelu_into(ys, kept));
+                    });
+                // A second forward of the same operation has the same values.
+                let _ = inner.set(kept);
+            }
+            None if self.gelu => tasks.for_each(|(ys, xs)| {
+                affine(ys, xs);
+                simd::run(|| gelu_in_place(ys));
+            }),
+            None => tasks.for_each(|(ys, xs)| affine(ys, xs)),
+        }
+        ys
+    }
+
+    fn backward(
+        &self,
+        (xs, weight): (&Tensor, &Tensor),
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Vec<f32>)> {
+        let (n_out, n_in) = weight.dims2()?;
+        let grad = grad.contiguous()?;
+        let outer = values(&grad)?;
+        let inner = self.inner.as_ref().and_then(OnceLock::get);
+        let inner = inner.map(|inner| gelu_grad(inner, &outer));
+        let grad: &[f32] = inner.as_deref().unwrap_or(&outer);
+        let (x_values, w_values) = (values(xs)?, values(weight)?);
+        let dx = xs.track_op().then(|| {
+            let mut dx = vec![0.0; xs.elem_count()];
+            let step = task_rows(grad.len() / n_out);
+            dx.par_chunks_mut(step * n_in)
+                .zip(grad.par_chunks(step * n_out))
+                .for_each(|(dx, grad)| {
+                    let grad = Matrix::new(grad, n_out);
+                    product(
+                        dx,
+                        false,
+                        grad,
+                        Matrix::new(&w_values, n_in),
+                        Parallelism::None,
+                    );
+                });
+            tensor(dx, xs)
+        });
+        let dw = weight.track_op().then(|| {
+            let mut dw = vec![0.0; n_out * n_in];
+            let transposed = Matrix::new(grad, n_out).t();
+            product(
+                &mut dw,
+                false,
+                transposed,
+                Matrix::new(&x_values, n_in),
+                Parallelism::Rayon(0),
+            );
+            tensor(dw, weight)
+        });
+        Ok((
+            dx.transpose()?,
+            dw.transpose()?,
+            rows::column_sums(grad, n_out),
+        ))
+    }
+}
+
+#[inline(always)]
+fn gelu_in_place(ys: &mut [f32]) {
+    for y in ys {
+        *y = crate::math::gelu(*y);
+    }
+}
+
+/// Returns the shape `(.., O)` of the output for inputs `(.., I)`.
+fn output_shape(layout: &Layout, n_out: usize) -> Shape {
+    let mut dims = layout.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = n_out;
+    }
+    Shape::from(dims)
+}
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        xs: &CpuStorage,
+        layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (n_out, n_in) = weight_layout.shape().dims2()?;
+        let (xs, weight) = (slice(xs, layout)?, slice(weight, weight_layout)?);
+        let ys = self.forward(xs, weight, None, n_in);
+        Ok((CpuStorage::F32(ys), output_shape(layout, n_out)))
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw, _) = self.backward((xs, weight), grad)?;
+        Ok((dx, dw))
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        if self.gelu {
+            "linear_gelu"
+        } else {
+            "linear_bias"
+        }
+    }
+
+    fn cpu_fwd(
+        &self,
+        xs: &CpuStorage,
+        layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (n_out, n_in) = weight_layout.shape().dims2()?;
+        let (xs, weight) = (slice(xs, layout)?, slice(weight, weight_layout)?);
+        let bias = slice(bias, bias_layout)?;
+        let ys = self.forward(xs, weight, Some(bias), n_in);
+        Ok((CpuStorage::F32(ys), output_shape(layout, n_out)))
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw, db) = self.backward((xs, weight), grad)?;
+        Ok((dx, dw, Some(tensor(db, bias)?)))
+    }
+}

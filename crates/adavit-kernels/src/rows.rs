@@ -1,0 +1,89 @@
+//! Passes over rows, in tasks of a fixed number of rows, over rayon's current pool.
+
+use rayon::prelude::*;
+
+use crate::{fused::rows_per_task, simd};
+
+/// Returns the output of `f(first row, output rows, input rows)` over tasks of whole rows.
+pub(crate) fn map(
+    xs: &[f32],
+    row_len: usize,
+    f: impl Fn(usize, &mut [f32], &[f32]) + Sync,
+) -> Vec<f32> {
+    let mut ys = vec![0.0; xs.len()];
+    let rows = rows_per_task(row_len);
+    let step = rows * row_len.max(1);
+    ys.par_chunks_mut(step)
+        .zip(xs.par_chunks(step))
+        .enumerate()
+        .for_each(|(task, (ys, xs))| simd::run(|| f(task * rows, ys, xs)));
+    ys
+}
+
+/// As [`map`], from two inputs of one length.
+pub(crate) fn map2(
+    (xs, zs): (&[f32], &[f32]),
+    row_len: usize,
+    f: impl Fn(usize, &mut [f32], &[f32], &[f32]) + Sync,
+) -> Vec<f32> {
+    let mut ys = vec![0.0; xs.len()];
+    let rows = rows_per_task(row_len);
+    let step = rows * row_len.max(1);
+    ys.par_chunks_mut(step)
+        .zip(xs.par_chunks(step))
+        .zip(zs.par_chunks(step))
+        .enumerate()
+        .for_each(|(task, ((ys, xs), zs))| simd::run(|| f(task * rows, ys, xs, zs)));
+    ys
+}
+
+/// As [`map2`], where `f` also writes `numbers.len() / rows` numbers per row.
+pub(crate) fn map2_reduce(
+    (xs, zs): (&[f32], &[f32]),
+    row_len: usize,
+    numbers: &mut [f32],
+    f: impl Fn(usize, (&mut [f32], &mut [f32]), &[f32], &[f32]) + Sync,
+) -> Vec<f32> {
+    let mut ys = vec![0.0; xs.len()];
+    let rows = rows_per_task(row_len);
+    let step = rows * row_len.max(1);
+    let per_row = numbers.len() * row_len / xs.len().max(1);
+    ys.par_chunks_mut(step)
+        .zip(numbers.par_chunks_mut((rows * per_row).max(1)))
+        .zip(xs.par_chunks(step).zip(zs.par_chunks(step)))
+        .enumerate()
+        .for_each(|(task, (outputs, (xs, zs)))| simd::run(|| f(task * rows, outputs, xs, zs)));
+    ys
+}
+
+/// Returns the column sums of `xs`, rows of `row_len`, added in an order fixed by the shape.
+pub(crate) fn column_sums(xs: &[f32], row_len: usize) -> Vec<f32> {
+    let row_len = row_len.max(1);
+    let step = rows_per_task(row_len) * row_len;
+    let partial = |rows: &[f32]| {
+        let mut sums = vec![0.0; row_len];
+        simd::run(|| {
+            for row in rows.chunks_exact(row_len) {
+                add_to(&mut sums, row);
+            }
+        });
+        sums
+    };
+    total(xs.par_chunks(step).map(partial).collect(), row_len)
+}
+
+/// Returns the sum of equally long vectors, from the first to the last.
+pub(crate) fn total(parts: Vec<Vec<f32>>, len: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; len];
+    for part in parts {
+        add_to(&mut sums, &part);
+    }
+    sums
+}
+
+#[inline(always)]
+pub(crate) fn add_to(sums: &mut [f32], xs: &[f32]) {
+    for (sum, x) in sums.iter_mut().zip(xs) {
+        *sum += x;
+    }
+}

@@ -1,0 +1,86 @@
+//! The vector instructions that a loop is compiled for, chosen at run time.
+//!
+//! A closure given to [`Level::run`] is compiled once per level, so plain loops over slices become
+//! AVX-512, AVX2 or baseline code without intrinsics. What it calls has to be `#[inline(always)]`:
+//! a real call would leave the level. Elementwise mathematics uses no fused multiply-add and
+//! reductions always use 16 lanes, so these loops give the same bits at every level.
+
+use std::sync::OnceLock;
+
+/// Instructions a loop may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// What every processor of the target has (on aarch64 that includes NEON).
+    Portable,
+    /// AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 F, BW, CD, DQ, VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// Returns the level of this process: `ADAVIT_SIMD` (portable, avx2 or avx512) where that
+    /// names one that the machine has, else the best.
+    pub(crate) fn current() -> Self {
+        static LEVEL: OnceLock<Level> = OnceLock::new();
+        *LEVEL.get_or_init(|| {
+            let wanted = std::env::var("ADAVIT_SIMD").unwrap_or_default();
+            let named = Self::available().find(|level| level.name() == wanted);
+            let best = Self::available().last();
+            named.or(best).unwrap_or(Level::Portable)
+        })
+    }
+
+    /// Returns the levels of this machine, the best one last.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        let avx2 = pulp::x86::V3::try_new().map(|_| Level::Avx2);
+        let avx512 = pulp::x86::V4::try_new().map(|_| Level::Avx512);
+        [Some(Level::Portable), avx2, avx512].into_iter().flatten()
+    }
+
+    /// Returns the levels of this machine, the best one last.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        std::iter::once(Level::Portable)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Level::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "avx512",
+        }
+    }
+
+    /// Runs `op` compiled for this level, or for a lower one if the machine lacks it.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn run<Op: pulp::WithSimd>(self, op: Op) -> Op::Output {
+        use pulp::{Simd, x86};
+        match self {
+            Level::Avx512 if let Some(simd) = x86::V4::try_new() => Simd::vectorize(simd, op),
+            Level::Avx512 | Level::Avx2 if let Some(simd) = x86::V3::try_new() => {
+                Simd::vectorize(simd, op)
+            }
+            _ => Simd::vectorize(pulp::Scalar, op),
+        }
+    }
+
+    /// Runs `op` compiled for this level.
+    #[cfg(not(target_arch = "x86_64"))]
+    #[inline(always)]
+    pub(crate) fn run<Op: pulp::WithSimd>(self, op: Op) -> Op::Output {
+        pulp::Arch::new().dispatch(op)
+    }
+}
+
+/// Runs `op` compiled for the level of this process.
+#[inline(always)]
+pub(crate) fn run<Op: pulp::WithSimd>(op: Op) -> Op::Output {
+    Level::current().run(op)
+}

@@ -1,0 +1,183 @@
+//! Attention: fused against composed, gradients, masks and gates at the edges.
+
+use crate::common::{Values, check, flat};
+use adavit_kernels::{HeadGate, attention, class_attention};
+use candle_core::{DType, Tensor};
+use proptest::prelude::*;
+
+fn few() -> ProptestConfig {
+    ProptestConfig {
+        cases: 12,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+/// Inputs q, k, v and head gates, with the shape of everything.
+struct Case {
+    heads: usize,
+    inputs: [Tensor; 4],
+    tokens: Option<Tensor>,
+}
+
+impl Case {
+    fn new(values: &mut Values, (b, n): (usize, usize), (heads, d): (usize, usize)) -> Self {
+        let dims = [b, n, heads * d];
+        let gates = values.tensor(&[b, heads]);
+        let inputs = [
+            values.tensor(&dims),
+            values.tensor(&dims),
+            values.tensor(&dims),
+            gates,
+        ];
+        Self {
+            heads,
+            inputs,
+            tokens: None,
+        }
+    }
+
+    fn check(&self, seed: u64) {
+        let tokens = |xs: &Tensor| {
+            self.tokens
+                .as_ref()
+                .map(|t| t.to_dtype(xs.dtype()).unwrap())
+        };
+        let run = |xs: &[Tensor], gates: HeadGate| {
+            attention(
+                (&xs[0], &xs[1], &xs[2]),
+                self.heads,
+                tokens(&xs[0]).as_ref(),
+                gates,
+            )
+        };
+        check(&|xs| run(xs, HeadGate::All), &self.inputs[..3], seed);
+        check(&|xs| run(xs, HeadGate::Full(&xs[3])), &self.inputs, seed);
+        check(&|xs| run(xs, HeadGate::Partial(&xs[3])), &self.inputs, seed);
+        let class =
+            |xs: &[Tensor]| class_attention(&xs[0], &xs[1], self.heads, tokens(&xs[0]).as_ref());
+        check(&class, &self.inputs[..2], seed);
+    }
+}
+
+proptest! {
+    #![proptest_config(few())]
+
+    #[test]
+    fn attention_agrees(
+        b in 1usize..4, n in 1usize..40, heads in 1usize..4, d in 1usize..36, seed: u64
+    ) {
+        let mut values = Values::new(seed);
+        let mut case = Case::new(&mut values, (b, n), (heads, d));
+        case.check(seed);
+        case.tokens = Some(values.token_mask(b, n, 0.5));
+        case.inputs[3] = values.mask(&[b, heads], 0.5);
+        case.check(seed);
+    }
+}
+
+#[test]
+fn one_token_one_head_and_an_empty_batch_agree() {
+    let mut values = Values::new(1);
+    for (b, n) in [(0, 5), (1, 1), (2, 1), (1, 2)] {
+        Case::new(&mut values, (b, n), (1, 16)).check(1);
+    }
+}
+
+#[test]
+fn masks_all_on_and_all_off_agree() {
+    let mut values = Values::new(2);
+    for share in [0.0, 1.0] {
+        let mut case = Case::new(&mut values, (2, 19), (2, 16));
+        case.tokens = Some(values.token_mask(2, 19, share));
+        case.check(2);
+        case.inputs[3] = values.mask(&[2, 2], share);
+        case.check(3);
+        // Not even the class token.
+        case.tokens = Some(values.mask(&[2, 19], share));
+        case.check(4);
+    }
+}
+
+#[test]
+fn a_long_sequence_agrees() {
+    let mut values = Values::new(3);
+    Case::new(&mut values, (1, 197), (1, 64)).check(1);
+}
+
+#[test]
+fn inputs_that_are_not_contiguous_agree() {
+    let mut values = Values::new(4);
+    let packed = [values.tensor(&[2, 9, 48]), values.tensor(&[2, 2])];
+    let op = |xs: &[Tensor]| {
+        let parts = xs[0].chunk(3, 2)?;
+        attention(
+            (&parts[0], &parts[1], &parts[2]),
+            2,
+            None,
+            HeadGate::Full(&xs[1].t()?),
+        )
+    };
+    check(&op, &packed, 1);
+}
+
+#[test]
+fn gates_get_their_gradient_from_fixed_inputs() {
+    let mut values = Values::new(5);
+    let fixed = values.tensor(&[2, 5, 8]);
+    let op = |xs: &[Tensor]| {
+        let fixed = fixed.to_dtype(xs[0].dtype())?;
+        attention((&fixed, &fixed, &fixed), 2, None, HeadGate::Full(&xs[0]))
+    };
+    check(&op, &[values.tensor(&[2, 2])], 1);
+}
+
+#[test]
+fn nan_reaches_every_token_of_its_head_and_no_other() {
+    let mut values = Values::new(6);
+    let xs = values.tensor(&[1, 20, 32]).to_dtype(DType::F32).unwrap();
+    let mut spoiled = flat(&xs);
+    spoiled[7 * 32 + 3] = f64::NAN;
+    let spoiled = Tensor::from_vec(spoiled, (1, 20, 32), xs.device()).unwrap();
+    let spoiled = spoiled.to_dtype(DType::F32).unwrap();
+    for (q, k, v) in [(&xs, &spoiled, &xs), (&xs, &xs, &spoiled)] {
+        let ys = flat(&attention((q, k, v), 2, None, HeadGate::All).unwrap());
+        for (at, y) in ys.iter().enumerate() {
+            let first_head = at % 32 < 16;
+            let expected = if std::ptr::eq(k, &raw const spoiled) {
+                first_head
+            } else {
+                at % 32 == 3
+            };
+            assert_eq!(y.is_nan(), expected, "element {at}");
+        }
+    }
+}
+
+#[test]
+fn huge_scores_stay_finite() {
+    let xs = (Values::new(7).tensor(&[1, 20, 32]) * 1e4)
+        .unwrap()
+        .to_dtype(DType::F32)
+        .unwrap();
+    let ys = attention((&xs, &xs, &xs), 2, None, HeadGate::All).unwrap();
+    assert!(flat(&ys).iter().all(|y| y.is_finite()));
+}
+
+#[test]
+fn dropped_tokens_do_not_change_the_kept_ones() {
+    let mut values = Values::new(8);
+    let xs = values.tensor(&[1, 21, 32]).to_dtype(DType::F32).unwrap();
+    let kept: Vec<u32> = vec![0, 3, 4, 9, 20];
+    let ids = Tensor::new(kept.as_slice(), xs.device()).unwrap();
+    let mut mask = vec![0f32; 21];
+    for token in &kept {
+        mask[*token as usize] = 1.0;
+    }
+    let mask = Tensor::from_vec(mask, (1, 21), xs.device()).unwrap();
+    let masked = attention((&xs, &xs, &xs), 2, Some(&mask), HeadGate::All).unwrap();
+    let few = xs.index_select(&ids, 1).unwrap();
+    let gathered = attention((&few, &few, &few), 2, None, HeadGate::All).unwrap();
+    let masked = masked.index_select(&ids, 1).unwrap();
+    assert_eq!(flat(&masked), flat(&gathered), "the same bits");
+}

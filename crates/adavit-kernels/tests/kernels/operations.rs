@@ -1,0 +1,242 @@
+//! Each operation but attention: fused against composed, gradients, shapes at the edges.
+
+use crate::common::{TOLERANCE, Values, assert_close, check, check_within, flat};
+use adavit_kernels as kernels;
+use candle_core::{DType, Result, Tensor};
+use proptest::prelude::*;
+
+fn few() -> ProptestConfig {
+    ProptestConfig {
+        cases: 12,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+fn linear(xs: &[Tensor]) -> Result<Tensor> {
+    kernels::linear(&xs[0], &xs[1], Some(&xs[2]))
+}
+
+fn linear_without_bias(xs: &[Tensor]) -> Result<Tensor> {
+    kernels::linear(&xs[0], &xs[1], None)
+}
+
+fn linear_gelu(xs: &[Tensor]) -> Result<Tensor> {
+    kernels::linear_gelu(&xs[0], &xs[1], &xs[2])
+}
+
+fn layer_norm(xs: &[Tensor]) -> Result<Tensor> {
+    kernels::layer_norm(&xs[0], &xs[1], &xs[2], 1e-6)
+}
+
+fn gated_residual(xs: &[Tensor]) -> Result<Tensor> {
+    kernels::gated_residual(&xs[0], &xs[1], &xs[2])
+}
+
+proptest! {
+    #![proptest_config(few())]
+
+    #[test]
+    fn linear_agrees(b in 0usize..4, n in 1usize..40, i in 1usize..50, o in 1usize..50, seed: u64) {
+        let mut values = Values::new(seed);
+        let inputs = [values.tensor(&[b, n, i]), values.tensor(&[o, i]), values.tensor(&[o])];
+        check(&linear, &inputs, seed);
+        check(&linear_without_bias, &inputs[..2], seed);
+        check(&linear_gelu, &inputs, seed);
+    }
+
+    #[test]
+    fn layer_norm_agrees(b in 0usize..4, n in 1usize..40, c in 2usize..70, seed: u64) {
+        let mut values = Values::new(seed);
+        let inputs = [values.tensor(&[b, n, c]), values.tensor(&[c]), values.tensor(&[c])];
+        // Two channels may lie close together, which multiplies rounding by 1 / deviation.
+        let tolerance = if c < 8 { 1e-2 } else { TOLERANCE };
+        check_within(&layer_norm, &inputs, seed, tolerance);
+    }
+
+    #[test]
+    fn gelu_and_softmax_agree(b in 0usize..4, n in 1usize..40, c in 1usize..70, seed: u64) {
+        let inputs = [Values::new(seed).tensor(&[b, n, c])];
+        check(&|xs| kernels::gelu(&xs[0]), &inputs, seed);
+        check(&|xs| kernels::softmax(&xs[0]), &inputs, seed);
+    }
+
+    #[test]
+    fn gates_agree(b in 0usize..4, n in 1usize..40, groups in 1usize..6, d in 1usize..20, seed: u64) {
+        let mut values = Values::new(seed);
+        let c = groups * d;
+        let (xs, ys) = (values.tensor(&[b, n, c]), values.tensor(&[b, n, c]));
+        let (images, tokens) = (values.tensor(&[b]), values.tensor(&[b, n]));
+        let per_group = values.tensor(&[b, groups]);
+        check(&|xs| kernels::gate_tokens(&xs[0], &xs[1]), &[xs.clone(), tokens.clone()], seed);
+        check(&|xs| kernels::gate_groups(&xs[0], &xs[1]), &[xs.clone(), per_group], seed);
+        check(&gated_residual, &[xs.clone(), ys.clone(), images], seed);
+        check(&gated_residual, &[xs, ys, tokens], seed);
+    }
+
+    #[test]
+    fn cross_entropy_agrees(b in 1usize..9, k in 1usize..40, seed: u64) {
+        let mut values = Values::new(seed);
+        let targets = kernels::softmax(&values.tensor(&[b, k])).unwrap();
+        let logits = [values.tensor(&[b, k])];
+        let op = |xs: &[Tensor]| {
+            kernels::cross_entropy(&xs[0], &targets.to_dtype(xs[0].dtype())?)
+        };
+        check(&op, &logits, seed);
+    }
+
+    #[test]
+    fn patchify_agrees(b in 0usize..3, c in 1usize..4, rows in 1usize..4, p in 1usize..5, seed: u64) {
+        let inputs = [Values::new(seed).tensor(&[b, c, rows * p, 3 * p])];
+        check(&|xs| kernels::patchify(&xs[0], p), &inputs, seed);
+    }
+}
+
+#[test]
+fn sizes_beyond_one_task_agree() {
+    let mut values = Values::new(1);
+    let xs = values.tensor(&[6, 70, 96]);
+    let affine = [xs.clone(), values.tensor(&[110, 96]), values.tensor(&[110])];
+    check(&linear, &affine, 1);
+    check(&linear_gelu, &affine, 2);
+    check(
+        &layer_norm,
+        &[xs.clone(), values.tensor(&[96]), values.tensor(&[96])],
+        3,
+    );
+    check(
+        &|xs| kernels::gate_groups(&xs[0], &xs[1]),
+        &[xs.clone(), values.tensor(&[6, 4])],
+        4,
+    );
+    let residual = [xs.clone(), values.tensor(&[6, 70, 96]), values.tensor(&[6])];
+    check(&gated_residual, &residual, 5);
+    check(&|xs| kernels::softmax(&xs[0]), &[xs], 6);
+}
+
+#[test]
+fn inputs_that_are_not_contiguous_agree() {
+    let mut values = Values::new(2);
+    let xs = values.tensor(&[3, 20, 7]);
+    let turned = |xs: &Tensor| xs.transpose(1, 2);
+    let (weight, vector) = (values.tensor(&[20, 9]), values.tensor(&[20]));
+    let inputs = [xs.clone(), weight, values.tensor(&[9])];
+    check(
+        &|xs| kernels::linear(&turned(&xs[0])?, &xs[1].t()?, Some(&xs[2])),
+        &inputs,
+        1,
+    );
+    check(
+        &|xs| kernels::linear_gelu(&turned(&xs[0])?, &xs[1].t()?, &xs[2]),
+        &inputs,
+        2,
+    );
+    let inputs = [xs.clone(), vector.clone(), vector];
+    check(
+        &|xs| kernels::layer_norm(&turned(&xs[0])?, &xs[1], &xs[2], 1e-6),
+        &inputs,
+        3,
+    );
+    let alone = std::slice::from_ref(&xs);
+    check(&|xs| kernels::gelu(&turned(&xs[0])?), alone, 4);
+    check(&|xs| kernels::softmax(&turned(&xs[0])?), alone, 5);
+    let gates = [xs.clone(), values.tensor(&[7, 3])];
+    check(
+        &|xs| kernels::gate_tokens(&turned(&xs[0])?, &xs[1].t()?),
+        &gates,
+        6,
+    );
+    let gates = [xs.clone(), values.tensor(&[5, 3])];
+    check(
+        &|xs| kernels::gate_groups(&turned(&xs[0])?, &xs[1].t()?),
+        &gates,
+        7,
+    );
+    check(
+        &|xs| kernels::gated_residual(&xs[0], &xs[0], &xs[1].narrow(0, 1, 3)?),
+        &[xs, values.tensor(&[5])],
+        8,
+    );
+    let images = [values.tensor(&[2, 8, 4, 3])];
+    check(
+        &|xs| kernels::patchify(&xs[0].transpose(1, 3)?, 4),
+        &images,
+        9,
+    );
+}
+
+#[test]
+fn untracked_inputs_need_no_gradient() {
+    let mut values = Values::new(3);
+    let fixed = values.tensor(&[5, 8]).to_dtype(DType::F32).unwrap();
+    let op = |xs: &[Tensor]| kernels::linear(&fixed.to_dtype(xs[0].dtype())?, &xs[0], Some(&xs[1]));
+    check(&op, &[values.tensor(&[6, 8]), values.tensor(&[6])], 1);
+    let op = |xs: &[Tensor]| kernels::linear(&xs[0], &fixed.to_dtype(xs[0].dtype())?, None);
+    check(&op, &[values.tensor(&[4, 8])], 2);
+}
+
+#[test]
+fn layer_norm_keeps_its_digits_far_from_zero() {
+    let far = (Values::new(4).tensor(&[4, 64]) + 1000.0)
+        .unwrap()
+        .to_dtype(DType::F32)
+        .unwrap();
+    let (one, zero) = (Tensor::ones(64, DType::F32, far.device()), far.zeros_like());
+    let zero = zero.unwrap().get(0).unwrap();
+    let found = kernels::layer_norm(&far, &one.unwrap(), &zero, 1e-6).unwrap();
+    let exact = far.to_dtype(DType::F64).unwrap();
+    let (one, zero) = (exact.get(0).unwrap().ones_like(), zero.to_dtype(DType::F64));
+    let expected = kernels::layer_norm(&exact, &one.unwrap(), &zero.unwrap(), 1e-6).unwrap();
+    // The mean itself is rounded to 2^-24 * 1000.
+    assert_close("far", &found, &expected, 2e-4);
+}
+
+#[test]
+fn nan_in_gives_nan_out() {
+    let mut values = Values::new(5);
+    let mut row = flat(&values.tensor(&[33]));
+    row[20] = f64::NAN;
+    let xs = Tensor::from_vec(row, (1, 1, 33), &candle_core::Device::Cpu).unwrap();
+    let xs = xs.to_dtype(DType::F32).unwrap();
+    let f32s = |tensor: Tensor| tensor.to_dtype(DType::F32).unwrap();
+    let (weight, vector) = (f32s(values.tensor(&[5, 33])), f32s(values.tensor(&[33])));
+    let bias = f32s(values.tensor(&[5]));
+    let all_nan = [
+        kernels::linear(&xs, &weight, Some(&bias)),
+        kernels::linear_gelu(&xs, &weight, &bias),
+        kernels::layer_norm(&xs, &vector, &vector, 1e-6),
+        kernels::softmax(&xs),
+        kernels::cross_entropy(&xs.squeeze(0).unwrap(), &vector.unsqueeze(0).unwrap()),
+    ];
+    for (i, ys) in all_nan.into_iter().enumerate() {
+        assert!(
+            flat(&ys.unwrap()).iter().all(|y| y.is_nan()),
+            "operation {i}"
+        );
+    }
+    let one = f32s(values.tensor(&[1, 1]));
+    let same_place = [
+        kernels::gelu(&xs),
+        kernels::gate_tokens(&xs, &one),
+        kernels::gate_groups(&xs, &one),
+        kernels::gated_residual(&xs, &xs, &one),
+    ];
+    for (i, ys) in same_place.into_iter().enumerate() {
+        let nan: Vec<bool> = flat(&ys.unwrap()).iter().map(|y| y.is_nan()).collect();
+        assert!((0..33).all(|at| nan[at] == (at == 20)), "operation {i}");
+    }
+}
+
+#[test]
+fn wrong_shapes_are_errors() {
+    let xs = Values::new(6)
+        .tensor(&[2, 3, 8])
+        .to_dtype(DType::F32)
+        .unwrap();
+    let two = xs.narrow(2, 0, 2).unwrap();
+    let gates = xs.narrow(2, 0, 1).unwrap().squeeze(2).unwrap();
+    assert!(kernels::linear(&xs, &two.get(0).unwrap(), None).is_err());
+    assert!(kernels::gate_groups(&xs, &gates).is_err());
+    assert!(kernels::gated_residual(&xs, &two, &gates).is_err());
+    assert!(kernels::patchify(&xs.unsqueeze(0).unwrap(), 5).is_err());
+}
