@@ -1,0 +1,237 @@
+//! One transformer block, plain and with decisions.
+//!
+//! ```text
+//! plain   x <- x + proj(attention(norm1 x));  x <- x + mlp(norm2 x)
+//! masked  (k, h, a, m) = decide(x);
+//!         x <- x + a * k * proj(h * attention(h * q, h * k, h * v; kept pairs))
+//!         x <- x + m * k * fc2(gelu(fc1(h * norm2 x)))
+//! ```
+//!
+//! The gates are factors of 0 or 1 with gradient: the masked path computes everything, defines the
+//! semantics, and trains. Meng et al., AdaViT, section 3 (arXiv 2111.15668).
+
+use adavit_decision::{
+    BlockLogits, BlockPolicy, Decision, DecisionNetwork, Gating, HeadDeactivation, Thresholds,
+};
+use adavit_kernels::{
+    HeadGate, attention, class_attention, gate_groups, gate_tokens, gated_residual, gelu,
+};
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::layers::{LayerNorm, Linear};
+use crate::{Capture, ModelConfig};
+
+/// Where a block's decisions come from.
+#[derive(Debug)]
+pub(crate) enum Decide<'a, 'b> {
+    Networks(&'a mut Gating<'b>),
+    Given(&'a BlockPolicy),
+}
+
+/// What a block leaves behind.
+#[derive(Debug)]
+pub(crate) struct BlockOutput {
+    /// `(B, N, C)`.
+    pub(crate) xs: Tensor,
+    pub(crate) decision: Decision,
+    /// `(B, H, N)`, if captured.
+    pub(crate) class_attention: Option<Tensor>,
+}
+
+#[derive(Debug, Clone)]
+struct Adaptive {
+    network: DecisionNetwork,
+    norm_policy: Option<LayerNorm>,
+    heads: Option<HeadDeactivation>,
+    tokens_with_mlp: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Block {
+    num_heads: usize,
+    norm1: LayerNorm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    proj: Linear,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    adaptive: Option<Adaptive>,
+}
+
+impl Block {
+    pub(crate) fn new(config: &ModelConfig, block: usize, vb: &VarBuilder) -> Result<Self> {
+        let (c, eps) = (config.embed_dim, config.layer_norm_eps);
+        let attn = vb.pp("attn");
+        let mlp = vb.pp("mlp");
+        let qkv = |name: &str| Linear::new(c, c, config.qkv_bias, &attn.pp(name));
+        let adaptive = match &config.decisions {
+            Some(decisions) => {
+                let decides_on_policy_token =
+                    decisions.gates_sublayers(block) || decisions.gates_heads(block).is_some();
+                let norm_policy = (decisions.norm_policy && decides_on_policy_token)
+                    .then(|| LayerNorm::new(c, eps, &vb.pp("norm_policy")))
+                    .transpose()?;
+                Some(Adaptive {
+                    network: DecisionNetwork::new(decisions, block, c, config.num_heads, vb)?,
+                    norm_policy,
+                    heads: decisions.gates_heads(block),
+                    tokens_with_mlp: decisions.ada_token_with_mlp,
+                })
+            }
+            None => None,
+        };
+        Ok(Self {
+            num_heads: config.num_heads,
+            norm1: LayerNorm::new(c, eps, &vb.pp("norm1"))?,
+            query: qkv("query")?,
+            key: qkv("key")?,
+            value: qkv("value")?,
+            proj: Linear::new(c, c, true, &attn.pp("proj"))?,
+            norm2: LayerNorm::new(c, eps, &vb.pp("norm2"))?,
+            fc1: Linear::new(c, config.hidden_dim(), true, &mlp.pp("fc1"))?,
+            fc2: Linear::new(config.hidden_dim(), c, true, &mlp.pp("fc2"))?,
+            adaptive,
+        })
+    }
+
+    pub(crate) fn forward(&self, xs: &Tensor, capture: Capture) -> Result<BlockOutput> {
+        let zs = self.norm1.forward(xs)?;
+        let (q, k, v) = self.qkv(&zs)?;
+        let ys = attention((&q, &k, &v), self.num_heads, None, HeadGate::All)?;
+        let xs = (xs + self.proj.forward(&ys)?)?;
+        let us = self.norm2.forward(&xs)?;
+        let ys = self.fc2.forward(&self.fc1.forward_gelu(&us)?)?;
+        Ok(BlockOutput {
+            xs: (xs + ys)?,
+            decision: Decision {
+                policy: BlockPolicy::default(),
+                logits: BlockLogits::default(),
+            },
+            class_attention: capture
+                .class_attention
+                .then(|| class_attention(&q, &k, self.num_heads, None))
+                .transpose()?,
+        })
+    }
+
+    pub(crate) fn forward_masked(
+        &self,
+        xs: &Tensor,
+        decide: Decide,
+        capture: Capture,
+    ) -> Result<BlockOutput> {
+        let Some(adaptive) = &self.adaptive else {
+            return self.forward(xs, capture);
+        };
+        let zs = self.norm1.forward(xs)?;
+        let decision = match decide {
+            Decide::Networks(gating) => adaptive.decide(xs, &zs, gating)?,
+            Decide::Given(policy) => Decision {
+                policy: policy.clone(),
+                logits: BlockLogits::default(),
+            },
+        };
+        let policy = &decision.policy;
+        let (ys, class_attention) = self.masked_attention(adaptive, &zs, policy, capture)?;
+        let xs = add(xs, &ys, policy, 0)?;
+        let ys = self.masked_mlp(adaptive, &self.norm2.forward(&xs)?, policy)?;
+        Ok(BlockOutput {
+            xs: add(&xs, &ys, policy, 1)?,
+            decision,
+            class_attention,
+        })
+    }
+
+    pub(crate) fn set_thresholds(&mut self, thresholds: Thresholds) {
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.network.set_thresholds(thresholds);
+        }
+    }
+
+    fn qkv(&self, zs: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+        Ok((
+            self.query.forward(zs)?,
+            self.key.forward(zs)?,
+            self.value.forward(zs)?,
+        ))
+    }
+
+    /// The attention branch without its sub-layer gate, and the class token's attention rows.
+    fn masked_attention(
+        &self,
+        adaptive: &Adaptive,
+        zs: &Tensor,
+        policy: &BlockPolicy,
+        capture: Capture,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let (q, k, v) = self.qkv(zs)?;
+        let heads = match (policy.heads(), adaptive.heads) {
+            (Some(gates), Some(HeadDeactivation::Partial)) => HeadGate::Partial(gates),
+            (Some(gates), _) => HeadGate::Full(gates),
+            (None, _) => HeadGate::All,
+        };
+        let ys = attention((&q, &k, &v), self.num_heads, policy.tokens(), heads)?;
+        let ys = gate(self.proj.forward(&ys)?, policy.tokens(), gate_tokens)?;
+        let rows = capture
+            .class_attention
+            .then(|| match heads {
+                HeadGate::Full(gates) => class_attention(
+                    &gate_groups(&q, gates)?,
+                    &gate_groups(&k, gates)?,
+                    self.num_heads,
+                    policy.tokens(),
+                ),
+                _ => class_attention(&q, &k, self.num_heads, policy.tokens()),
+            })
+            .transpose()?;
+        Ok((ys, rows))
+    }
+
+    /// The MLP branch without its sub-layer gate.
+    fn masked_mlp(&self, adaptive: &Adaptive, us: &Tensor, policy: &BlockPolicy) -> Result<Tensor> {
+        let gates_of = |mode| policy.heads().filter(|_| adaptive.heads == Some(mode));
+        let hidden = if let Some(gates) = gates_of(HeadDeactivation::HeadV2) {
+            gelu(&gate_groups(&self.fc1.forward(us)?, gates)?)?
+        } else {
+            let us = gate(us.clone(), gates_of(HeadDeactivation::Full), gate_groups)?;
+            self.fc1.forward_gelu(&us)?
+        };
+        let ys = self.fc2.forward(&hidden)?;
+        let tokens = policy.tokens().filter(|_| adaptive.tokens_with_mlp);
+        gate(ys, tokens, gate_tokens)
+    }
+}
+
+impl Adaptive {
+    fn decide(&self, xs: &Tensor, zs: &Tensor, gating: &mut Gating) -> Result<Decision> {
+        let policy_token = xs.narrow(1, 0, 1)?.squeeze(1)?;
+        let policy_token = match &self.norm_policy {
+            Some(norm) => norm.forward(&policy_token)?,
+            None => policy_token,
+        };
+        self.network.decide(&policy_token, zs, gating)
+    }
+}
+
+/// Applies `factor` with the gates, if there are any.
+fn gate(
+    xs: Tensor,
+    gates: Option<&Tensor>,
+    factor: fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    match gates {
+        Some(gates) => factor(&xs, gates),
+        None => Ok(xs),
+    }
+}
+
+/// `xs + gate * ys`, with the gate of sub-layer `sublayer`.
+fn add(xs: &Tensor, ys: &Tensor, policy: &BlockPolicy, sublayer: usize) -> Result<Tensor> {
+    match policy.sublayers() {
+        Some(gates) => gated_residual(xs, ys, &gates.narrow(1, sublayer, 1)?.squeeze(1)?),
+        None => xs + ys,
+    }
+}

@@ -1,0 +1,191 @@
+//! Native checkpoints: a folder with `model.safetensors` and `config.json`.
+//!
+//! Loading is strict: a missing, an unused and a misshapen tensor are three errors.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::{Error, ModelConfig, Result, Tensors, VisionTransformer, tensor_shapes};
+
+const WEIGHTS_FILE: &str = "model.safetensors";
+const CONFIG_FILE: &str = "config.json";
+
+/// A model's configuration and weights.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// What the model is made of.
+    pub config: ModelConfig,
+    /// Exactly the tensors that it consists of.
+    pub tensors: Tensors,
+}
+
+impl Checkpoint {
+    /// Reads a checkpoint: a folder with `model.safetensors` and `config.json`, a run folder (its
+    /// `best`), or the path of such a `model.safetensors`.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, the configuration is invalid, or the tensors are not
+    /// exactly those of the configuration.
+    pub fn load(path: &Path) -> Result<Self> {
+        let weights_path = locate(path)?;
+        let config_path = weights_path.with_file_name(CONFIG_FILE);
+        let text = std::fs::read_to_string(&config_path)
+            .map_err(Error::io("reading", &config_path))
+            .map_err(|error| as_checkpoint_error(&config_path, &error))?;
+        let config: ModelConfig =
+            serde_json::from_str(&text).map_err(|error| Error::Checkpoint {
+                path: config_path.clone(),
+                message: format!("not a model configuration: {error}"),
+            })?;
+        let tensors = read_tensors(&weights_path)?;
+        let checkpoint = Self { config, tensors };
+        checkpoint.check(&weights_path)?;
+        Ok(checkpoint)
+    }
+
+    /// Writes `model.safetensors` and `config.json` into `folder`, each beside and renamed.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(Error::io("creating", folder))?;
+        write_tensors(&folder.join(WEIGHTS_FILE), &self.tensors)?;
+        let config = serde_json::to_string_pretty(&self.config)
+            .map_err(|error| Error::Config(format!("writing config.json: {error}")))?;
+        write_file(&folder.join(CONFIG_FILE), format!("{config}\n").as_bytes())
+    }
+
+    /// Builds the model on `device`, without gradients.
+    pub fn model(&self, device: &Device) -> Result<VisionTransformer> {
+        let on_device = self
+            .tensors
+            .iter()
+            .map(|(name, tensor)| Ok((name.clone(), tensor.to_device(device)?)))
+            .collect::<candle_core::Result<HashMap<_, _>>>()?;
+        let vb = VarBuilder::from_tensors(on_device, DType::F32, device);
+        VisionTransformer::new(&self.config, &vb)
+    }
+
+    /// Checks that the tensors are exactly those of the configuration; `path` is for the error.
+    fn check(&self, path: &Path) -> Result<()> {
+        let expected = tensor_shapes(&self.config).map_err(|error| Error::Checkpoint {
+            path: path.with_file_name(CONFIG_FILE),
+            message: error.to_string(),
+        })?;
+        let missing = expected.keys().filter(|n| !self.tensors.contains_key(*n));
+        let names: Vec<String> = missing.cloned().collect();
+        let path = path.to_path_buf();
+        if !names.is_empty() {
+            return Err(Error::MissingTensors { path, names });
+        }
+        let unused = self.tensors.keys().filter(|n| !expected.contains_key(*n));
+        let names: Vec<String> = unused.cloned().collect();
+        if !names.is_empty() {
+            return Err(Error::UnusedTensors { path, names });
+        }
+        let tensors: Vec<String> = expected
+            .iter()
+            .map(|(name, shape)| (name, shape.dims(), self.tensors[name].dims()))
+            .filter(|(_, expected, found)| expected != found)
+            .map(|(name, expected, found)| {
+                format!("{name} (expected {expected:?}, found {found:?})")
+            })
+            .collect();
+        if !tensors.is_empty() {
+            return Err(Error::MisshapenTensors { path, tensors });
+        }
+        Ok(())
+    }
+}
+
+/// The weights file that `path` stands for.
+fn locate(path: &Path) -> Result<PathBuf> {
+    if path.is_file() {
+        return Ok(path.to_path_buf());
+    }
+    let candidates = [
+        path.join(WEIGHTS_FILE),
+        path.join("best").join(WEIGHTS_FILE),
+    ];
+    let found = candidates.into_iter().find(|file| file.is_file());
+    found.ok_or_else(|| Error::Checkpoint {
+        path: path.to_path_buf(),
+        message: format!(
+            "no checkpoint: expected a folder with {WEIGHTS_FILE} and {CONFIG_FILE}, a run folder \
+             with best/, or a {WEIGHTS_FILE} file"
+        ),
+    })
+}
+
+fn as_checkpoint_error(path: &Path, error: &Error) -> Error {
+    let message = match error {
+        Error::Io { source, .. } => format!("cannot be read: {source}"),
+        other => other.to_string(),
+    };
+    Error::Checkpoint {
+        path: path.to_path_buf(),
+        message,
+    }
+}
+
+/// Reads every tensor of a safetensors file, as float32 where it is a float.
+///
+/// # Errors
+/// If the file is missing, truncated or not of the format.
+pub fn read_tensors(path: &Path) -> Result<Tensors> {
+    let bytes = std::fs::read(path).map_err(Error::io("reading", path))?;
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|error| {
+        Error::Checkpoint {
+            path: path.to_path_buf(),
+            message: format!("not a whole safetensors file: {error}"),
+        }
+    })?;
+    tensors
+        .into_iter()
+        .map(|(name, tensor)| {
+            let float = tensor.dtype().is_float();
+            let tensor = if float {
+                tensor.to_dtype(DType::F32)?
+            } else {
+                tensor
+            };
+            Ok((name, tensor))
+        })
+        .collect()
+}
+
+/// Writes tensors as a safetensors file, beside and renamed; the same tensors give the same bytes.
+pub fn write_tensors(path: &Path, tensors: &Tensors) -> Result<()> {
+    // One entry: several would be written in random order.
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let views: Vec<(&str, &Tensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    let bytes =
+        safetensors::serialize(views, Some(metadata)).map_err(|error| Error::Checkpoint {
+            path: path.to_path_buf(),
+            message: format!("cannot be written: {error}"),
+        })?;
+    write_file(path, &bytes)
+}
+
+/// Writes a file so that at any moment either the old or the whole new one is there: beside,
+/// flushed to the disk, renamed.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".adavit-");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // What a plain write gives, less the umask; the default is for secrets.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let mut file = builder.tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(Error::io("writing", path))
+}

@@ -1,0 +1,84 @@
+//! The one error type of this crate.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong in building, running, loading or saving a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration that describes no model.
+    #[error("{0}")]
+    Config(String),
+    /// Tensors that the model needs and the checkpoint lacks.
+    #[error("{path}: {} missing: {}", count(.names.len()), .names.join(", "), path = path.display())]
+    MissingTensors {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Their names, sorted.
+        names: Vec<String>,
+    },
+    /// Tensors of the checkpoint that the model has no place for.
+    #[error("{path}: {} without a place in the model: {}", count(.names.len()), .names.join(", "), path = path.display())]
+    UnusedTensors {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Their names, sorted.
+        names: Vec<String>,
+    },
+    /// Tensors whose shape is not the model's.
+    #[error("{path}: {} of another shape: {}", count(.tensors.len()), .tensors.join(", "), path = path.display())]
+    MisshapenTensors {
+        /// The checkpoint.
+        path: PathBuf,
+        /// `NAME (expected SHAPE, found SHAPE)`, sorted.
+        tensors: Vec<String>,
+    },
+    /// A checkpoint that cannot be read as one.
+    #[error("{path}: {message}", path = path.display())]
+    Checkpoint {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was expected, what was found, what to do.
+        message: String,
+    },
+    /// Reading or writing failed.
+    #[error("{action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried, as in `writing`.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// A result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Whether the cause is what the user gave, not something that failed while running.
+    pub fn is_input_error(&self) -> bool {
+        !matches!(self, Self::Io { .. } | Self::Candle(_))
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+fn count(n: usize) -> String {
+    if n == 1 {
+        "1 tensor".into()
+    } else {
+        format!("{n} tensors")
+    }
+}

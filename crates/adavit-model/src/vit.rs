@@ -1,0 +1,182 @@
+//! The vision transformer: embedding, blocks, norm, head on the class token.
+//!
+//! Dosovitskiy et al. 2021 (arXiv 2010.11929), Touvron et al. 2021 (arXiv 2012.12877).
+
+use adavit_decision::{Decision, Gating, Policy, Thresholds};
+use candle_core::{Tensor, bail};
+use candle_nn::VarBuilder;
+
+use crate::block::{Block, BlockOutput, Decide};
+use crate::embed::Embed;
+use crate::layers::{LayerNorm, Linear};
+use crate::{Error, ModelConfig, Result};
+
+/// What a forward keeps besides logits and decisions; each costs memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capture {
+    /// The hidden state after each block.
+    pub hidden: bool,
+    /// The class token's hidden state after each block.
+    pub class_hidden: bool,
+    /// The class token's attention rows in each block.
+    pub class_attention: bool,
+}
+
+/// What a forward returns.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// `(B, K)`.
+    pub logits: Tensor,
+    /// The decisions of each block; all kept, without logits, for the plain path.
+    pub decisions: Vec<Decision>,
+    /// `(B, N, C)` after each block, if captured.
+    pub hidden: Vec<Tensor>,
+    /// `(B, C)` after each block, if captured.
+    pub class_hidden: Vec<Tensor>,
+    /// `(B, H, N)` of each block, if captured.
+    pub class_attention: Vec<Tensor>,
+}
+
+impl Output {
+    /// The policy of every block.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            blocks: self.decisions.iter().map(|d| d.policy.clone()).collect(),
+        }
+    }
+}
+
+/// A ViT/DeiT, with decision networks if its configuration has decisions.
+#[derive(Debug, Clone)]
+pub struct VisionTransformer {
+    config: ModelConfig,
+    embed: Embed,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    head: Linear,
+}
+
+impl VisionTransformer {
+    /// Builds the model from the tensors of `vb`, named as in published checkpoints.
+    ///
+    /// # Errors
+    /// If the configuration is invalid, or a tensor is missing or misshapen.
+    pub fn new(config: &ModelConfig, vb: &VarBuilder) -> Result<Self> {
+        config.validate()?;
+        let blocks = (0..config.depth)
+            .map(|block| Block::new(config, block, &vb.pp("blocks").pp(block)))
+            .collect::<candle_core::Result<_>>()?;
+        Ok(Self {
+            config: config.clone(),
+            embed: Embed::new(config, vb)?,
+            blocks,
+            norm: LayerNorm::new(config.embed_dim, config.layer_norm_eps, &vb.pp("norm"))?,
+            head: Linear::new(config.embed_dim, config.num_classes, true, &vb.pp("head"))?,
+        })
+    }
+
+    /// What the model is made of.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Moves the thresholds of every decision network; a plain model has none to move.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        if let Some(decisions) = &mut self.config.decisions {
+            decisions.thresholds = thresholds;
+        }
+        for block in &mut self.blocks {
+            block.set_thresholds(thresholds);
+        }
+    }
+
+    /// The plain path: everything is computed, decision networks are not run.
+    ///
+    /// # Shapes
+    /// `xs`: `(B, in_chans, height, width)`.
+    pub fn forward(&self, xs: &Tensor, capture: Capture) -> Result<Output> {
+        self.run(xs, capture, |_, block, xs| block.forward(xs, capture))
+    }
+
+    /// The masked path with the model's own decisions: everything is computed, gates are factors.
+    /// It defines what a decision means, and it trains.
+    ///
+    /// # Shapes
+    /// `xs`: `(B, in_chans, height, width)`.
+    pub fn forward_masked(
+        &self,
+        xs: &Tensor,
+        gating: &mut Gating,
+        capture: Capture,
+    ) -> Result<Output> {
+        self.run(xs, capture, |_, block, xs| {
+            block.forward_masked(xs, Decide::Networks(gating), capture)
+        })
+    }
+
+    /// The masked path with given decisions; the decision networks are not run.
+    ///
+    /// # Errors
+    /// If `policy` has not one entry per block.
+    pub fn forward_policy(&self, xs: &Tensor, policy: &Policy, capture: Capture) -> Result<Output> {
+        if policy.blocks.len() != self.blocks.len() {
+            return Err(Error::Config(format!(
+                "policy: expected {} blocks, found {}",
+                self.blocks.len(),
+                policy.blocks.len()
+            )));
+        }
+        self.run(xs, capture, |index, block, xs| {
+            block.forward_masked(xs, Decide::Given(&policy.blocks[index]), capture)
+        })
+    }
+
+    fn run(
+        &self,
+        xs: &Tensor,
+        capture: Capture,
+        mut run_block: impl FnMut(usize, &Block, &Tensor) -> candle_core::Result<BlockOutput>,
+    ) -> Result<Output> {
+        let mut xs = self.embed(xs)?;
+        let (mut decisions, mut hidden) = (Vec::new(), Vec::new());
+        let (mut class_hidden, mut class_attention) = (Vec::new(), Vec::new());
+        for (index, block) in self.blocks.iter().enumerate() {
+            let output = run_block(index, block, &xs)?;
+            xs = output.xs;
+            decisions.push(output.decision);
+            class_attention.extend(output.class_attention);
+            if capture.hidden {
+                hidden.push(xs.clone());
+            }
+            if capture.class_hidden {
+                class_hidden.push(class_token(&xs)?);
+            }
+        }
+        // A LayerNorm acts on each token alone: only the class token's is needed.
+        let class = self.norm.forward(&class_token(&xs)?)?;
+        Ok(Output {
+            logits: self.head.forward(&class)?,
+            decisions,
+            hidden,
+            class_hidden,
+            class_attention,
+        })
+    }
+
+    fn embed(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
+        let (_, c, h, w) = xs.dims4()?;
+        let (height, width) = self.config.img_size;
+        if (c, h, w) != (self.config.in_chans, height, width) {
+            bail!(
+                "images: expected shape (B, {}, {height}, {width}), found {:?}",
+                self.config.in_chans,
+                xs.dims()
+            );
+        }
+        self.embed.forward(xs)
+    }
+}
+
+fn class_token(xs: &Tensor) -> candle_core::Result<Tensor> {
+    xs.narrow(1, 0, 1)?.squeeze(1)
+}

@@ -1,0 +1,203 @@
+//! The tensors that a model consists of: their names and shapes, and their initial values.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::{ModelConfig, PosEmbed, Result, VisionTransformer};
+
+/// Tensors by their names, as in published checkpoints.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// Returns the name and shape of every tensor of the model.
+///
+/// # Errors
+/// If the configuration is invalid.
+pub fn tensor_shapes(config: &ModelConfig) -> Result<BTreeMap<String, Shape>> {
+    let shapes = Arc::new(Mutex::new(BTreeMap::new()));
+    let backend = Box::new(Recorder(Arc::clone(&shapes)));
+    let vb = VarBuilder::from_backend(backend, DType::F32, Device::Cpu);
+    VisionTransformer::new(config, &vb)?;
+    let shapes = shapes.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(shapes.clone())
+}
+
+/// A source of tensors that only writes down what is asked for.
+struct Recorder(Arc<Mutex<BTreeMap<String, Shape>>>);
+
+impl SimpleBackend for Recorder {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let mut shapes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shapes.insert(name.to_string(), shape.clone());
+        // One number, broadcast: the shapes of a large model cost no memory.
+        Tensor::zeros((), dtype, device)?.broadcast_as(shape)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        candle_core::bail!("{name}: the shape of a tensor has to be asked for")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}
+
+/// Returns initial values, drawn by `seed` and name alone, so that a tensor starts the same
+/// whatever else the model has.
+///
+/// Linear maps are Xavier uniform with zero bias (Dosovitskiy et al.), the patch embedding uniform
+/// in ±1/sqrt(fan in) (PyTorch's convolution), class token and positions normal with standard
+/// deviation 0.02, norms the identity. Decision networks are normal with standard deviation 0.02,
+/// and every gate's logit starts at `keep_logit`.
+///
+/// # Errors
+/// If the configuration is invalid.
+pub fn initial_tensors(config: &ModelConfig, seed: u64, keep_logit: f64) -> Result<Tensors> {
+    let mut tensors = Tensors::new();
+    for (name, shape) in tensor_shapes(config)? {
+        let values = initial_values(config, &name, &shape, seed, keep_logit);
+        tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
+    }
+    Ok(tensors)
+}
+
+/// Whether the tensor belongs to a decision network.
+pub fn is_decision_tensor(name: &str) -> bool {
+    ["head_select", "layer_select", "token_select", "norm_policy"]
+        .iter()
+        .any(|part| name.split('.').any(|piece| piece == *part))
+}
+
+fn initial_values(
+    config: &ModelConfig,
+    name: &str,
+    shape: &Shape,
+    seed: u64,
+    keep_logit: f64,
+) -> Vec<f32> {
+    let n = shape.elem_count();
+    let dims = shape.dims();
+    let mut rng = named_rng(seed, name);
+    let decision = is_decision_tensor(name) && !name.contains("norm_policy");
+    if name == "pos_embed" && config.pos_embed == PosEmbed::Sinusoid {
+        return sinusoid(config.num_tokens(), config.embed_dim);
+    }
+    match (decision, dims) {
+        (true, [_]) => vec![keep_logit as f32; n],
+        (true, _) => normal(&mut rng, n, 0.02),
+        (false, _) if name == "pos_embed" || name == "cls_token" => normal(&mut rng, n, 0.02),
+        (false, [_]) if name.ends_with("weight") => vec![1.0; n],
+        (false, [_]) => vec![0.0; n],
+        (false, [n_out, n_in]) => uniform(&mut rng, n, (6.0 / (n_in + n_out) as f64).sqrt()),
+        (false, _) => {
+            let fan_in: usize = dims[1..].iter().product();
+            uniform(&mut rng, n, (fan_in as f64).sqrt().recip())
+        }
+    }
+}
+
+/// A generator of its own for each (seed, name).
+fn named_rng(seed: u64, name: &str) -> ChaCha8Rng {
+    // FNV-1a, 64 bits: spreads short names well and stays the same for ever.
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&hash.to_le_bytes());
+    key[24..].copy_from_slice(b"weights\0");
+    ChaCha8Rng::from_seed(key)
+}
+
+/// Normal values of standard deviation `std`, truncated at two standard deviations.
+fn normal(rng: &mut ChaCha8Rng, n: usize, std: f64) -> Vec<f32> {
+    let mut draw = || loop {
+        let value: f64 = StandardNormal.sample(rng);
+        if value.abs() <= 2.0 {
+            return (value * std) as f32;
+        }
+    };
+    (0..n).map(|_| draw()).collect()
+}
+
+fn uniform(rng: &mut ChaCha8Rng, n: usize, bound: f64) -> Vec<f32> {
+    (0..n)
+        .map(|_| rng.random_range(-bound..bound) as f32)
+        .collect()
+}
+
+/// sin(p / 10000^(2i/C)) on even channels 2i, cos on the odd ones; Vaswani et al. 2017.
+fn sinusoid(num_tokens: usize, embed_dim: usize) -> Vec<f32> {
+    let angle = |p: usize, j: usize| {
+        let rate = 10_000_f64.powf((2 * (j / 2)) as f64 / embed_dim as f64);
+        p as f64 / rate
+    };
+    (0..num_tokens)
+        .flat_map(|p| (0..embed_dim).map(move |j| (p, j)))
+        .map(|(p, j)| {
+            let angle = angle(p, j);
+            (if j % 2 == 0 { angle.sin() } else { angle.cos() }) as f32
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use adavit_decision::DecisionConfig;
+
+    use super::*;
+
+    #[test]
+    fn a_tensor_starts_the_same_with_and_without_decision_networks() {
+        let plain = ModelConfig::preset("nano_patch7_28").unwrap();
+        let adaptive = plain.clone().with_decisions(DecisionConfig::default());
+        let without = initial_tensors(&plain, 3, 0.0).unwrap();
+        let with = initial_tensors(&adaptive, 3, 0.0).unwrap();
+        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(with.len() > without.len());
+        for (name, tensor) in &without {
+            assert_eq!(values(tensor), values(&with[name]), "{name}");
+        }
+    }
+
+    #[test]
+    fn another_seed_or_name_gives_other_values() {
+        let config = ModelConfig::preset("nano_patch7_28").unwrap();
+        let values = |seed, name: &str| {
+            let tensors = initial_tensors(&config, seed, 0.0).unwrap();
+            tensors[name]
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
+        };
+        let name = "blocks.0.attn.query.weight";
+        assert_eq!(values(1, name), values(1, name));
+        assert_ne!(values(1, name), values(2, name));
+        assert_ne!(values(1, name), values(1, "blocks.0.attn.key.weight"));
+    }
+
+    #[test]
+    fn shapes_are_those_of_a_published_checkpoint() {
+        let config = ModelConfig::preset("deit_small_patch16_224").unwrap();
+        let shapes = tensor_shapes(&config).unwrap();
+        let parameters: usize = shapes.values().map(Shape::elem_count).sum();
+        // timm's count for deit_small_patch16_224.
+        assert_eq!(parameters, 22_050_664);
+        assert_eq!(shapes["patch_embed.proj.weight"].dims(), [384, 3, 16, 16]);
+    }
+}

@@ -1,0 +1,146 @@
+//! Native checkpoints: what is written is read back, and what does not fit is named.
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers here are test code, which clippy does not see"
+)]
+
+use std::fs;
+
+use adavit_decision::DecisionConfig;
+use adavit_model::{Checkpoint, Error, ModelConfig, Tensors, initial_tensors, write_tensors};
+use candle_core::{DType, Device, Tensor};
+
+fn checkpoint() -> Checkpoint {
+    let config = ModelConfig::preset("nano_patch7_28")
+        .unwrap()
+        .with_decisions(DecisionConfig::default());
+    let tensors = initial_tensors(&config, 1, 0.0).unwrap();
+    Checkpoint { config, tensors }
+}
+
+/// A saved checkpoint with changed tensors.
+fn saved(change: impl FnOnce(&mut Tensors)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut checkpoint = checkpoint();
+    checkpoint.save(folder.path()).unwrap();
+    change(&mut checkpoint.tensors);
+    write_tensors(
+        &folder.path().join("model.safetensors"),
+        &checkpoint.tensors,
+    )
+    .unwrap();
+    folder
+}
+
+#[test]
+fn what_was_saved_is_loaded_by_folder_file_and_run_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let best = folder.path().join("best");
+    let saved = checkpoint();
+    saved.save(&best).unwrap();
+    for path in [
+        folder.path().to_path_buf(),
+        best.clone(),
+        best.join("model.safetensors"),
+    ] {
+        let loaded = Checkpoint::load(&path).unwrap();
+        assert_eq!(loaded.config, saved.config);
+        for (name, tensor) in &saved.tensors {
+            let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(values(tensor), values(&loaded.tensors[name]));
+        }
+    }
+}
+
+#[test]
+fn the_same_checkpoint_gives_the_same_bytes() {
+    let bytes = || {
+        let folder = tempfile::tempdir().unwrap();
+        checkpoint().save(folder.path()).unwrap();
+        fs::read(folder.path().join("model.safetensors")).unwrap()
+    };
+    assert!(bytes() == bytes());
+}
+
+#[test]
+fn missing_unused_and_misshapen_tensors_are_three_errors() {
+    let missing = saved(|tensors| {
+        tensors.remove("norm.bias");
+        tensors.remove("blocks.1.head_select.mlp_head.weight");
+    });
+    let error = Checkpoint::load(missing.path()).unwrap_err();
+    assert!(matches!(error, Error::MissingTensors { .. }));
+    assert!(error.is_input_error());
+    let text = error.to_string();
+    assert!(
+        text.contains("2 tensors missing: blocks.1.head_select.mlp_head.weight, norm.bias"),
+        "{text}"
+    );
+
+    let extra = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
+    let unused = saved(|tensors| {
+        tensors.insert("head_dist.weight".into(), extra.clone());
+    });
+    let error = Checkpoint::load(unused.path()).unwrap_err();
+    assert!(matches!(error, Error::UnusedTensors { .. }));
+    assert!(
+        error
+            .to_string()
+            .contains("1 tensor without a place in the model: head_dist.weight")
+    );
+
+    let misshapen = saved(|tensors| {
+        tensors.insert("norm.bias".into(), extra);
+    });
+    let error = Checkpoint::load(misshapen.path()).unwrap_err();
+    assert!(matches!(error, Error::MisshapenTensors { .. }));
+    assert!(
+        error
+            .to_string()
+            .contains("norm.bias (expected [64], found [3])")
+    );
+}
+
+#[test]
+fn damaged_files_are_named() {
+    let folder = saved(|_| ());
+    let weights = folder.path().join("model.safetensors");
+    let config = folder.path().join("config.json");
+    let bytes = fs::read(&weights).unwrap();
+    for kept in [0, 4, 100, bytes.len() / 2, bytes.len() - 1] {
+        fs::write(&weights, &bytes[..kept]).unwrap();
+        let error = Checkpoint::load(folder.path()).unwrap_err();
+        assert!(matches!(error, Error::Checkpoint { .. }), "{kept}: {error}");
+        assert!(error.to_string().contains("model.safetensors"));
+    }
+    fs::write(&weights, &bytes).unwrap();
+    for text in ["", "{}", "{\"preset\": 1}", "[]"] {
+        fs::write(&config, text).unwrap();
+        let error = Checkpoint::load(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("config.json"), "{error}");
+        assert!(error.is_input_error());
+    }
+    fs::remove_file(&config).unwrap();
+    assert!(
+        Checkpoint::load(folder.path())
+            .unwrap_err()
+            .is_input_error()
+    );
+    let nowhere = folder.path().join("nowhere");
+    assert!(
+        Checkpoint::load(&nowhere)
+            .unwrap_err()
+            .to_string()
+            .contains("no checkpoint")
+    );
+}
+
+#[test]
+fn a_configuration_that_fits_no_model_is_refused() {
+    let folder = saved(|_| ());
+    let path = folder.path().join("config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"num_heads\": 4", "\"num_heads\": 5")).unwrap();
+    let error = Checkpoint::load(folder.path()).unwrap_err();
+    assert!(error.to_string().contains("num_heads 5"), "{error}");
+}
