@@ -1,0 +1,169 @@
+//! The ranges of the settings.
+
+use super::{Distillation, Gates, StageConfig, Targets, TrainConfig, UsageWeights};
+use crate::{Error, Result};
+
+impl TrainConfig {
+    /// Checks the range of every field and that the model's sizes fit each other.
+    pub fn validate(&self) -> Result<()> {
+        if !(self.budget > 0.0 && self.budget <= 1.0) {
+            return Err(Error::Input(format!(
+                "budget: expected a number in (0, 1], found {}",
+                self.budget
+            )));
+        }
+        for (name, size) in [
+            ("batch_size", self.batch_size),
+            ("eval_batch_size", self.eval_batch_size),
+            ("random_policies", self.random_policies),
+            ("threads", self.threads.unwrap_or(1)),
+        ] {
+            if size == 0 {
+                return Err(Error::Input(format!(
+                    "{name}: expected at least 1, found 0"
+                )));
+            }
+        }
+        let fraction = self.held_out > 0.0 && self.held_out < 1.0;
+        let seconds = self.snapshot_seconds > 0.0 && self.snapshot_seconds <= 60.0;
+        for (name, value, ok, expected) in [
+            ("held_out", self.held_out, fraction, "(0, 1)"),
+            (
+                "snapshot_seconds",
+                self.snapshot_seconds,
+                seconds,
+                "(0, 60]",
+            ),
+        ] {
+            if !ok {
+                return Err(Error::Input(format!(
+                    "{name}: expected a number in {expected}, found {value}"
+                )));
+            }
+        }
+        if self.max_steps == Some(0) {
+            return Err(Error::Input(
+                "max_steps: expected at least 1, found 0".into(),
+            ));
+        }
+        if let Some(targets) = self.targets {
+            targets.validate()?;
+        }
+        self.dense.validate("dense")?;
+        self.adaptive.validate("adaptive")?;
+        self.gates.validate()?;
+        self.usage.validate()?;
+        self.distillation.validate()?;
+        self.adaptive_model()?.validate()?;
+        Ok(())
+    }
+}
+
+impl Targets {
+    fn validate(&self) -> Result<()> {
+        for (name, target) in [
+            ("tokens", self.tokens),
+            ("heads", self.heads),
+            ("blocks", self.blocks),
+        ] {
+            if !(target > 0.0 && target <= 1.0) {
+                return Err(Error::Input(format!(
+                    "targets.{name}: expected a number in (0, 1], found {target}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StageConfig {
+    fn validate(&self, stage: &str) -> Result<()> {
+        if self.epochs == 0 {
+            return Err(Error::Input(format!(
+                "{stage}.epochs: expected at least 1, found 0"
+            )));
+        }
+        self.optimizer.validate()?;
+        check_ratios(
+            stage,
+            &[
+                ("min_lr_factor", self.min_lr_factor),
+                ("label_smoothing", self.label_smoothing),
+                ("ema_decay", self.ema_decay),
+            ],
+        )?;
+        check_weights(stage, &[("warmup_epochs", self.warmup_epochs)])
+    }
+}
+
+impl Gates {
+    fn validate(&self) -> Result<()> {
+        self.temperature
+            .validate()
+            .map_err(|error| Error::Input(error.to_string()))?;
+        if !(self.keep_logit.is_finite() && self.keep_logit.abs() <= 50.0) {
+            return Err(Error::Input(format!(
+                "gates.keep_logit: expected a number in [-50, 50], found {}",
+                self.keep_logit
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl UsageWeights {
+    fn validate(&self) -> Result<()> {
+        self.ramp.validate()?;
+        check_ratios("usage", &[("minimum", self.minimum)])?;
+        check_weights(
+            "usage",
+            &[
+                ("tokens", self.tokens),
+                ("heads", self.heads),
+                ("blocks", self.blocks),
+                ("diverse", self.diverse),
+                ("entropy", self.entropy),
+                ("minimum_weight", self.minimum_weight),
+            ],
+        )
+    }
+}
+
+impl Distillation {
+    fn validate(&self) -> Result<()> {
+        check_ratios("distillation", &[("logits", self.logits)])?;
+        check_weights(
+            "distillation",
+            &[("hidden", self.hidden), ("attention", self.attention)],
+        )?;
+        if !(self.temperature.is_finite() && self.temperature > 0.0) {
+            return Err(Error::Input(format!(
+                "distillation.temperature: expected a number above 0, found {}",
+                self.temperature
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn check_ratios(table: &str, ratios: &[(&str, f64)]) -> Result<()> {
+    for (name, ratio) in ratios {
+        if !(0.0..=1.0).contains(ratio) {
+            return Err(Error::Input(format!(
+                "{table}.{name}: expected a number in [0, 1], found {ratio}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_weights(table: &str, weights: &[(&str, f64)]) -> Result<()> {
+    for (name, weight) in weights {
+        if !(weight.is_finite() && *weight >= 0.0) {
+            return Err(Error::Input(format!(
+                "{table}.{name}: expected a number of at least 0, found {weight}"
+            )));
+        }
+    }
+    Ok(())
+}

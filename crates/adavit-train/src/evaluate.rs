@@ -1,0 +1,249 @@
+//! Evaluation: accuracy, MACs and usage of a model on a set of images, and the calibration of its
+//! thresholds to a budget.
+
+use std::time::Instant;
+
+use adavit_decision::{BlockUsage, DecisionConfig, Gating, Usage, UsageMeter, random_policy};
+use adavit_gumbel::SeededNoise;
+use adavit_model::{Capture, ModelConfig, Output, VisionTransformer};
+use candle_core::{D, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Batch, Dataset, MeanStd, batches, make_batch};
+use crate::{Error, Result};
+
+/// How an image goes through the model.
+#[derive(Debug, Clone, Copy)]
+pub enum Mode<'a> {
+    /// The plain path: everything is computed, no decisions.
+    Dense,
+    /// The model's own decisions at inference, as factors.
+    Masked,
+    /// Decisions drawn at random with the given usage of each block.
+    Random {
+        /// What is kept on average, one entry per block.
+        usage: &'a [BlockUsage],
+        /// Of the draw.
+        seed: u64,
+        /// Which draw.
+        draw: u64,
+    },
+}
+
+/// The images to evaluate on, and how they become an input.
+#[derive(Debug, Clone, Copy)]
+pub struct Images<'a> {
+    /// Where they are.
+    pub dataset: &'a Dataset,
+    /// Which of them.
+    pub indices: &'a [u32],
+    /// How they are normalised.
+    pub stats: &'a MeanStd,
+    /// Images per forward.
+    pub batch_size: usize,
+    /// Where to compute.
+    pub device: &'a Device,
+}
+
+/// What an evaluation found, over all its images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// How many images.
+    pub images: usize,
+    /// Share of images whose label has the highest logit.
+    pub top1: f64,
+    /// Share of images whose label is among the five highest logits.
+    pub top5: f64,
+    /// Mean `exact` MACs of an image.
+    pub macs: f64,
+    /// Standard deviation of the MACs over images.
+    pub macs_std: f64,
+    /// Mean MACs over those of the plain model.
+    pub macs_share: f64,
+    /// Kept shares.
+    pub usage: Usage,
+    /// Images per second in the model's forward alone.
+    pub images_per_s: f64,
+}
+
+/// Checks that the images are of the model's size and have no more classes than it.
+pub fn check_images(config: &ModelConfig, dataset: &Dataset) -> Result<()> {
+    let [channels, height, width] = dataset.dims();
+    let (expected_height, expected_width) = config.img_size;
+    let expected = [config.in_chans, expected_height, expected_width];
+    if dataset.dims() == expected && dataset.num_classes() <= config.num_classes {
+        return Ok(());
+    }
+    Err(Error::Input(format!(
+        "{}: expected {} channels, {expected_height}x{expected_width} pixels and at most {} \
+         classes for a model of {}, found {channels}, {height}x{width} and {}; choose other data, \
+         or sizes in the [model] table of a configuration",
+        dataset.name(),
+        config.in_chans,
+        config.num_classes,
+        config.preset,
+        dataset.num_classes(),
+    )))
+}
+
+/// Evaluates `model` on `images`.
+///
+/// # Errors
+/// If there are no images, or a logit is not finite.
+pub fn evaluate(model: &VisionTransformer, images: &Images, mode: Mode) -> Result<Evaluation> {
+    if images.indices.is_empty() || images.batch_size == 0 {
+        return Err(Error::Input(
+            "evaluation: expected at least one image and a batch size of at least 1".into(),
+        ));
+    }
+    let geometry = model.config().geometry();
+    let plain = DecisionConfig {
+        ada_token: false,
+        ada_head: None,
+        ada_layer: false,
+        ..DecisionConfig::default()
+    };
+    let decisions = match mode {
+        Mode::Dense => &plain,
+        _ => model.config().decisions.as_ref().unwrap_or(&plain),
+    };
+    let mut meter = UsageMeter::new(decisions, &geometry);
+    let (mut top1, mut top5, mut seconds) = (0, 0, 0.0);
+    for indices in batches(images.indices, images.batch_size) {
+        let batch = make_batch(images.dataset, indices, None, images.stats, images.device)?;
+        let start = Instant::now();
+        let output = forward(model, &batch, mode)?;
+        let logits = output.logits.to_vec2::<f32>()?;
+        seconds += start.elapsed().as_secs_f64();
+        for (logits, label) in logits.iter().zip(batch.labels.to_vec1::<u32>()?) {
+            let rank = rank_of(logits, label as usize)?;
+            top1 += usize::from(rank < 1);
+            top5 += usize::from(rank < 5);
+        }
+        let used = output
+            .policy()
+            .usage(indices.len(), geometry.num_tokens, geometry.num_heads)?;
+        for image in &used {
+            meter.add(image);
+        }
+    }
+    let n = images.indices.len();
+    Ok(Evaluation {
+        images: n,
+        top1: top1 as f64 / n as f64,
+        top5: top5 as f64 / n as f64,
+        macs: meter.mean_macs(),
+        macs_std: meter.std_macs(),
+        macs_share: meter.mean_macs() / geometry.dense_macs() as f64,
+        usage: meter.usage(),
+        images_per_s: n as f64 / seconds.max(1e-9),
+    })
+}
+
+fn forward(model: &VisionTransformer, batch: &Batch, mode: Mode) -> Result<Output> {
+    let capture = Capture::default();
+    let output = match mode {
+        Mode::Dense => model.forward(&batch.images, capture)?,
+        Mode::Masked => model.forward_masked(&batch.images, &mut Gating::Inference, capture)?,
+        Mode::Random { usage, seed, draw } => {
+            let config = model.config();
+            let Some(decisions) = &config.decisions else {
+                return Err(Error::Input(
+                    "random policy: expected an adaptive model, found a plain one".into(),
+                ));
+            };
+            // Counted down from the top, where no epoch of training comes.
+            let mut noise = SeededNoise::new(seed, u64::MAX - draw, &batch.samples);
+            let n = batch.samples.len();
+            let policy = random_policy(decisions, &config.geometry(), usage, &mut noise, n)?;
+            let policy = policy.to_device(batch.images.device())?;
+            model.forward_policy(&batch.images, &policy, capture)?
+        }
+    };
+    Ok(output)
+}
+
+/// How many classes have a higher logit than `label`, or the same and a lower number.
+fn rank_of(logits: &[f32], label: usize) -> Result<usize> {
+    if let Some(bad) = logits.iter().find(|logit| !logit.is_finite()) {
+        return Err(Error::Input(format!(
+            "evaluation: the model gives a logit of {bad}; its weights are not usable"
+        )));
+    }
+    let Some(&own) = logits.get(label) else {
+        return Err(Error::Input(format!(
+            "evaluation: expected labels below the model's {} classes, found {label}",
+            logits.len()
+        )));
+    };
+    let above = logits.iter().enumerate();
+    Ok(above
+        .filter(|&(class, &logit)| logit > own || (logit == own && class < label))
+        .count())
+}
+
+/// Moves the thresholds of `model`, all by one shift of the logit, until its mean MACs on `images`
+/// are at most `budget` of the plain model's and as near to it as the gates allow.
+///
+/// Returns the evaluation with the thresholds that the model now has.
+pub fn calibrate(
+    model: &mut VisionTransformer,
+    images: &Images,
+    budget: f64,
+) -> Result<Evaluation> {
+    /// Bisection of a range of 16 in the logit: 10 halvings leave 0.016.
+    const HALVINGS: usize = 10;
+    /// Near enough to stop, relative to the budget.
+    const NEAR: f64 = 0.005;
+    let Some(base) = model.config().decisions.as_ref().map(|d| d.thresholds) else {
+        return Err(Error::Input(
+            "calibration: expected an adaptive model, found a plain one".into(),
+        ));
+    };
+    let (mut low, mut high) = (-8.0, 8.0);
+    let mut shift = 0.0;
+    let mut best: Option<(f64, Evaluation)> = None;
+    for _ in 0..=HALVINGS {
+        model.set_thresholds(base.shifted(shift));
+        let evaluation = evaluate(model, images, Mode::Masked)?;
+        let share = evaluation.macs_share;
+        let within = share <= budget;
+        let better = best.as_ref().is_none_or(|(_, best)| {
+            let best_within = best.macs_share <= budget;
+            match (within, best_within) {
+                (true, true) => share > best.macs_share,
+                (false, false) => share < best.macs_share,
+                (within, _) => within,
+            }
+        });
+        if better {
+            best = Some((shift, evaluation));
+        }
+        if within && share >= budget * (1.0 - NEAR) {
+            break;
+        }
+        if within {
+            high = shift;
+        } else {
+            low = shift;
+        }
+        shift = 0.5 * (low + high);
+    }
+    let Some((shift, evaluation)) = best else {
+        return Err(Error::Input("calibration: nothing was evaluated".into()));
+    };
+    model.set_thresholds(base.shifted(shift));
+    Ok(evaluation)
+}
+
+/// Share of rows whose highest logit is at the label; a cheap reading for training batches.
+pub(crate) fn batch_top1(logits: &Tensor, labels: &Tensor) -> Result<f64> {
+    let predicted = logits.detach().argmax(D::Minus1)?.to_vec1::<u32>()?;
+    let labels = labels.to_vec1::<u32>()?;
+    let right = predicted
+        .iter()
+        .zip(&labels)
+        .filter(|(a, b)| a == b)
+        .count();
+    Ok(right as f64 / labels.len().max(1) as f64)
+}

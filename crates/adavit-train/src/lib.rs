@@ -1,0 +1,49 @@
+//! Training of adaptive vision transformers: data, losses, optimizer, schedules, snapshots,
+//! evaluation.
+//!
+//! [`train`] does a whole run: the plain model, then the adaptive one from it under a budget of
+//! MACs, then both on the test images; [`resume`] goes on with a run that was stopped or killed,
+//! exactly.
+//!
+//! Everything random depends on the seed, the epoch and the sample alone: the same configuration,
+//! seed and number of threads give the same weights to the last bit.
+//!
+//! # Errors
+//! One type, [`Error`]; [`Error::is_input_error`] tells what the user gave from what failed while
+//! running.
+
+mod config;
+pub mod data;
+mod device;
+mod ema;
+mod error;
+mod evaluate;
+mod event;
+mod folder;
+mod losses;
+mod optim;
+mod parameters;
+mod progress;
+mod rng;
+mod run;
+mod schedule;
+mod session;
+mod snapshot;
+mod stage;
+mod summary;
+
+pub use config::{
+    Distillation, Gates, ModelOptions, StageConfig, Targets, TrainConfig, UsageWeights,
+};
+pub use device::select as select_device;
+pub use ema::Ema;
+pub use error::{Error, Result};
+pub use evaluate::{Evaluation, Images, Mode, calibrate, check_images, evaluate};
+pub use event::{Control, Event, Outcome};
+pub use folder::next_run_folder;
+pub use optim::{AdamW, AdamWConfig, StepStats};
+pub use parameters::{Group, Parameters};
+pub use progress::{MetricsRow, Stage};
+pub use run::{resume, run_config, train};
+pub use schedule::{LrSchedule, Ramp};
+pub use summary::{AdaptiveSummary, DenseSummary, RandomSummary, Summary, UsageSummary};

@@ -1,0 +1,149 @@
+//! How far a run is: all that a resume needs besides tensors, and what the run folder reports.
+
+use serde::{Deserialize, Serialize};
+
+use crate::evaluate::Evaluation;
+
+/// The parts of a run, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Training the plain model.
+    Dense,
+    /// Training the adaptive model from the plain one.
+    Adaptive,
+    /// Evaluating both on the test images.
+    Test,
+    /// Everything is done.
+    Done,
+}
+
+impl Stage {
+    /// The stage's name in files and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dense => "dense",
+            Self::Adaptive => "adaptive",
+            Self::Test => "test",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// The state of a run between two steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    pub(crate) stage: Stage,
+    /// Finished epochs of the stage.
+    pub(crate) epoch: u64,
+    /// Finished steps of the epoch.
+    pub(crate) step_in_epoch: u64,
+    /// Finished steps of the stage.
+    pub(crate) step: u64,
+    /// Sums over the steps of the present epoch.
+    pub(crate) sums: EpochSums,
+    /// Finished epochs, the rows of `metrics.csv`.
+    pub(crate) rows: Vec<MetricsRow>,
+    /// Held-out accuracy of the stage's best checkpoint.
+    pub(crate) best_top1: Option<f64>,
+    /// What the test stage has found so far.
+    pub(crate) test: TestResults,
+    /// Seconds in all, over every start.
+    pub(crate) seconds: f64,
+    /// Images that went through a training step, and the seconds that took.
+    pub(crate) trained_images: u64,
+    pub(crate) training_seconds: f64,
+}
+
+impl Progress {
+    pub(crate) fn new(stage: Stage) -> Self {
+        Self {
+            stage,
+            epoch: 0,
+            step_in_epoch: 0,
+            step: 0,
+            sums: EpochSums::default(),
+            rows: Vec::new(),
+            best_top1: None,
+            test: TestResults::default(),
+            seconds: 0.0,
+            trained_images: 0,
+            training_seconds: 0.0,
+        }
+    }
+
+    /// Goes on to the beginning of `stage`.
+    pub(crate) fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        (self.epoch, self.step_in_epoch, self.step) = (0, 0, 0);
+        self.sums = EpochSums::default();
+        self.best_top1 = None;
+    }
+}
+
+/// Sums over steps, weighted by images.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EpochSums {
+    pub(crate) images: u64,
+    pub(crate) task: f64,
+    pub(crate) distillation: f64,
+    pub(crate) usage: f64,
+    pub(crate) right: f64,
+    pub(crate) grad_norm: f64,
+    /// Learning rate of the last step.
+    pub(crate) lr: f64,
+    pub(crate) seconds: f64,
+}
+
+/// What the test stage has found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TestResults {
+    pub(crate) dense: Option<Evaluation>,
+    pub(crate) adaptive: Option<Evaluation>,
+    /// Random policies with the adaptive model's three usages in every block.
+    pub(crate) random: Vec<Evaluation>,
+    /// Random policies with the usage that the adaptive model has in each block.
+    pub(crate) random_per_block: Vec<Evaluation>,
+}
+
+/// One epoch in `metrics.csv`. Losses and `train_top1` are means over the epoch's training images;
+/// the rest is measured on the held-out ones at the end of the epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricsRow {
+    /// `dense` or `adaptive`.
+    pub stage: String,
+    /// Counted from 1 in its stage.
+    pub epoch: u64,
+    /// Optimizer steps done in the stage.
+    pub steps: u64,
+    /// Learning rate of the last step.
+    pub lr: f64,
+    /// The sum of the losses.
+    pub loss: f64,
+    /// Cross entropy with the labels.
+    pub task_loss: f64,
+    /// Distillation from the plain model.
+    pub distillation_loss: f64,
+    /// The budget losses.
+    pub usage_loss: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Accuracy on the training batches.
+    pub train_top1: f64,
+    /// Accuracy.
+    pub held_out_top1: f64,
+    /// Mean MACs over those of the plain model.
+    pub held_out_macs_share: f64,
+    /// Kept tokens.
+    pub tokens: f64,
+    /// Kept heads.
+    pub heads: f64,
+    /// Kept sub-layers.
+    pub blocks: f64,
+    /// Whether this epoch's model became `best`.
+    pub best: bool,
+    /// Training images per second.
+    pub images_per_s: f64,
+    /// Seconds of training steps.
+    pub seconds: f64,
+}

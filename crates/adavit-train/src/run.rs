@@ -1,0 +1,480 @@
+//! A training run: the plain model, the adaptive one from it, both on the test images; with
+//! snapshots from which it goes on exactly.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use adavit_decision::BlockUsage;
+use adavit_model::{Checkpoint, VisionTransformer};
+
+use crate::config::TrainConfig;
+use crate::data::{batches, epoch_order, make_batch};
+use crate::evaluate::{Evaluation, Images, Mode, calibrate, evaluate};
+use crate::event::{Control, Event, Outcome};
+use crate::folder::RunFolder;
+use crate::progress::{EpochSums, MetricsRow, Progress, Stage};
+use crate::session::Session;
+use crate::snapshot::Snapshot;
+use crate::stage::{AdaptivePart, Place, StageTrainer, StepOutput};
+use crate::summary::{RandomSummary, Summary};
+use crate::{Error, Result};
+
+/// Starts a run in the folder `out`, which is made; with `force` what a run left there is removed.
+///
+/// # Errors
+/// Input errors come before anything is written.
+pub fn train(config: &TrainConfig, out: &Path, force: bool, control: Control) -> Result<Outcome> {
+    let session = Session::prepare(config)?;
+    let folder = RunFolder::create(out, force, config)?;
+    start(&session, folder, control)
+}
+
+/// Goes on with the run in `folder`, with its own configuration; `threads` may be another number.
+///
+/// # Errors
+/// If the folder holds no run, or no snapshot in it is whole.
+pub fn resume(folder: &Path, control: Control) -> Result<Outcome> {
+    let (folder, config) = RunFolder::open(folder)?;
+    start(&Session::prepare(&config)?, folder, control)
+}
+
+/// Reads the settings of the run in `folder`.
+///
+/// # Errors
+/// If the folder holds no run.
+pub fn run_config(folder: &Path) -> Result<TrainConfig> {
+    Ok(RunFolder::open(folder)?.1)
+}
+
+/// Goes on from the newest whole snapshot, or from the beginning.
+fn start(session: &Session, folder: RunFolder, control: Control) -> Result<Outcome> {
+    let found = Snapshot::find(folder.path(), folder.mark())?;
+    if let Some(warning) = &found.warning {
+        (control.report)(&Event::Warning(warning));
+    }
+    let (progress, loaded) = match found.snapshot {
+        Some(snapshot) => {
+            (control.report)(&Event::Resumed {
+                stage: snapshot.progress.stage,
+                epoch: snapshot.progress.epoch,
+                step: snapshot.progress.step,
+            });
+            (snapshot.progress.clone(), Some(snapshot))
+        }
+        None => (Progress::new(Stage::Dense), None),
+    };
+    let mut run = Run {
+        session,
+        folder,
+        control,
+        seconds_before: progress.seconds,
+        progress,
+        started: Instant::now(),
+        saved: Instant::now(),
+    };
+    run.go(loaded)
+}
+
+/// A run that is going.
+#[derive(Debug)]
+struct Run<'s, 'c> {
+    session: &'s Session,
+    folder: RunFolder,
+    control: Control<'c>,
+    progress: Progress,
+    seconds_before: f64,
+    started: Instant,
+    saved: Instant,
+}
+
+/// Whether to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Stop,
+}
+
+impl Run<'_, '_> {
+    fn go(&mut self, mut loaded: Option<Snapshot>) -> Result<Outcome> {
+        loop {
+            let flow = match self.progress.stage {
+                Stage::Dense => self.dense_stage(loaded.take())?,
+                Stage::Adaptive => self.adaptive_stage(loaded.take())?,
+                Stage::Test => self.test_stage(loaded.take())?,
+                Stage::Done => return self.finish(),
+            };
+            if flow == Flow::Stop {
+                return Ok(Outcome::Interrupted);
+            }
+        }
+    }
+
+    fn dense_stage(&mut self, loaded: Option<Snapshot>) -> Result<Flow> {
+        if let Some(given) = &self.session.given_dense {
+            self.folder.keep(given, &self.folder.dense())?;
+            self.progress.enter(Stage::Adaptive);
+            return Ok(Flow::Continue);
+        }
+        let start = self.session.initial_dense()?;
+        let trainer = self.trainer(start, None, loaded)?;
+        self.train_stage(trainer, Stage::Adaptive)
+    }
+
+    fn adaptive_stage(&mut self, loaded: Option<Snapshot>) -> Result<Flow> {
+        let dense = Checkpoint::load(&self.folder.dense())?;
+        let adaptive = AdaptivePart {
+            teacher: dense.model(&self.session.device)?,
+            usage: self.session.config.usage_loss(&dense.config.geometry()),
+        };
+        let start = self.session.initial_adaptive(&dense)?;
+        let trainer = self.trainer(start, Some(adaptive), loaded)?;
+        self.train_stage(trainer, Stage::Test)
+    }
+
+    /// A stage's trainer, at its start or where a snapshot left it.
+    fn trainer(
+        &self,
+        start: Checkpoint,
+        adaptive: Option<AdaptivePart>,
+        loaded: Option<Snapshot>,
+    ) -> Result<StageTrainer> {
+        let (start, state) = match loaded {
+            Some(snapshot) => (snapshot.model, Some(snapshot.state)),
+            None => (start, None),
+        };
+        let session = self.session;
+        let schedule = session.schedule(self.progress.stage);
+        let mut trainer =
+            StageTrainer::new(&session.config, &start, schedule, adaptive, &session.device)?;
+        if let Some(state) = state {
+            trainer.load_state(&state, self.progress.step)?;
+        }
+        Ok(trainer)
+    }
+
+    fn train_stage(&mut self, mut trainer: StageTrainer, next: Stage) -> Result<Flow> {
+        let stage = self.progress.stage;
+        let total_steps = self.session.schedule(stage).total_steps;
+        let per_epoch = self.session.steps_per_epoch();
+        (self.control.report)(&Event::StageStarted {
+            stage,
+            epochs: total_steps.div_ceil(per_epoch),
+            steps: total_steps,
+            parameters: trainer.num_parameters(),
+        });
+        if self.progress.step == 0 {
+            self.save(&trainer)?;
+        }
+        // A snapshot may be of the moment after an epoch's last step: the epoch is still to finish.
+        while self.progress.step < total_steps || self.progress.step_in_epoch > 0 {
+            let flow = self.train_epoch(&mut trainer, total_steps)?;
+            self.save(&trainer)?;
+            if flow == Flow::Stop {
+                return Ok(Flow::Stop);
+            }
+            self.finish_epoch(&trainer, total_steps)?;
+            self.save(&trainer)?;
+        }
+        self.progress.enter(next);
+        if next == Stage::Test {
+            self.save(&trainer)?;
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// The rest of the present epoch, with a snapshot from time to time.
+    fn train_epoch(&mut self, trainer: &mut StageTrainer, total_steps: u64) -> Result<Flow> {
+        let session = self.session;
+        let config = &session.config;
+        let epoch = self.keyed_epoch();
+        let order = epoch_order(&session.split.train, config.seed, epoch);
+        let augment = config.augment.keyed(config.seed, epoch);
+        let done = self.progress.step_in_epoch as usize;
+        for indices in batches(&order, config.batch_size).skip(done) {
+            if self.progress.step == total_steps {
+                break;
+            }
+            if self.control.stop.load(Ordering::Relaxed) {
+                return Ok(Flow::Stop);
+            }
+            let start = Instant::now();
+            let train = &session.data.train;
+            let batch = make_batch(
+                train,
+                indices,
+                Some(&augment),
+                &session.stats,
+                &session.device,
+            )?;
+            let place = Place {
+                epoch,
+                step: self.progress.step,
+            };
+            let output = trainer.step(&batch, place)?;
+            self.count_step(&output, indices.len() as u64, start.elapsed().as_secs_f64());
+            self.report_step(&output, total_steps);
+            if self.saved.elapsed().as_secs_f64() >= config.snapshot_seconds {
+                self.save(trainer)?;
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// The number that keys order, augmentation and noise: no epoch of a run shares it.
+    fn keyed_epoch(&self) -> u64 {
+        match self.progress.stage {
+            Stage::Dense => self.progress.epoch,
+            _ => self.session.config.dense.epochs + self.progress.epoch,
+        }
+    }
+
+    fn count_step(&mut self, output: &StepOutput, images: u64, seconds: f64) {
+        let progress = &mut self.progress;
+        progress.step += 1;
+        progress.step_in_epoch += 1;
+        progress.trained_images += images;
+        progress.training_seconds += seconds;
+        let weight = images as f64;
+        let sums = &mut progress.sums;
+        sums.images += images;
+        sums.task += output.losses.task * weight;
+        sums.distillation += output.losses.distillation * weight;
+        sums.usage += output.losses.usage * weight;
+        sums.right += output.top1 * weight;
+        sums.grad_norm += output.grad_norm * weight;
+        sums.lr = output.lr;
+        sums.seconds += seconds;
+    }
+
+    fn report_step(&mut self, output: &StepOutput, total_steps: u64) {
+        let progress = &self.progress;
+        let sums = &progress.sums;
+        let loss = sums.task + sums.distillation + sums.usage;
+        (self.control.report)(&Event::Step {
+            stage: progress.stage,
+            epoch: progress.epoch + 1,
+            epochs: total_steps.div_ceil(self.session.steps_per_epoch()),
+            step: progress.step,
+            steps: total_steps,
+            loss: loss / sums.images as f64,
+            lr: output.lr,
+            images_per_s: sums.images as f64 / sums.seconds.max(1e-9),
+        });
+    }
+
+    /// Measures the epoch's model on the held-out images, keeps it if it is the best so far, and
+    /// writes the epoch down.
+    fn finish_epoch(&mut self, trainer: &StageTrainer, total_steps: u64) -> Result<()> {
+        let session = self.session;
+        let mut checkpoint = trainer.averaged()?;
+        let images = session.images(&session.data.train, &session.split.held_out);
+        let (evaluation, eligible, folder) = if self.progress.stage == Stage::Dense {
+            let model = checkpoint.model(&session.device)?;
+            let evaluation = evaluate(&model, &images, Mode::Dense)?;
+            (evaluation, true, self.folder.dense())
+        } else {
+            let eligible = self.meets_budget(total_steps);
+            let mut model = checkpoint.model(&session.device)?;
+            let evaluation = if eligible && session.config.targets.is_none() {
+                let evaluation = calibrate(&mut model, &images, session.config.budget)?;
+                self.warn_off_budget(evaluation.macs_share);
+                evaluation
+            } else {
+                evaluate(&model, &images, Mode::Masked)?
+            };
+            checkpoint.config = model.config().clone();
+            (evaluation, eligible, self.folder.best())
+        };
+        let best = eligible
+            && self
+                .progress
+                .best_top1
+                .is_none_or(|top1| evaluation.top1 > top1);
+        if best {
+            self.folder.keep(&checkpoint, &folder)?;
+            self.progress.best_top1 = Some(evaluation.top1);
+        }
+        let row = self.row(&evaluation, best);
+        (self.control.report)(&Event::EpochFinished(&row));
+        let progress = &mut self.progress;
+        progress.rows.push(row);
+        progress.epoch += 1;
+        progress.step_in_epoch = 0;
+        progress.sums = EpochSums::default();
+        self.folder.write_metrics(&self.progress.rows)
+    }
+
+    fn warn_off_budget(&mut self, share: f64) {
+        let budget = self.session.config.budget;
+        if (share - budget).abs() > 0.02 * budget {
+            let text = format!(
+                "the gates allow {share:.3} of the plain model's MACs, where {budget:.3} was asked for"
+            );
+            (self.control.report)(&Event::Warning(&text));
+        }
+    }
+
+    /// Whether the budget loss has had its full weight, so that this epoch's model may be `best`;
+    /// the last epoch's always may.
+    fn meets_budget(&self, total_steps: u64) -> bool {
+        let done = self.progress.step as f64 / total_steps as f64;
+        let ramp = &self.session.config.usage.ramp;
+        self.progress.step == total_steps || done >= f64::midpoint(ramp.end, 1.0)
+    }
+
+    fn row(&self, evaluation: &Evaluation, best: bool) -> MetricsRow {
+        let progress = &self.progress;
+        let sums = &progress.sums;
+        let mean = |sum: f64| sum / sums.images.max(1) as f64;
+        MetricsRow {
+            stage: progress.stage.name().into(),
+            epoch: progress.epoch + 1,
+            steps: progress.step,
+            lr: sums.lr,
+            loss: mean(sums.task + sums.distillation + sums.usage),
+            task_loss: mean(sums.task),
+            distillation_loss: mean(sums.distillation),
+            usage_loss: mean(sums.usage),
+            grad_norm: mean(sums.grad_norm),
+            train_top1: mean(sums.right),
+            held_out_top1: evaluation.top1,
+            held_out_macs_share: evaluation.macs_share,
+            tokens: evaluation.usage.tokens,
+            heads: evaluation.usage.heads,
+            blocks: evaluation.usage.blocks,
+            best,
+            images_per_s: sums.images as f64 / sums.seconds.max(1e-9),
+            seconds: sums.seconds,
+        }
+    }
+
+    fn save(&mut self, trainer: &StageTrainer) -> Result<()> {
+        let snapshot = Snapshot {
+            progress: self.stamped(),
+            model: trainer.checkpoint()?,
+            state: trainer.state()?,
+        };
+        snapshot.write(self.folder.path(), self.folder.mark())?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    /// The progress with the seconds of this start.
+    fn stamped(&self) -> Progress {
+        Progress {
+            seconds: self.seconds_before + self.started.elapsed().as_secs_f64(),
+            ..self.progress.clone()
+        }
+    }
+
+    /// Both models and the random policies on the test images, saved after each.
+    fn test_stage(&mut self, loaded: Option<Snapshot>) -> Result<Flow> {
+        let mut snapshot = match loaded {
+            Some(snapshot) => snapshot,
+            None => self.last_snapshot()?,
+        };
+        let session = self.session;
+        let dense = Checkpoint::load(&self.folder.dense())?.model(&session.device)?;
+        let adaptive = Checkpoint::load(&self.folder.best())?.model(&session.device)?;
+        let indices: Vec<u32> = (0..session.data.test.len() as u32).collect();
+        let images = session.images(&session.data.test, &indices);
+        while self.progress.stage == Stage::Test {
+            if self.control.stop.load(Ordering::Relaxed) {
+                return Ok(Flow::Stop);
+            }
+            self.test_next(&dense, &adaptive, &images)?;
+            snapshot.progress = self.stamped();
+            snapshot.write(self.folder.path(), self.folder.mark())?;
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// The next evaluation of the test stage; after the last one the run is done.
+    fn test_next(
+        &mut self,
+        dense: &VisionTransformer,
+        adaptive: &VisionTransformer,
+        images: &Images,
+    ) -> Result<()> {
+        let config = &self.session.config;
+        let test = &mut self.progress.test;
+        let random = |draws: &mut Vec<Evaluation>, usage: &[BlockUsage]| {
+            let mode = Mode::Random {
+                usage,
+                seed: config.seed,
+                draw: draws.len() as u64,
+            };
+            let evaluation = evaluate(adaptive, images, mode)?;
+            draws.push(evaluation.clone());
+            Ok::<_, Error>(evaluation)
+        };
+        let (what, evaluation) = if test.dense.is_none() {
+            let evaluation = evaluate(dense, images, Mode::Dense)?;
+            test.dense = Some(evaluation.clone());
+            ("dense", evaluation)
+        } else if let Some(learned) = &test.adaptive {
+            if test.random.len() < config.random_policies {
+                let usage = learned.usage.in_every_block(learned.usage.per_block.len());
+                ("random policy", random(&mut test.random, &usage)?)
+            } else {
+                let usage = &learned.usage.per_block;
+                let evaluation = random(&mut test.random_per_block, usage)?;
+                ("random policy, usage of each block", evaluation)
+            }
+        } else {
+            let evaluation = evaluate(adaptive, images, Mode::Masked)?;
+            test.adaptive = Some(evaluation.clone());
+            ("adaptive", evaluation)
+        };
+        if test.random_per_block.len() == config.random_policies {
+            self.progress.stage = Stage::Done;
+        }
+        (self.control.report)(&Event::Tested {
+            what,
+            evaluation: &evaluation,
+        });
+        Ok(())
+    }
+
+    /// What the adaptive stage saved at its end.
+    fn last_snapshot(&self) -> Result<Snapshot> {
+        let found = Snapshot::find(self.folder.path(), self.folder.mark())?;
+        found.snapshot.ok_or_else(|| Error::Snapshot {
+            path: PathBuf::from(self.folder.path()),
+            message: "the last snapshot is gone; was the folder changed?".into(),
+        })
+    }
+
+    fn finish(&mut self) -> Result<Outcome> {
+        // A finished run that is started again keeps the account of the program that ran it.
+        if let Some(summary) = self.folder.read_summary() {
+            return Ok(Outcome::Finished(Box::new(summary)));
+        }
+        let test = &self.progress.test;
+        let (Some(dense), Some(adaptive)) = (test.dense_summary(), test.adaptive_summary()) else {
+            return Err(Error::Snapshot {
+                path: PathBuf::from(self.folder.path()),
+                message: "the run is done, but its results are not in the snapshot".into(),
+            });
+        };
+        let config = &self.session.config;
+        let summary = Summary {
+            dataset: self.session.data.train.name().into(),
+            seed: config.seed,
+            threads: adavit_kernels::threads(),
+            commit: self.control.commit.into(),
+            seconds: self.stamped().seconds,
+            train_images_per_s: self.progress.trained_images as f64
+                / self.progress.training_seconds.max(1e-9),
+            batch: config.eval_batch_size,
+            budget: config.budget,
+            dense,
+            adaptive,
+            random_policy: RandomSummary::mean(&test.random),
+            random_policy_per_block: RandomSummary::mean(&test.random_per_block),
+        };
+        self.folder.write_summary(&summary)?;
+        Ok(Outcome::Finished(Box::new(summary)))
+    }
+}

@@ -1,0 +1,362 @@
+//! Whole runs on a few made images: what a killed, an interrupted and an untouched run leave.
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers here are test code, which clippy does not see"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use adavit_train::data::{Dataset, Part, write_part};
+use adavit_train::{
+    Control, Event, ModelOptions, Outcome, Result, Summary, TrainConfig, resume, train,
+};
+
+const TRAIN_IMAGES: usize = 90;
+
+/// A folder of IDX files with two classes that differ in where the picture is bright.
+fn made_images(folder: &Path) -> PathBuf {
+    let data = folder.join("images");
+    fs::create_dir(&data).unwrap();
+    for (part, n) in [(Part::Train, TRAIN_IMAGES), (Part::Test, 40)] {
+        let labels: Vec<u8> = (0..n).map(|i| (i % 2) as u8).collect();
+        let pixel = |i: usize, p: usize| {
+            let bright = (p / 28 < 14) == i.is_multiple_of(2);
+            ((p * 7 + i * 13) % 90) as u8 + if bright { 160 } else { 0 }
+        };
+        let images = (0..n)
+            .flat_map(|i| (0..784).map(move |p| pixel(i, p)))
+            .collect();
+        let names = vec!["up".into(), "down".into()];
+        let dataset = Dataset::new("made", [1, 28, 28], images, labels, names).unwrap();
+        let all: Vec<u32> = (0..n as u32).collect();
+        write_part(&data, part, &dataset, &all).unwrap();
+    }
+    data
+}
+
+fn config(data: &Path) -> TrainConfig {
+    let mut config = TrainConfig {
+        data: data.display().to_string(),
+        batch_size: 32,
+        eval_batch_size: 20,
+        random_policies: 2,
+        model: ModelOptions {
+            patch_size: Some(14),
+            embed_dim: Some(16),
+            depth: Some(3),
+            num_heads: Some(2),
+            ..ModelOptions::default()
+        },
+        ..TrainConfig::default()
+    };
+    config.dense.epochs = 2;
+    config.adaptive.epochs = 2;
+    config
+}
+
+/// Runs to the end, handing every event to `watch`.
+fn run(config: &TrainConfig, out: &Path, watch: &mut dyn FnMut(&Event)) -> Result<Outcome> {
+    let stop = AtomicBool::new(false);
+    let control = Control {
+        stop: &stop,
+        report: watch,
+        commit: "test",
+    };
+    train(config, out, false, control)
+}
+
+fn go_on(out: &Path, watch: &mut dyn FnMut(&Event)) -> Result<Outcome> {
+    let stop = AtomicBool::new(false);
+    let control = Control {
+        stop: &stop,
+        report: watch,
+        commit: "test",
+    };
+    resume(out, control)
+}
+
+fn summary(outcome: Outcome) -> Summary {
+    match outcome {
+        Outcome::Finished(summary) => *summary,
+        Outcome::Interrupted => panic!("interrupted"),
+    }
+}
+
+/// Everything that a run leaves and that does not depend on the time it took.
+fn results(out: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut results: Vec<(String, Vec<u8>)> = ["dense", "best", "last"]
+        .iter()
+        .flat_map(|folder| {
+            ["model.safetensors", "config.json"].map(|file| format!("{folder}/{file}"))
+        })
+        .chain(["last/state.safetensors".to_string()])
+        .map(|name| {
+            let bytes = fs::read(out.join(&name)).unwrap();
+            (name, bytes)
+        })
+        .collect();
+    let metrics = fs::read_to_string(out.join("metrics.csv")).unwrap();
+    let without_times: Vec<String> = metrics
+        .lines()
+        .map(|line| {
+            let columns: Vec<&str> = line.split(',').collect();
+            columns[..columns.len() - 2].join(",")
+        })
+        .collect();
+    results.push(("metrics".into(), without_times.join("\n").into_bytes()));
+    results
+}
+
+fn assert_same_results(a: &Path, b: &Path, when: &str) {
+    for ((name, ours), (_, theirs)) in results(a).into_iter().zip(results(b)) {
+        assert!(ours == theirs, "{when}: {name} differs");
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_run_leaves_what_its_summary_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&made_images(folder.path()));
+    let out = folder.path().join("run");
+    let summary = summary(run(&config, &out, &mut |_| ()).unwrap());
+    let text = fs::read_to_string(out.join("summary.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
+    assert!(summary.adaptive.macs <= summary.dense.macs as f64);
+    assert!(summary.adaptive.images_per_s.is_none());
+    let metrics = fs::read_to_string(out.join("metrics.csv")).unwrap();
+    let epochs: Vec<&str> = metrics
+        .lines()
+        .skip(1)
+        .map(|line| &line[..line.len().min(10)])
+        .collect();
+    assert_eq!(epochs.len(), 4);
+    let text = fs::read_to_string(out.join("config.toml")).unwrap();
+    assert_eq!(TrainConfig::from_toml(&text).unwrap(), config);
+    for folder in ["dense", "best", "last"] {
+        adavit_model::Checkpoint::load(&out.join(folder)).unwrap();
+    }
+}
+
+#[test]
+fn one_seed_gives_one_result_and_another_seed_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&made_images(folder.path()));
+    let out = |name: &str| folder.path().join(name);
+    run(&config, &out("a"), &mut |_| ()).unwrap();
+    run(&config, &out("b"), &mut |_| ()).unwrap();
+    assert_same_results(&out("a"), &out("b"), "same seed");
+    let other = TrainConfig { seed: 1, ..config };
+    run(&other, &out("c"), &mut |_| ()).unwrap();
+    let weights = |name| fs::read(out(name).join("last/model.safetensors")).unwrap();
+    assert_ne!(weights("a"), weights("c"));
+}
+
+#[test]
+fn a_run_killed_anywhere_goes_on_to_the_same_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&made_images(folder.path()));
+    // A snapshot after every step, so that the copies below are of different moments.
+    config.snapshot_seconds = 1e-9;
+    let whole = folder.path().join("whole");
+    let mut copies = 0;
+    // A copy of the folder in the middle of the run is what a kill at that moment leaves.
+    run(&config, &whole, &mut |event| {
+        if matches!(
+            event,
+            Event::Step { .. } | Event::EpochFinished(_) | Event::Tested { .. }
+        ) {
+            copy_folder(&whole, &folder.path().join(format!("killed-{copies}")));
+            copies += 1;
+        }
+    })
+    .unwrap();
+    assert!(copies > 15, "{copies}");
+    for copy in 0..copies {
+        let out = folder.path().join(format!("killed-{copy}"));
+        summary(go_on(&out, &mut |_| ()).unwrap());
+        assert_same_results(&whole, &out, &format!("copy {copy}"));
+    }
+}
+
+#[test]
+fn a_run_killed_before_its_first_snapshot_starts_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&made_images(folder.path()));
+    let out = |name: &str| folder.path().join(name);
+    run(&config, &out("whole"), &mut |_| ()).unwrap();
+    fs::create_dir(out("killed")).unwrap();
+    fs::copy(
+        out("whole").join("config.toml"),
+        out("killed").join("config.toml"),
+    )
+    .unwrap();
+    summary(go_on(&out("killed"), &mut |_| ()).unwrap());
+    assert_same_results(&out("whole"), &out("killed"), "no snapshot");
+}
+
+#[test]
+fn a_stopped_run_is_saved_and_goes_on_to_the_same_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&made_images(folder.path()));
+    let out = |name: &str| folder.path().join(name);
+    run(&config, &out("whole"), &mut |_| ()).unwrap();
+    for stop_after in [1, 4, 8] {
+        let name = format!("stopped-{stop_after}");
+        let stop = AtomicBool::new(false);
+        let mut steps = 0;
+        let mut watch = |event: &Event| {
+            if matches!(event, Event::Step { .. }) {
+                steps += 1;
+                stop.store(steps >= stop_after, Ordering::Relaxed);
+            }
+        };
+        let control = Control {
+            stop: &stop,
+            report: &mut watch,
+            commit: "test",
+        };
+        let outcome = train(&config, &out(&name), false, control).unwrap();
+        assert!(matches!(outcome, Outcome::Interrupted));
+        summary(go_on(&out(&name), &mut |_| ()).unwrap());
+        assert_same_results(&out("whole"), &out(&name), &name);
+    }
+}
+
+#[test]
+fn a_damaged_last_snapshot_is_named_and_the_previous_one_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&made_images(folder.path()));
+    config.snapshot_seconds = 1e-9;
+    let (whole, damaged) = (folder.path().join("whole"), folder.path().join("damaged"));
+    let mut steps = 0;
+    run(&config, &whole, &mut |event| {
+        steps += usize::from(matches!(event, Event::Step { .. }));
+        if steps == 5 && !damaged.exists() {
+            copy_folder(&whole, &damaged);
+        }
+    })
+    .unwrap();
+    let file = damaged.join("last/state.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    let mut warnings = Vec::new();
+    let outcome = go_on(&damaged, &mut |event| {
+        if let Event::Warning(text) = event {
+            warnings.push((*text).to_string());
+        }
+    });
+    summary(outcome.unwrap());
+    assert!(
+        warnings[0].contains("last/state.safetensors: damaged"),
+        "{warnings:?}"
+    );
+    assert_same_results(&whole, &damaged, "damaged");
+}
+
+#[test]
+fn a_finished_run_has_nothing_left_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&made_images(folder.path()));
+    let out = folder.path().join("run");
+    let first = summary(run(&config, &out, &mut |_| ()).unwrap());
+    let mut steps = 0;
+    let again = go_on(&out, &mut |event| {
+        steps += usize::from(matches!(event, Event::Step { .. }));
+    });
+    assert_eq!(summary(again.unwrap()).adaptive, first.adaptive);
+    assert_eq!(steps, 0);
+}
+
+#[test]
+fn adapting_a_given_plain_checkpoint_equals_the_run_that_trained_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&made_images(folder.path()));
+    let out = |name: &str| folder.path().join(name);
+    run(&config, &out("whole"), &mut |_| ()).unwrap();
+    let from_dense = TrainConfig {
+        dense_checkpoint: Some(out("whole").join("dense")),
+        ..config
+    };
+    run(&from_dense, &out("adapted"), &mut |_| ()).unwrap();
+    let weights = |name| fs::read(out(name).join("best/model.safetensors")).unwrap();
+    assert_eq!(weights("whole"), weights("adapted"));
+    // The same checkpoint does not fit another width.
+    let mut wider = from_dense;
+    wider.model.embed_dim = Some(32);
+    let error = run(&wider, &out("wider"), &mut |_| ()).unwrap_err();
+    assert!(error.is_input_error());
+    assert!(!out("wider").exists());
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&made_images(folder.path()));
+    config.dense.optimizer.lr = 1e30;
+    config.dense.optimizer.max_grad_norm = 0.0;
+    config.dense.warmup_epochs = 0.0;
+    let out = folder.path().join("run");
+    let error = run(&config, &out, &mut |_| ()).unwrap_err();
+    assert!(!error.is_input_error());
+    assert!(error.to_string().contains("not finite"), "{error}");
+    // What was saved before is whole.
+    adavit_model::Checkpoint::load(&out.join("last")).unwrap();
+}
+
+#[test]
+fn bad_input_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = config(&made_images(folder.path()));
+    let out = folder.path().join("run");
+    let wrong: [fn(&mut TrainConfig); 6] = [
+        |c| c.data = "/no/such/folder".into(),
+        |c| c.data = "no-such-data".into(),
+        |c| c.device = "cuda".into(),
+        |c| c.budget = 2.0,
+        |c| c.model.patch_size = Some(5),
+        |c| c.dense_checkpoint = Some("/no/such/checkpoint".into()),
+    ];
+    for change in wrong {
+        let mut config = good.clone();
+        change(&mut config);
+        let error = run(&config, &out, &mut |_| ()).unwrap_err();
+        assert!(error.is_input_error(), "{error}");
+        assert!(!error.to_string().contains('\n'));
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_empty_is_refused_unless_forced() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&made_images(folder.path()));
+    let out = folder.path().join("run");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("notes.txt"), "mine").unwrap();
+    let error = run(&config, &out, &mut |_| ()).unwrap_err();
+    assert!(error.is_input_error());
+    let stop = AtomicBool::new(false);
+    let control = Control {
+        stop: &stop,
+        report: &mut |_| (),
+        commit: "test",
+    };
+    summary(train(&config, &out, true, control).unwrap());
+    // What is not a run's is left alone.
+    assert_eq!(fs::read_to_string(out.join("notes.txt")).unwrap(), "mine");
+}
