@@ -1,0 +1,176 @@
+//! Everything that can be given on the command line.
+
+use std::path::PathBuf;
+
+use adavit_model::PRESETS;
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Adaptive vision transformers: for each image, compute only the patches, heads and sub-layers
+/// that it needs.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a plain model, then an adaptive one from it under a budget of compute
+    Train(Box<TrainArgs>),
+    /// Measure a checkpoint's accuracy and compute on test images
+    Eval(EvalArgs),
+    /// Count the multiply-adds of a preset, part by part
+    Macs(MacsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TrainArgs {
+    /// A TOML file with settings; options given here win over it. A run's config.toml reproduces
+    /// the run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, or a
+    /// folder of IDX files
+    #[arg(long, value_name = "NAME|PATH", help_heading = "Data")]
+    pub(crate) data: Option<String>,
+
+    /// Folder of a named data set's files; without it they come from the Hugging Face hub
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Backbone
+    #[arg(long, value_name = "P", value_parser = PossibleValuesParser::new(PRESETS), help_heading = "Model")]
+    pub(crate) preset: Option<String>,
+
+    /// Plain checkpoint to adapt, in place of the first stage
+    #[arg(long, value_name = "CKPT", help_heading = "Model")]
+    pub(crate) dense_checkpoint: Option<PathBuf>,
+
+    /// Mean compute of an image, in (0, 1]: exact MACs at inference over those of the plain model
+    #[arg(long, value_name = "B", help_heading = "Budget", conflicts_with_all = ["target_tokens", "target_heads", "target_blocks"])]
+    pub(crate) budget: Option<f64>,
+
+    /// Share of tokens to keep, in (0, 1]; the three targets stand in place of the budget
+    #[arg(long, value_name = "T", help_heading = "Budget", requires_all = ["target_heads", "target_blocks"])]
+    pub(crate) target_tokens: Option<f64>,
+
+    /// Share of heads to keep, in (0, 1]
+    #[arg(long, value_name = "H", help_heading = "Budget", requires_all = ["target_tokens", "target_blocks"])]
+    pub(crate) target_heads: Option<f64>,
+
+    /// Share of sub-layers to keep, in (0, 1]
+    #[arg(long, value_name = "S", help_heading = "Budget", requires_all = ["target_tokens", "target_heads"])]
+    pub(crate) target_blocks: Option<f64>,
+
+    /// Passes over the training images in each of the two stages
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) epochs: Option<u64>,
+
+    /// At most N optimizer steps in each stage
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) max_steps: Option<u64>,
+
+    /// Images per step
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) batch_size: Option<usize>,
+
+    /// Of everything random: the same seed and threads give the same weights
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) seed: Option<u64>,
+
+    /// Run folder [default: runs/train, then runs/train-2, ...]
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Go on with the run in this folder, with its own settings
+    #[arg(long, value_name = "RUN", help_heading = "Run", conflicts_with_all = [
+        "config", "data", "data_dir", "preset", "dense_checkpoint", "budget", "target_tokens",
+        "target_heads", "target_blocks", "epochs", "max_steps", "batch_size", "seed", "out", "force",
+        "device",
+    ])]
+    pub(crate) resume: Option<PathBuf>,
+
+    /// Replace the run in a folder that is not empty
+    #[arg(long, help_heading = "Run")]
+    pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct EvalArgs {
+    /// A run folder, a checkpoint folder, or a model.safetensors file
+    #[arg(long, value_name = "CKPT")]
+    pub(crate) checkpoint: PathBuf,
+
+    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, or a
+    /// folder of IDX files
+    #[arg(long, value_name = "NAME|PATH", default_value = "fashion-mnist-subset")]
+    pub(crate) data: String,
+
+    /// Folder of a named data set's files; without it they come from the Hugging Face hub
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// How decisions are carried out; a plain checkpoint makes none
+    #[arg(long, value_enum, default_value = "masked")]
+    pub(crate) exec: Exec,
+
+    /// Images per forward
+    #[arg(long, value_name = "N", default_value_t = 250)]
+    pub(crate) batch_size: usize,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MacsArgs {
+    /// Backbone
+    #[arg(long, value_name = "P", value_parser = PossibleValuesParser::new(PRESETS))]
+    pub(crate) preset: String,
+
+    /// exact: what is multiplied; paper: as the published tables count
+    #[arg(long, value_enum, default_value = "exact")]
+    pub(crate) accounting: Accounting,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where to compute, and how to tell.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MachineArgs {
+    /// cpu, cuda, cuda:N or metal [default: cpu]
+    #[arg(long, value_name = "D", help_heading = "Machine")]
+    pub(crate) device: Option<String>,
+
+    /// Threads [default: all processors]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    pub(crate) threads: Option<usize>,
+
+    /// Print one JSON object on standard output, everything else on standard error
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) json: bool,
+}
+
+/// How decisions are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Exec {
+    /// Everything is computed; gates are factors.
+    Masked,
+}
+
+/// How multiply-adds are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Accounting {
+    /// Every product, decision networks included.
+    Exact,
+    /// As the published tables.
+    Paper,
+}

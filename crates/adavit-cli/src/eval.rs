@@ -1,0 +1,96 @@
+//! `adavit eval`: a checkpoint on test images.
+
+use std::thread::available_parallelism;
+
+use adavit_model::Checkpoint;
+use adavit_train::data::{self, MeanStd};
+use adavit_train::{Error, Evaluation, Images, Mode, check_images, evaluate, select_device};
+use anyhow::Result;
+use serde_json::json;
+
+use crate::Ended;
+use crate::args::{EvalArgs, Exec};
+use crate::output::{macs, print, print_json};
+
+pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
+    let threads = set_threads(args.machine.threads)?;
+    let device = select_device(args.machine.device.as_deref().unwrap_or("cpu"))?;
+    let checkpoint = Checkpoint::load(&args.checkpoint)?;
+    let config = &checkpoint.config;
+    let test = data::load(&args.data, args.data_dir.as_deref())?.test;
+    check_images(config, &test)?;
+    let stats = match &config.normalization {
+        Some(normalization) => MeanStd::from(normalization),
+        None => test.mean_std(),
+    };
+    let indices: Vec<u32> = (0..test.len() as u32).collect();
+    let images = Images {
+        dataset: &test,
+        indices: &indices,
+        stats: &stats,
+        batch_size: args.batch_size,
+        device: &device,
+    };
+    let (exec, mode) = match (args.exec, &config.decisions) {
+        (_, None) => ("dense", Mode::Dense),
+        (Exec::Masked, Some(_)) => ("masked", Mode::Masked),
+    };
+    let found = evaluate(&checkpoint.model(&device)?, &images, mode)?;
+    if args.machine.json {
+        let usage = &found.usage;
+        print_json(&json!({
+            "checkpoint": args.checkpoint,
+            "preset": config.preset,
+            "dataset": test.name(),
+            "images": found.images,
+            "exec": exec,
+            "threads": threads,
+            "top1": found.top1,
+            "top5": found.top5,
+            "macs": found.macs,
+            "macs_std": found.macs_std,
+            "macs_share": found.macs_share,
+            "usage": {"tokens": usage.tokens, "heads": usage.heads, "blocks": usage.blocks},
+            "images_per_s": found.images_per_s,
+        }))?;
+    } else {
+        let images = format!("{} ({} images, {exec})", test.name(), found.images);
+        print(&format!("{} on {images}\n{}", config.preset, table(&found)))?;
+    }
+    Ok(Ended::Done)
+}
+
+/// What was found, for people.
+fn table(found: &Evaluation) -> String {
+    let usage = &found.usage;
+    format!(
+        "top-1 {:.4}   top-5 {:.4}\n\
+         MACs per image {} (std {}), {:.3} of the plain model\n\
+         kept tokens {:.3}, heads {:.3}, blocks {:.3}\n\
+         {:.1} images/s",
+        found.top1,
+        found.top5,
+        macs(found.macs),
+        macs(found.macs_std),
+        found.macs_share,
+        usage.tokens,
+        usage.heads,
+        usage.blocks,
+        found.images_per_s,
+    )
+}
+
+/// Sets the number of threads, all processors where none is given. The first thing that a command
+/// does.
+pub(crate) fn set_threads(threads: Option<usize>) -> Result<usize> {
+    let threads = match threads {
+        Some(0) => {
+            let message = "--threads: expected at least 1, found 0".to_string();
+            return Err(Error::Input(message).into());
+        }
+        Some(threads) => threads,
+        None => available_parallelism().map_or(1, usize::from),
+    };
+    adavit_kernels::set_threads(threads)?;
+    Ok(threads)
+}

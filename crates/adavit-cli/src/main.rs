@@ -1,0 +1,58 @@
+//! The command `adavit`: trains, evaluates and measures adaptive vision transformers.
+//!
+//! Exit codes: 0 done; 1 a check failed; 2 bad usage or bad input, nothing written; 3 failed while
+//! running, the last snapshot intact; 130 interrupted, state saved.
+
+mod args;
+mod eval;
+mod macs;
+mod output;
+mod progress;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+const FAILED: u8 = 3;
+const BAD_INPUT: u8 = 2;
+const INTERRUPTED: u8 = 130;
+
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Done,
+    Interrupted,
+}
+
+fn main() -> ExitCode {
+    let ended = match Args::parse().command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Macs(args) => macs::run(&args),
+    };
+    match ended {
+        Ok(Ended::Done) => ExitCode::SUCCESS,
+        Ok(Ended::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            output::tell(&format!("error: {}", output::one_line(&error)));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// 2 where the user can mend it by other input, 3 where something failed.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let input = error.chain().any(|cause| {
+        if let Some(error) = cause.downcast_ref::<adavit_train::Error>() {
+            error.is_input_error()
+        } else if let Some(error) = cause.downcast_ref::<adavit_model::Error>() {
+            error.is_input_error()
+        } else {
+            false
+        }
+    });
+    if input { BAD_INPUT } else { FAILED }
+}

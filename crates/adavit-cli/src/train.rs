@@ -1,0 +1,151 @@
+//! `adavit train`: settings from file and options, then the run.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use adavit_train::{
+    Control, Error, Outcome, Summary, Targets, TrainConfig, next_run_folder, resume, run_config,
+    train,
+};
+use anyhow::{Context, Result};
+
+use crate::args::TrainArgs;
+use crate::eval::set_threads;
+use crate::output::{macs, print, print_json, tell};
+use crate::progress::Reporter;
+use crate::{Ended, INTERRUPTED};
+
+pub(crate) fn run(args: &TrainArgs) -> Result<Ended> {
+    let (mut config, out) = match &args.resume {
+        Some(folder) => (run_config(folder)?, None),
+        None => settings(args)?,
+    };
+    config.threads = Some(set_threads(args.machine.threads.or(config.threads))?);
+    let stop = stop_on_signals()?;
+    let mut reporter = Reporter::new();
+    let control = Control {
+        stop: &stop,
+        report: &mut |event| reporter.event(event),
+        commit: env!("ADAVIT_COMMIT"),
+    };
+    let folder = match (&args.resume, out) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(out)) => out,
+        (None, None) => next_run_folder(Path::new("runs")),
+    };
+    let outcome = match &args.resume {
+        Some(folder) => resume(folder, control)?,
+        None => train(&config, &folder, args.force, control)?,
+    };
+    reporter.finish();
+    match outcome {
+        Outcome::Finished(summary) => {
+            finished(&summary, &folder, args.machine.json)?;
+            Ok(Ended::Done)
+        }
+        Outcome::Interrupted => {
+            let folder = folder.display();
+            tell(&format!(
+                "interrupted, saved; go on with: adavit train --resume {folder}"
+            ));
+            Ok(Ended::Interrupted)
+        }
+    }
+}
+
+/// The settings, and the run folder if one was given: defaults, then the file, then options.
+fn settings(args: &TrainArgs) -> Result<(TrainConfig, Option<PathBuf>)> {
+    let mut config = match &args.config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Error::Input(format!("reading {}: {error}", path.display())))?;
+            TrainConfig::from_toml(&text)
+                .map_err(|error| Error::Input(format!("{}: {error}", path.display())))?
+        }
+        None => TrainConfig::default(),
+    };
+    set(&mut config.data, args.data.as_ref());
+    set(&mut config.preset, args.preset.as_ref());
+    set(&mut config.budget, args.budget.as_ref());
+    set(&mut config.batch_size, args.batch_size.as_ref());
+    set(&mut config.seed, args.seed.as_ref());
+    set(&mut config.device, args.machine.device.as_ref());
+    set(&mut config.dense.epochs, args.epochs.as_ref());
+    set(&mut config.adaptive.epochs, args.epochs.as_ref());
+    config.data_dir = args.data_dir.clone().or(config.data_dir);
+    config.dense_checkpoint = args.dense_checkpoint.clone().or(config.dense_checkpoint);
+    config.max_steps = args.max_steps.or(config.max_steps);
+    if let (Some(tokens), Some(heads), Some(blocks)) =
+        (args.target_tokens, args.target_heads, args.target_blocks)
+    {
+        config.targets = Some(Targets {
+            tokens,
+            heads,
+            blocks,
+        });
+    } else if args.budget.is_some() {
+        config.targets = None;
+    }
+    let out = args.out.clone().or(config.out.take());
+    config.validate()?;
+    Ok((config, out))
+}
+
+/// Lets an option that was given win.
+fn set<T: Clone>(setting: &mut T, option: Option<&T>) {
+    if let Some(value) = option {
+        *setting = value.clone();
+    }
+}
+
+/// A flag that Ctrl-C and termination raise; the second signal ends the process at once.
+fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if raised.swap(true, Ordering::Relaxed) {
+            #[expect(clippy::exit, reason = "the user asked twice")]
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        tell("stopping after this step; once more to stop at once, unsaved");
+    })
+    .context("listening for Ctrl-C")?;
+    Ok(stop)
+}
+
+fn finished(summary: &Summary, folder: &Path, json: bool) -> Result<()> {
+    if json {
+        return print_json(summary);
+    }
+    let (dense, adaptive) = (&summary.dense, &summary.adaptive);
+    let (random, imitated) = (&summary.random_policy, &summary.random_policy_per_block);
+    let share = |macs: f64| macs / dense.macs as f64;
+    let row = |name: &str, top1: f64, of: f64| {
+        format!("{name:<24}{top1:>8.4}{:>16}{:>9.3}", macs(of), share(of))
+    };
+    let usage = &adaptive.usage;
+    print(&format!(
+        "{} test images, budget {}\n\
+         {:<24}{:>8}{:>16}{:>9}\n{}\n{}\n{}\n{}\n\
+         adaptive keeps {:.3} of tokens, {:.3} of heads, {:.3} of sub-layers; \
+         its MACs vary by {} between images\n\
+         {:.0} s; results in {}",
+        summary.dataset,
+        summary.budget,
+        "model",
+        "top-1",
+        "MACs/image",
+        "share",
+        row("dense", dense.top1, dense.macs as f64),
+        row("adaptive", adaptive.top1, adaptive.macs),
+        row("random policy", random.top1, random.macs),
+        row("random, usage per block", imitated.top1, imitated.macs),
+        usage.tokens,
+        usage.heads,
+        usage.blocks,
+        macs(adaptive.macs_std),
+        summary.seconds,
+        folder.display(),
+    ))
+}

@@ -1,0 +1,301 @@
+//! The program as people and scripts meet it: exit codes, JSON, errors on one line.
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers here are test code, which clippy does not see"
+)]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::Value;
+
+fn adavit(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_adavit"))
+        .args(args)
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn idx(folder: &Path, name: &str, header: &[u32], body: &[u8]) {
+    let file = fs::File::create(folder.join(format!("{name}.gz"))).unwrap();
+    let mut gzip = GzEncoder::new(file, Compression::fast());
+    for number in header {
+        gzip.write_all(&number.to_be_bytes()).unwrap();
+    }
+    gzip.write_all(body).unwrap();
+    gzip.finish().unwrap();
+}
+
+/// A folder of IDX files with two classes.
+fn made_images(folder: &Path, labels_less: usize) -> PathBuf {
+    let data = folder.join("images");
+    fs::create_dir_all(&data).unwrap();
+    for (part, n) in [("train", 64), ("t10k", 20)] {
+        let pixels: Vec<u8> = (0..n * 784)
+            .map(|i| ((i * 31) % 120) as u8 + if (i / 784) % 2 == 0 { 100 } else { 0 })
+            .collect();
+        let header = [0x803, n as u32, 28, 28];
+        idx(
+            &data,
+            &format!("{part}-images-idx3-ubyte"),
+            &header,
+            &pixels,
+        );
+        let labels: Vec<u8> = (0..n - labels_less).map(|i| (i % 2) as u8).collect();
+        let header = [0x801, labels.len() as u32];
+        idx(
+            &data,
+            &format!("{part}-labels-idx1-ubyte"),
+            &header,
+            &labels,
+        );
+    }
+    data
+}
+
+#[test]
+fn training_then_evaluation_give_json_and_a_run_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    made_images(folder.path(), 0);
+    let config = "data = \"images\"\nbatch_size = 32\n[model]\npatch_size = 14\nembed_dim = 16\n\
+                  depth = 2\nnum_heads = 2\n";
+    fs::write(folder.path().join("tiny.toml"), config).unwrap();
+    let train = [
+        "train",
+        "--config",
+        "tiny.toml",
+        "--epochs",
+        "1",
+        "--threads",
+        "2",
+        "--json",
+    ];
+    let summary = json(&adavit(folder.path(), &train));
+    assert_eq!(summary["threads"], 2);
+    assert_eq!(summary["adaptive"]["images_per_s"], Value::Null);
+    for name in [
+        "config.toml",
+        "metrics.csv",
+        "summary.json",
+        "best",
+        "last",
+        "dense",
+    ] {
+        assert!(
+            folder.path().join("runs/train").join(name).exists(),
+            "{name}"
+        );
+    }
+    // The second run gets a folder of its own.
+    json(&adavit(folder.path(), &train));
+    assert!(folder.path().join("runs/train-2/summary.json").exists());
+
+    let eval = [
+        "eval",
+        "--checkpoint",
+        "runs/train",
+        "--data",
+        "images",
+        "--json",
+    ];
+    let found = json(&adavit(folder.path(), &eval));
+    assert_eq!(found["top1"], summary["adaptive"]["top1"]);
+    assert_eq!(found["macs"], summary["adaptive"]["macs"]);
+    let dense = [
+        "eval",
+        "--checkpoint",
+        "runs/train/dense",
+        "--data",
+        "images",
+        "--json",
+    ];
+    let found = json(&adavit(folder.path(), &dense));
+    assert_eq!(found["top1"], summary["dense"]["top1"]);
+    assert_eq!(found["exec"], "dense");
+
+    // A finished run says what it came to again.
+    let again = ["train", "--resume", "runs/train", "--json"];
+    assert_eq!(
+        json(&adavit(folder.path(), &again))["adaptive"],
+        summary["adaptive"]
+    );
+}
+
+#[test]
+fn macs_are_the_known_values_in_both_accountings() {
+    let folder = tempfile::tempdir().unwrap();
+    let preset = ["macs", "--preset", "deit_small_patch16_224"];
+    let exact = json(&adavit(folder.path(), &[&preset[..], &["--json"]].concat()));
+    assert_eq!(exact["dense"]["macs"], 4_598_882_304_u64);
+    assert_eq!(exact["adaptive_all_kept"]["macs"], 4_599_819_264_u64);
+    for part in [
+        "patch_embed",
+        "decisions",
+        "qkv",
+        "attention",
+        "proj",
+        "mlp",
+        "head",
+    ] {
+        assert!(exact["dense"]["parts"][part].is_u64(), "{part}");
+    }
+    let paper = adavit(
+        folder.path(),
+        &[&preset[..], &["--accounting", "paper"]].concat(),
+    );
+    let text = String::from_utf8_lossy(&paper.stdout).into_owned();
+    assert!(
+        text.contains("4.61 G") && text.contains("0.37915 G"),
+        "{text}"
+    );
+    let unknown = [
+        "macs",
+        "--preset",
+        "nano_patch4_28",
+        "--accounting",
+        "paper",
+    ];
+    assert_eq!(adavit(folder.path(), &unknown).status.code(), Some(2));
+}
+
+/// Runs `args` in a folder with made images, and checks that they are refused: exit code 2, one
+/// line that contains `what`, nothing written.
+fn assert_refused(args: &[&str], what: &str, prepare: impl FnOnce(&Path)) {
+    let folder = tempfile::tempdir().unwrap();
+    made_images(folder.path(), 0);
+    prepare(folder.path());
+    let before = listing(folder.path());
+    let output = adavit(folder.path(), args);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+    assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+    assert!(
+        text.starts_with("error: ") && text.contains(what),
+        "{args:?}: {text}"
+    );
+    assert!(output.stdout.is_empty());
+    assert_eq!(listing(folder.path()), before, "{args:?}");
+}
+
+fn listing(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn bad_data_is_refused() {
+    let train = ["train", "--data", "images"];
+    assert_refused(&["train", "--data", "./nowhere"], "nowhere", |_| ());
+    let missing = ["train", "--data", "fashion-mnist", "--data-dir", "nowhere"];
+    assert_refused(&missing, "nowhere", |_| ());
+    assert_refused(&train, "train-images-idx3-ubyte.gz", |folder| {
+        let file = folder.join("images/train-images-idx3-ubyte.gz");
+        let bytes = fs::read(&file).unwrap();
+        fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    });
+    assert_refused(&train, "labels", |folder| {
+        made_images(folder, 3);
+    });
+}
+
+#[test]
+fn bad_settings_are_refused() {
+    let with_file = ["train", "--config", "bad.toml"];
+    for (text, what) in [
+        ("data = \"images\"\nbudgte = 0.5\n", "budgte"),
+        (
+            "data = \"images\"\n[model]\npatch_size = 5\n",
+            "patch_size 5",
+        ),
+        ("data = \"images\"\n[model]\nnum_heads = 5\n", "num_heads 5"),
+        ("data = ", "bad.toml"),
+    ] {
+        assert_refused(&with_file, what, |folder| {
+            fs::write(folder.join("bad.toml"), text).unwrap();
+        });
+    }
+    for budget in ["0", "1.5", "-1", "nan"] {
+        let budget = format!("--budget={budget}");
+        assert_refused(&["train", "--data", "images", &budget], "budget", |_| ());
+    }
+    let cuda = ["train", "--data", "images", "--device", "cuda"];
+    assert_refused(&cuda, "--features cuda", |_| ());
+    assert_refused(&["train", "--resume", "nowhere"], "nowhere", |_| ());
+    assert_refused(
+        &["train", "--config", "nowhere.toml"],
+        "nowhere.toml",
+        |_| (),
+    );
+    assert_refused(&["eval", "--checkpoint", "nowhere"], "nowhere", |_| ());
+    let full = ["train", "--data", "images", "--out", "."];
+    assert_refused(&full, "not empty", |_| ());
+}
+
+#[test]
+fn a_checkpoint_of_another_preset_is_refused() {
+    let args = [
+        "train",
+        "--data",
+        "images",
+        "--preset",
+        "nano_patch4_28",
+        "--dense-checkpoint",
+        "other",
+    ];
+    assert_refused(&args, "nano_patch7_28", |folder| {
+        let config = adavit_model::ModelConfig::preset("nano_patch7_28").unwrap();
+        let tensors = adavit_model::initial_tensors(&config, 0, 0.0).unwrap();
+        adavit_model::Checkpoint { config, tensors }
+            .save(&folder.join("other"))
+            .unwrap();
+    });
+}
+
+#[test]
+fn options_that_do_not_exist_or_go_together_are_refused_with_help() {
+    let folder = tempfile::tempdir().unwrap();
+    for args in [
+        &["train", "--budgte", "0.5"][..],
+        &["train", "--resume", "x", "--seed", "1"],
+        &["train", "--target-tokens", "0.5"],
+        &["macs"],
+        &[],
+    ] {
+        assert_eq!(
+            adavit(folder.path(), args).status.code(),
+            Some(2),
+            "{args:?}"
+        );
+    }
+    for args in [
+        &["--help"][..],
+        &["train", "--help"],
+        &["eval", "--help"],
+        &["--version"],
+    ] {
+        assert_eq!(
+            adavit(folder.path(), args).status.code(),
+            Some(0),
+            "{args:?}"
+        );
+    }
+}
