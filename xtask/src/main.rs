@@ -51,7 +51,7 @@ fn train(args: Vec<String>) -> Result<ExitCode> {
     if !run(&mut build)?.success() {
         bail!("building the release binary failed");
     }
-    let mut adavit = Command::new(release_binary()?);
+    let mut adavit = Command::new(binary("release")?);
     adavit.arg("train").args(options);
     become_process(adavit)
 }
@@ -97,13 +97,13 @@ fn run(command: &mut Command) -> Result<ExitStatus> {
         .with_context(|| format!("starting {program}"))
 }
 
-/// Where cargo puts the program.
-fn release_binary() -> Result<PathBuf> {
+/// Where cargo puts the program of a profile.
+fn binary(profile_folder: &str) -> Result<PathBuf> {
     let target = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => workspace()?.join("target"),
     };
-    Ok(target.join("release").join("adavit"))
+    Ok(target.join(profile_folder).join("adavit"))
 }
 
 fn workspace() -> Result<PathBuf> {

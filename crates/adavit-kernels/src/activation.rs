@@ -30,7 +30,12 @@ impl CustomOp1 for Gelu {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let ys = rows::map(slice(storage, layout)?, 1, |_, ys, xs| gelu_into(ys, xs));
+        let ys = rows::map(
+            slice(storage, layout)?,
+            1,
+            #[inline(always)]
+            |_, ys, xs| gelu_into(ys, xs),
+        );
         Ok((CpuStorage::F32(ys), layout.shape().clone()))
     }
 
@@ -50,11 +55,16 @@ pub(crate) fn gelu_into(ys: &mut [f32], xs: &[f32]) {
 
 /// Returns the gradient of the input of a GELU.
 pub(crate) fn gelu_grad(xs: &[f32], grad: &[f32]) -> Vec<f32> {
-    rows::map2((xs, grad), 1, |_, ds, xs, grad| {
-        for ((d, x), g) in ds.iter_mut().zip(xs).zip(grad) {
-            *d = g * math::gelu_derivative(*x);
-        }
-    })
+    rows::map2(
+        (xs, grad),
+        1,
+        #[inline(always)]
+        |_, ds, xs, grad| {
+            for ((d, x), g) in ds.iter_mut().zip(xs).zip(grad) {
+                *d = g * math::gelu_derivative(*x);
+            }
+        },
+    )
 }
 
 struct Softmax;
@@ -66,30 +76,40 @@ impl CustomOp1 for Softmax {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let len = layout.shape().dim(D::Minus1)?;
-        let ys = rows::map(slice(storage, layout)?, len, |_, ys, xs| {
-            ys.copy_from_slice(xs);
-            for row in ys.chunks_exact_mut(len) {
-                let sum = lanes::exp_row(row);
-                for y in row {
-                    *y /= sum;
+        let ys = rows::map(
+            slice(storage, layout)?,
+            len,
+            #[inline(always)]
+            |_, ys, xs| {
+                ys.copy_from_slice(xs);
+                for row in ys.chunks_exact_mut(len) {
+                    let sum = lanes::exp_row(row);
+                    for y in row {
+                        *y /= sum;
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok((CpuStorage::F32(ys), layout.shape().clone()))
     }
 
     fn bwd(&self, _: &Tensor, ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
         let len = ys.dim(D::Minus1)?;
-        let ds = rows::map2((&values(ys)?, &values(&grad)?), len, |_, ds, ys, grad| {
-            let inputs = ys.chunks_exact(len).zip(grad.chunks_exact(len));
-            for (ds, (ys, grad)) in ds.chunks_exact_mut(len).zip(inputs) {
-                let mean = lanes::dot(ys, grad);
-                for ((d, y), g) in ds.iter_mut().zip(ys).zip(grad) {
-                    *d = y * (g - mean);
+        let ds = rows::map2(
+            (&values(ys)?, &values(&grad)?),
+            len,
+            #[inline(always)]
+            |_, ds, ys, grad| {
+                let inputs = ys.chunks_exact(len).zip(grad.chunks_exact(len));
+                for (ds, (ys, grad)) in ds.chunks_exact_mut(len).zip(inputs) {
+                    let mean = lanes::dot(ys, grad);
+                    for ((d, y), g) in ds.iter_mut().zip(ys).zip(grad) {
+                        *d = y * (g - mean);
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok(Some(tensor(ds, ys)?))
     }
 }

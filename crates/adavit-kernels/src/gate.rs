@@ -80,9 +80,14 @@ impl CustomOp2 for GateRows {
     ) -> Result<(CpuStorage, Shape)> {
         let (xs, gates) = (slice(xs, layout)?, slice(gates, gates_layout)?);
         let unit = unit(xs, gates.len() / self.groups);
-        let ys = rows::map(xs, unit, |first, ys, xs| {
-            self.multiply(ys, xs, &gates[first * self.groups..], unit);
-        });
+        let ys = rows::map(
+            xs,
+            unit,
+            #[inline(always)]
+            |first, ys, xs| {
+                self.multiply(ys, xs, &gates[first * self.groups..], unit);
+            },
+        );
         Ok((CpuStorage::F32(ys), layout.shape().clone()))
     }
 
@@ -98,18 +103,24 @@ impl CustomOp2 for GateRows {
         let unit = unit(&x_values, gate_values.len() / self.groups);
         let inputs = (&*x_values, &*values(&grad)?);
         let mut dg = vec![0.0; gate_values.len()];
-        let dx = rows::map2_reduce(inputs, unit, &mut dg, |first, (dx, dg), xs, grad| {
-            self.multiply(dx, grad, &gate_values[first * self.groups..], unit);
-            let units = xs.chunks_exact(unit).zip(grad.chunks_exact(unit));
-            for (dg, (xs, grad)) in dg.chunks_exact_mut(self.groups).zip(units) {
-                let parts = xs
-                    .chunks_exact(self.width)
-                    .zip(grad.chunks_exact(self.width));
-                for (part, (xs, grad)) in parts.enumerate() {
-                    dg[part % self.groups] += lanes::dot(xs, grad);
+        let dx = rows::map2_reduce(
+            inputs,
+            unit,
+            &mut dg,
+            #[inline(always)]
+            |first, (dx, dg), xs, grad| {
+                self.multiply(dx, grad, &gate_values[first * self.groups..], unit);
+                let units = xs.chunks_exact(unit).zip(grad.chunks_exact(unit));
+                for (dg, (xs, grad)) in dg.chunks_exact_mut(self.groups).zip(units) {
+                    let parts = xs
+                        .chunks_exact(self.width)
+                        .zip(grad.chunks_exact(self.width));
+                    for (part, (xs, grad)) in parts.enumerate() {
+                        dg[part % self.groups] += lanes::dot(xs, grad);
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok((Some(tensor(dx, xs)?), Some(tensor(dg, gates)?)))
     }
 }
@@ -157,15 +168,20 @@ impl CustomOp3 for GatedResidual {
         let (xs, ys) = (slice(xs, layout)?, slice(ys, ys_layout)?);
         let gates = slice(gates, gates_layout)?;
         let unit = unit(xs, gates.len());
-        let zs = rows::map2((xs, ys), unit, |first, zs, xs, ys| {
-            let inputs = xs.chunks_exact(unit).zip(ys.chunks_exact(unit));
-            let units = zs.chunks_exact_mut(unit).zip(inputs);
-            for ((zs, (xs, ys)), gate) in units.zip(&gates[first..]) {
-                for ((z, x), y) in zs.iter_mut().zip(xs).zip(ys) {
-                    *z = x + gate * y;
+        let zs = rows::map2(
+            (xs, ys),
+            unit,
+            #[inline(always)]
+            |first, zs, xs, ys| {
+                let inputs = xs.chunks_exact(unit).zip(ys.chunks_exact(unit));
+                let units = zs.chunks_exact_mut(unit).zip(inputs);
+                for ((zs, (xs, ys)), gate) in units.zip(&gates[first..]) {
+                    for ((z, x), y) in zs.iter_mut().zip(xs).zip(ys) {
+                        *z = x + gate * y;
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok((CpuStorage::F32(zs), layout.shape().clone()))
     }
 
@@ -182,17 +198,23 @@ impl CustomOp3 for GatedResidual {
         let unit = unit(&y_values, gate_values.len());
         let inputs = (&*y_values, &*values(&grad)?);
         let mut dg = vec![0.0; gate_values.len()];
-        let dy = rows::map2_reduce(inputs, unit, &mut dg, |first, (dy, dg), ys, grad| {
-            let inputs = ys.chunks_exact(unit).zip(grad.chunks_exact(unit));
-            let units = dy.chunks_exact_mut(unit).zip(inputs);
-            let gates = dg.iter_mut().zip(&gate_values[first..]);
-            for ((dy, (ys, grad)), (dg, gate)) in units.zip(gates) {
-                *dg = lanes::dot(ys, grad);
-                for (d, g) in dy.iter_mut().zip(grad) {
-                    *d = gate * g;
+        let dy = rows::map2_reduce(
+            inputs,
+            unit,
+            &mut dg,
+            #[inline(always)]
+            |first, (dy, dg), ys, grad| {
+                let inputs = ys.chunks_exact(unit).zip(grad.chunks_exact(unit));
+                let units = dy.chunks_exact_mut(unit).zip(inputs);
+                let gates = dg.iter_mut().zip(&gate_values[first..]);
+                for ((dy, (ys, grad)), (dg, gate)) in units.zip(gates) {
+                    *dg = lanes::dot(ys, grad);
+                    for (d, g) in dy.iter_mut().zip(grad) {
+                        *d = gate * g;
+                    }
                 }
-            }
-        });
+            },
+        );
         let (dy, dg) = (tensor(dy, ys)?, tensor(dg, gates)?);
         Ok((Some(grad.clone()), Some(dy), Some(dg)))
     }

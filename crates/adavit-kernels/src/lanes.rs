@@ -27,7 +27,11 @@ pub(crate) fn sum_of(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane += f(*x);
     }
-    combine(lanes, |a, b| a + b)
+    combine(
+        lanes,
+        #[inline(always)]
+        |a, b| a + b,
+    )
 }
 
 /// Returns the sum of the products of two slices of one length.
@@ -44,7 +48,11 @@ pub(crate) fn dot(xs: &[f32], ys: &[f32]) -> f32 {
     for ((lane, x), y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
         *lane += x * y;
     }
-    combine(lanes, |a, b| a + b)
+    combine(
+        lanes,
+        #[inline(always)]
+        |a, b| a + b,
+    )
 }
 
 /// Returns the sum of the products of three slices of one length.
@@ -62,13 +70,18 @@ pub(crate) fn dot3(xs: &[f32], ys: &[f32], zs: &[f32]) -> f32 {
     for (((lane, x), y), z) in lanes.iter_mut().zip(x_rest).zip(y_rest).zip(z_rest) {
         *lane += x * y * z;
     }
-    combine(lanes, |a, b| a + b)
+    combine(
+        lanes,
+        #[inline(always)]
+        |a, b| a + b,
+    )
 }
 
 /// Returns the largest value, NaN aside.
 #[inline(always)]
 pub(crate) fn max(xs: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let larger = #[inline(always)]
+    |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = xs.as_chunks::<LANES>();
     for chunk in chunks {
@@ -91,5 +104,9 @@ pub(crate) fn exp_row(row: &mut [f32]) -> f32 {
     for x in row.iter_mut() {
         *x = crate::math::exp(*x - top);
     }
-    sum_of(row, |x| x)
+    sum_of(
+        row,
+        #[inline(always)]
+        |x| x,
+    )
 }

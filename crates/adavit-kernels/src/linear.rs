@@ -105,14 +105,20 @@ impl Linear {
                     .zip(kept.par_chunks_mut(step * n_out))
                     .for_each(|((ys, xs), kept)| {
                         affine(kept, xs);
-                        simd::run(|| gelu_into(ys, kept));
+                        simd::run(
+                            #[inline(always)]
+                            || gelu_into(ys, kept),
+                        );
                     });
                 // A second forward of the same operation has the same values.
                 let _ = inner.set(kept);
             }
             None if self.gelu => tasks.for_each(|(ys, xs)| {
                 affine(ys, xs);
-                simd::run(|| gelu_in_place(ys));
+                simd::run(
+                    #[inline(always)]
+                    || gelu_in_place(ys),
+                );
             }),
             None => tasks.for_each(|(ys, xs)| affine(ys, xs)),
         }

@@ -39,7 +39,12 @@ impl CustomOp1 for CrossEntropy {
             .zip(targets.chunks_exact(k));
         let mut row = vec![0.0; k];
         let sum: f32 = images
-            .map(|(logits, targets)| simd::run(|| row_loss(logits, targets, &mut row)))
+            .map(|(logits, targets)| {
+                simd::run(
+                    #[inline(always)]
+                    || row_loss(logits, targets, &mut row),
+                )
+            })
             .sum();
         Ok((CpuStorage::F32(vec![sum / b as f32]), Shape::from(())))
     }
@@ -48,15 +53,24 @@ impl CustomOp1 for CrossEntropy {
         let (b, k) = logits.dims2()?;
         let scale = grad.to_scalar::<f32>()? / b as f32;
         let inputs = (&*values(logits)?, &*values(&self.targets)?);
-        let ds = rows::map2(inputs, k, |_, ds, logits, targets| {
-            ds.copy_from_slice(logits);
-            for (ds, targets) in ds.chunks_exact_mut(k).zip(targets.chunks_exact(k)) {
-                let factor = lanes::sum_of(targets, |t| t) / lanes::exp_row(ds);
-                for (d, t) in ds.iter_mut().zip(targets) {
-                    *d = scale * (*d * factor - t);
+        let ds = rows::map2(
+            inputs,
+            k,
+            #[inline(always)]
+            |_, ds, logits, targets| {
+                ds.copy_from_slice(logits);
+                for (ds, targets) in ds.chunks_exact_mut(k).zip(targets.chunks_exact(k)) {
+                    let factor = lanes::sum_of(
+                        targets,
+                        #[inline(always)]
+                        |t| t,
+                    ) / lanes::exp_row(ds);
+                    for (d, t) in ds.iter_mut().zip(targets) {
+                        *d = scale * (*d * factor - t);
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok(Some(tensor(ds, logits)?))
     }
 }

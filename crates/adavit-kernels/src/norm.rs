@@ -34,8 +34,16 @@ struct LayerNorm {
 #[inline(always)]
 fn moments(xs: &[f32], eps: f32) -> (f32, f32) {
     let scale = (xs.len() as f32).recip();
-    let mean = lanes::sum_of(xs, |x| x) * scale;
-    let variance = lanes::sum_of(xs, |x| (x - mean) * (x - mean)) * scale;
+    let mean = lanes::sum_of(
+        xs,
+        #[inline(always)]
+        |x| x,
+    ) * scale;
+    let variance = lanes::sum_of(
+        xs,
+        #[inline(always)]
+        |x| (x - mean) * (x - mean),
+    ) * scale;
     (mean, (variance + eps).sqrt().recip())
 }
 
@@ -55,15 +63,20 @@ impl CustomOp3 for LayerNorm {
     ) -> Result<(CpuStorage, Shape)> {
         let (weight, bias) = (slice(weight, weight_layout)?, slice(bias, bias_layout)?);
         let c = weight.len();
-        let ys = rows::map(slice(xs, layout)?, c, |_, ys, xs| {
-            for (ys, xs) in ys.chunks_exact_mut(c).zip(xs.chunks_exact(c)) {
-                let (mean, r) = moments(xs, self.eps);
-                let affine = weight.iter().zip(bias);
-                for ((y, x), (w, b)) in ys.iter_mut().zip(xs).zip(affine) {
-                    *y = (x - mean) * r * w + b;
+        let ys = rows::map(
+            slice(xs, layout)?,
+            c,
+            #[inline(always)]
+            |_, ys, xs| {
+                for (ys, xs) in ys.chunks_exact_mut(c).zip(xs.chunks_exact(c)) {
+                    let (mean, r) = moments(xs, self.eps);
+                    let affine = weight.iter().zip(bias);
+                    for ((y, x), (w, b)) in ys.iter_mut().zip(xs).zip(affine) {
+                        *y = (x - mean) * r * w + b;
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok((CpuStorage::F32(ys), layout.shape().clone()))
     }
 
@@ -95,7 +108,10 @@ impl LayerNorm {
             .zip(grad.par_chunks(step))
             .map(|((dx, xs), grad)| {
                 let mut sums = vec![0.0; 2 * c];
-                simd::run(|| self.task(dx, xs, weight, grad, &mut sums));
+                simd::run(
+                    #[inline(always)]
+                    || self.task(dx, xs, weight, grad, &mut sums),
+                );
                 sums
             })
             .collect();

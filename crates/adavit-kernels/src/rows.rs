@@ -16,7 +16,12 @@ pub(crate) fn map(
     ys.par_chunks_mut(step)
         .zip(xs.par_chunks(step))
         .enumerate()
-        .for_each(|(task, (ys, xs))| simd::run(|| f(task * rows, ys, xs)));
+        .for_each(|(task, (ys, xs))| {
+            simd::run(
+                #[inline(always)]
+                || f(task * rows, ys, xs),
+            )
+        });
     ys
 }
 
@@ -33,7 +38,12 @@ pub(crate) fn map2(
         .zip(xs.par_chunks(step))
         .zip(zs.par_chunks(step))
         .enumerate()
-        .for_each(|(task, ((ys, xs), zs))| simd::run(|| f(task * rows, ys, xs, zs)));
+        .for_each(|(task, ((ys, xs), zs))| {
+            simd::run(
+                #[inline(always)]
+                || f(task * rows, ys, xs, zs),
+            )
+        });
     ys
 }
 
@@ -52,7 +62,12 @@ pub(crate) fn map2_reduce(
         .zip(numbers.par_chunks_mut((rows * per_row).max(1)))
         .zip(xs.par_chunks(step).zip(zs.par_chunks(step)))
         .enumerate()
-        .for_each(|(task, (outputs, (xs, zs)))| simd::run(|| f(task * rows, outputs, xs, zs)));
+        .for_each(|(task, (outputs, (xs, zs)))| {
+            simd::run(
+                #[inline(always)]
+                || f(task * rows, outputs, xs, zs),
+            )
+        });
     ys
 }
 
@@ -62,11 +77,14 @@ pub(crate) fn column_sums(xs: &[f32], row_len: usize) -> Vec<f32> {
     let step = rows_per_task(row_len) * row_len;
     let partial = |rows: &[f32]| {
         let mut sums = vec![0.0; row_len];
-        simd::run(|| {
-            for row in rows.chunks_exact(row_len) {
-                add_to(&mut sums, row);
-            }
-        });
+        simd::run(
+            #[inline(always)]
+            || {
+                for row in rows.chunks_exact(row_len) {
+                    add_to(&mut sums, row);
+                }
+            },
+        );
         sums
     };
     total(xs.par_chunks(step).map(partial).collect(), row_len)

@@ -91,7 +91,10 @@ impl CustomOp2 for ClassAttention {
             .zip(q.par_chunks(n * c).zip(k.par_chunks(n * c)))
             .enumerate()
             .for_each(|(image, (ps, inputs))| {
-                simd::run(|| self.forward(ps, inputs, c, self.seen(image)));
+                simd::run(
+                    #[inline(always)]
+                    || self.forward(ps, inputs, c, self.seen(image)),
+                );
             });
         Ok((CpuStorage::F32(ps), Shape::from((b, self.num_heads, n))))
     }
@@ -117,7 +120,10 @@ impl CustomOp2 for ClassAttention {
             )
             .enumerate()
             .for_each(|(image, ((outputs, inputs), rows))| {
-                simd::run(|| self.backward(outputs, inputs, rows, c, self.seen(image)));
+                simd::run(
+                    #[inline(always)]
+                    || self.backward(outputs, inputs, rows, c, self.seen(image)),
+                );
             });
         Ok((Some(tensor(dq, q)?), Some(tensor(dk, k)?)))
     }

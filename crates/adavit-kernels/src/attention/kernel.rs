@@ -109,7 +109,12 @@ pub(super) fn forward<'s, S: Simd>(
     head.pack(v, inputs.v, inputs.gate);
     multiply(simd, scores, Left::Rows(q, padded(d)), (kt, d), padded(t));
     // The sums divide Y, which is narrower than P; q is done with and holds them meanwhile.
-    exponentials(scores, t, |i, _, sum| q[i] = sum.recip());
+    exponentials(
+        scores,
+        t,
+        #[inline(always)]
+        |i, _, sum| q[i] = sum.recip(),
+    );
     multiply(simd, ys, Left::Rows(scores, padded(t)), (v, t), padded(d));
     for (row, factor) in ys.chunks_exact_mut(padded(d)).zip(&*q) {
         for y in row {
@@ -167,17 +172,22 @@ pub(super) fn backward<'s, S: Simd>(
 
     multiply(simd, p, Left::Rows(q, padded(d)), (kt, d), padded(t));
     multiply(simd, ds, Left::Rows(dy, padded(d)), (vt, d), padded(t));
-    exponentials(p, t, |i, p, sum| {
-        let factor = sum.recip();
-        for p in p.iter_mut() {
-            *p *= factor;
-        }
-        let ds = &mut ds[i * padded(t)..][..padded(t)];
-        let mean = lanes::dot(p, ds);
-        for (d, p) in ds.iter_mut().zip(p) {
-            *d = *p * (*d - mean);
-        }
-    });
+    exponentials(
+        p,
+        t,
+        #[inline(always)]
+        |i, p, sum| {
+            let factor = sum.recip();
+            for p in p.iter_mut() {
+                *p *= factor;
+            }
+            let ds = &mut ds[i * padded(t)..][..padded(t)];
+            let mean = lanes::dot(p, ds);
+            for (d, p) in ds.iter_mut().zip(p) {
+                *d = *p * (*d - mean);
+            }
+        },
+    );
     multiply(simd, dv, Left::Columns(p, padded(t)), (dy, t), padded(d));
     multiply(simd, dq, Left::Rows(ds, padded(t)), (k, t), padded(d));
     multiply(simd, dk, Left::Columns(ds, padded(t)), (q, t), padded(d));

@@ -65,7 +65,7 @@ pub(super) struct Shared {
     len: usize,
 }
 
-// SAFETY: threads only go through `write`, whose caller keeps the ranges apart.
+// SAFETY: threads only go through `row`, whose caller keeps the ranges apart.
 unsafe impl Sync for Shared {}
 
 impl Shared {
@@ -96,11 +96,19 @@ impl Shared {
     }
 }
 
-/// Fills `ys` with `f(x, z)`.
+/// Fills `ys` with `factor * x`.
 #[inline(always)]
-fn fill(ys: &mut [f32], xs: &[f32], zs: &[f32], f: impl Fn(f32, f32) -> f32) {
+fn scale(ys: &mut [f32], xs: &[f32], factor: f32) {
+    for (y, x) in ys.iter_mut().zip(xs) {
+        *y = factor * x;
+    }
+}
+
+/// Fills `ys` with `a x + b z`.
+#[inline(always)]
+fn blend(ys: &mut [f32], (a, xs): (f32, &[f32]), (b, zs): (f32, &[f32])) {
     for ((y, x), z) in ys.iter_mut().zip(xs).zip(zs) {
-        *y = f(*x, *z);
+        *y = a * x + b * z;
     }
 }
 
@@ -119,17 +127,18 @@ impl WithSimd for Forward<'_> {
         let Self { pair, ys, scratch } = self;
         let (v, d) = (pair.v, pair.kept.width);
         // SAFETY: the rows of a pair are its own, and one is held at a time.
-        let row = |place| unsafe { ys.row(place, d) };
+        let row = #[inline(always)]
+        |place| unsafe { ys.row(place, d) };
         // A token that sees only itself attends to its own value.
         match pair.gate {
             Gate::Full(0.0) => {}
             Gate::Full(gate) => {
                 for place in pair.dropped.places() {
-                    fill(row(place), &v[place..], &v[place..], |v, _| gate * gate * v);
+                    scale(row(place), &v[place..], gate * gate);
                 }
                 let attended = kernel::forward(simd, pair.kept, pair.inputs(gate), scratch);
                 for (place, y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
-                    fill(row(place), y, y, |y, _| gate * y);
+                    scale(row(place), y, gate);
                 }
             }
             Gate::Partial(gate) => {
@@ -144,9 +153,7 @@ impl WithSimd for Forward<'_> {
                 }
                 let attended = kernel::forward(simd, pair.kept, pair.inputs(1.0), scratch);
                 for (place, y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
-                    fill(row(place), y, &v[place..], |y, v| {
-                        gate * y + (1.0 - gate) * v
-                    });
+                    blend(row(place), (gate, y), (1.0 - gate, &v[place..]));
                 }
             }
         }
@@ -178,18 +185,20 @@ impl WithSimd for Backward<'_> {
 }
 
 impl Backward<'_> {
-    /// Fills the head's row at `place` of output `index` (q, k, v) with `f(x, z)`.
+    /// Fills the head's row at `place` of output `index` (q, k, v) with `factor * x`.
     #[inline(always)]
-    fn fill(
-        &self,
-        index: usize,
-        place: usize,
-        (xs, zs): (&[f32], &[f32]),
-        f: impl Fn(f32, f32) -> f32,
-    ) {
+    fn scale(&self, index: usize, place: usize, xs: &[f32], factor: f32) {
         // SAFETY: the rows of a pair are its own, and this is the only one held.
         let row = unsafe { self.outputs[index].row(place, self.pair.kept.width) };
-        fill(row, xs, zs, f);
+        scale(row, xs, factor);
+    }
+
+    /// Passes the gradient of the output on to v, for tokens whose output is their value.
+    #[inline(always)]
+    fn pass_on(&self, places: impl Iterator<Item = usize>) {
+        for place in places {
+            self.scale(2, place, &self.grad[place..], 1.0);
+        }
     }
 
     #[inline(always)]
@@ -198,7 +207,7 @@ impl Backward<'_> {
         let mut gate_gradient = 0.0;
         for place in pair.dropped.places() {
             let (v, grad) = (&pair.v[place..place + d], &self.grad[place..place + d]);
-            self.fill(2, place, (grad, grad), |grad, _| gate * gate * grad);
+            self.scale(2, place, grad, gate * gate);
             gate_gradient += 2.0 * gate * lanes::dot(v, grad);
         }
         let scratch = std::mem::take(&mut self.scratch);
@@ -207,7 +216,7 @@ impl Backward<'_> {
         for (i, place) in pair.kept.places().enumerate() {
             for (index, (dx, x)) in found.with([pair.q, pair.k, pair.v]).enumerate() {
                 let dx = &dx[i * padded(d)..][..d];
-                self.fill(index, place, (dx, dx), |dx, _| gate * dx);
+                self.scale(index, place, dx, gate);
                 gate_gradient += lanes::dot(dx, &x[place..place + d]);
             }
             let (ys, grad) = (&self.ys[place..place + d], &self.grad[place..place + d]);
@@ -219,10 +228,7 @@ impl Backward<'_> {
     #[inline(always)]
     fn partial<S: Simd>(mut self, simd: S, gate: f32) -> f32 {
         let (pair, d) = (self.pair, self.pair.kept.width);
-        for place in pair.dropped.places() {
-            let grad = &self.grad[place..place + d];
-            self.fill(2, place, (grad, grad), |grad, _| grad);
-        }
+        self.pass_on(pair.dropped.places());
         let scratch = std::mem::take(&mut self.scratch);
         let grads = (self.grad, gate);
         let found = kernel::backward(simd, pair.kept, pair.inputs(1.0), grads, scratch);
@@ -230,12 +236,11 @@ impl Backward<'_> {
         for (i, place) in pair.kept.places().enumerate() {
             let packed = i * padded(d)..i * padded(d) + d;
             let (v, grad) = (&pair.v[place..place + d], &self.grad[place..place + d]);
-            for (index, (dx, _)) in found.with([&[]; 3]).take(2).enumerate() {
-                let dx = &dx[packed.clone()];
-                self.fill(index, place, (dx, dx), |dx, _| dx);
-            }
-            let through = |dv, grad| dv + (1.0 - gate) * grad;
-            self.fill(2, place, (&found.v[packed], grad), through);
+            self.scale(0, place, &found.q[packed.clone()], 1.0);
+            self.scale(1, place, &found.k[packed.clone()], 1.0);
+            // SAFETY: the rows of a pair are its own, and this is the only one held.
+            let dv = unsafe { self.outputs[2].row(place, d) };
+            blend(dv, (1.0, &found.v[packed]), (1.0 - gate, grad));
             // y = v + gate (attended - v).
             let ys = &self.ys[place..place + d];
             gate_gradient += (lanes::dot(ys, grad) - lanes::dot(v, grad)) / gate;
@@ -247,10 +252,7 @@ impl Backward<'_> {
     #[inline(always)]
     fn partial_off<S: Simd>(mut self, simd: S) -> f32 {
         let (pair, d) = (self.pair, self.pair.kept.width);
-        for place in pair.dropped.places().chain(pair.kept.places()) {
-            let grad = &self.grad[place..place + d];
-            self.fill(2, place, (grad, grad), |grad, _| grad);
-        }
+        self.pass_on(pair.dropped.places().chain(pair.kept.places()));
         let scratch = std::mem::take(&mut self.scratch);
         let attended = kernel::forward(simd, pair.kept, pair.inputs(1.0), scratch);
         let mut gate_gradient = 0.0;
