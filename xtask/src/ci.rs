@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{binary, cargo, run, tell};
+use crate::{cargo, debug_binary, run, tell};
 
 /// Runs every check; the first that fails ends it.
 fn run_all(checks: Vec<(&str, Command)>) -> Result<()> {
@@ -33,11 +33,11 @@ pub(crate) fn run_checks() -> Result<()> {
     docs.env("RUSTDOCFLAGS", "-D warnings");
     let folder = std::env::temp_dir().join(format!("adavit-ci-{}", std::process::id()));
     // The tests build the program; its dependencies that compute are optimised in every profile.
-    let mut smoke = Command::new(binary("debug")?);
+    let mut smoke = Command::new(debug_binary()?);
     smoke
         .args(["train", "--max-steps", "20", "--out"])
         .arg(&folder);
-    let mut eval = Command::new(binary("debug")?);
+    let mut eval = Command::new(debug_binary()?);
     eval.args(["eval", "--json", "--checkpoint"]).arg(&folder);
     let checked = run_all(vec![
         ("format", with(&["fmt", "--all", "--check"])),
@@ -52,6 +52,10 @@ pub(crate) fn run_checks() -> Result<()> {
                 "-D",
                 "warnings",
             ]),
+        ),
+        (
+            "the library without its heavy feature",
+            with(&["check", "--package", "adavit-train", "--locked"]),
         ),
         ("docs", docs),
         ("tests", with(&["test", "--workspace", "--locked"])),

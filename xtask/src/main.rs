@@ -8,7 +8,7 @@ mod ci;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 const USAGE: &str = "\
 usage: cargo xtask TASK
@@ -40,19 +40,15 @@ fn main() -> ExitCode {
     })
 }
 
-/// Builds the release binary with the features named first, and becomes it.
+/// Builds the release binary and runs it in place of this process, so that signals reach it.
 fn train(args: Vec<String>) -> Result<ExitCode> {
     let (features, options) = take_features(args)?;
-    let mut build = cargo();
-    build.args(["build", "--release", "--package", "adavit-cli"]);
+    let mut adavit = cargo();
+    adavit.args(["run", "--release", "--locked", "--package", "adavit-cli"]);
     if let Some(features) = &features {
-        build.args(["--features", features]);
+        adavit.args(["--features", features]);
     }
-    if !run(&mut build)?.success() {
-        bail!("building the release binary failed");
-    }
-    let mut adavit = Command::new(binary("release")?);
-    adavit.arg("train").args(options);
+    adavit.args(["--", "train"]).args(options);
     become_process(adavit)
 }
 
@@ -73,7 +69,7 @@ fn take_features(args: Vec<String>) -> Result<(Option<String>, Vec<String>)> {
     Ok((features, options))
 }
 
-/// The program takes this process's place, so that signals reach it.
+/// The program takes this process's place; `cargo run` then gives its own to what it built.
 #[cfg(unix)]
 fn become_process(mut program: Command) -> Result<ExitCode> {
     use std::os::unix::process::CommandExt;
@@ -97,13 +93,13 @@ fn run(command: &mut Command) -> Result<ExitStatus> {
         .with_context(|| format!("starting {program}"))
 }
 
-/// Where cargo puts the program of a profile.
-fn binary(profile_folder: &str) -> Result<PathBuf> {
+/// Where cargo puts the program that the tests built.
+fn debug_binary() -> Result<PathBuf> {
     let target = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => workspace()?.join("target"),
     };
-    Ok(target.join(profile_folder).join("adavit"))
+    Ok(target.join("debug").join("adavit"))
 }
 
 fn workspace() -> Result<PathBuf> {

@@ -50,19 +50,19 @@ pub(crate) struct TrainArgs {
     pub(crate) dense_checkpoint: Option<PathBuf>,
 
     /// Mean compute of an image, in (0, 1]: exact MACs at inference over those of the plain model
-    #[arg(long, value_name = "B", help_heading = "Budget", conflicts_with_all = ["target_tokens", "target_heads", "target_blocks"])]
+    #[arg(long, value_name = "B", allow_negative_numbers = true, help_heading = "Budget", conflicts_with_all = ["target_tokens", "target_heads", "target_blocks"])]
     pub(crate) budget: Option<f64>,
 
     /// Share of tokens to keep, in (0, 1]; the three targets stand in place of the budget
-    #[arg(long, value_name = "T", help_heading = "Budget", requires_all = ["target_heads", "target_blocks"])]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, help_heading = "Budget", requires_all = ["target_heads", "target_blocks"])]
     pub(crate) target_tokens: Option<f64>,
 
     /// Share of heads to keep, in (0, 1]
-    #[arg(long, value_name = "H", help_heading = "Budget", requires_all = ["target_tokens", "target_blocks"])]
+    #[arg(long, value_name = "H", allow_negative_numbers = true, help_heading = "Budget", requires_all = ["target_tokens", "target_blocks"])]
     pub(crate) target_heads: Option<f64>,
 
     /// Share of sub-layers to keep, in (0, 1]
-    #[arg(long, value_name = "S", help_heading = "Budget", requires_all = ["target_tokens", "target_heads"])]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, help_heading = "Budget", requires_all = ["target_tokens", "target_heads"])]
     pub(crate) target_blocks: Option<f64>,
 
     /// Passes over the training images in each of the two stages

@@ -2,6 +2,7 @@
 
 use std::thread::available_parallelism;
 
+use adavit_kernels::MOST_THREADS;
 use adavit_model::Checkpoint;
 use adavit_train::data::{self, MeanStd};
 use adavit_train::{Error, Evaluation, Images, Mode, check_images, evaluate, select_device};
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use crate::Ended;
 use crate::args::{EvalArgs, Exec};
-use crate::output::{macs, print, print_json};
+use crate::output::{macs, print, print_json, tell};
 
 pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
     let threads = set_threads(args.machine.threads)?;
@@ -19,6 +20,9 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
     let config = &checkpoint.config;
     let test = data::load(&args.data, args.data_dir.as_deref())?.test;
     check_images(config, &test)?;
+    if !config.class_names.is_empty() && config.class_names != test.class_names() {
+        tell("warning: the classes of this data are not those that the checkpoint was trained on");
+    }
     let stats = match &config.normalization {
         Some(normalization) => MeanStd::from(normalization),
         None => test.mean_std(),
@@ -84,13 +88,13 @@ fn table(found: &Evaluation) -> String {
 /// does.
 pub(crate) fn set_threads(threads: Option<usize>) -> Result<usize> {
     let threads = match threads {
-        Some(0) => {
-            let message = "--threads: expected at least 1, found 0".to_string();
-            return Err(Error::Input(message).into());
-        }
         Some(threads) => threads,
         None => available_parallelism().map_or(1, usize::from),
     };
+    if !(1..=MOST_THREADS).contains(&threads) {
+        let message = format!("threads: expected between 1 and {MOST_THREADS}, found {threads}");
+        return Err(Error::Input(message).into());
+    }
     adavit_kernels::set_threads(threads)?;
     Ok(threads)
 }

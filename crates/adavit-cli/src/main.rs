@@ -28,7 +28,19 @@ enum Ended {
 }
 
 fn main() -> ExitCode {
-    let ended = match Args::parse().command {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => {
+            output::tell(&output::usage_error(&error));
+            return ExitCode::from(BAD_INPUT);
+        }
+        // Help and version, on standard output.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+    };
+    let ended = match args.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Macs(args) => macs::run(&args),

@@ -25,11 +25,31 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
     print(&serde_json::to_string(value)?)
 }
 
-/// The error and its causes on one line.
+/// The error on one line, with its causes where it does not name them itself.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
-    let text = format!("{error:#}");
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    lines.join(" ")
+    let complete = error.is::<adavit_train::Error>() || error.is::<adavit_model::Error>();
+    let text = if complete {
+        error.to_string()
+    } else {
+        format!("{error:#}")
+    };
+    join_lines(&text)
+}
+
+/// What is wrong with the command line, on one line.
+pub(crate) fn usage_error(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let said = text.split("\nUsage:").next().unwrap_or_default();
+    let said = said
+        .split("For more information")
+        .next()
+        .unwrap_or_default();
+    format!("{}; see --help", join_lines(said))
+}
+
+fn join_lines(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 /// Multiply-adds with a unit that people read.

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use adavit_train::{Event, MetricsRow};
+use adavit_train::{Event, MetricsRow, Stage};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output::{macs, tell};
@@ -118,9 +118,13 @@ fn step_text(event: &Event) -> String {
 fn epoch_line(row: &MetricsRow) -> String {
     let mut text = format!(
         "{} epoch {}: loss {:.4}, train top-1 {:.4}, held-out top-1 {:.4}",
-        row.stage, row.epoch, row.loss, row.train_top1, row.held_out_top1
+        row.stage.name(),
+        row.epoch,
+        row.loss,
+        row.train_top1,
+        row.held_out_top1
     );
-    if row.stage == "adaptive" {
+    if row.stage == Stage::Adaptive {
         let kept = format!(
             ", MACs {:.3} (tokens {:.2}, heads {:.2}, blocks {:.2})",
             row.held_out_macs_share, row.tokens, row.heads, row.blocks

@@ -35,19 +35,21 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Ended> {
         (None, None) => next_run_folder(Path::new("runs")),
     };
     let outcome = match &args.resume {
-        Some(folder) => resume(folder, control)?,
-        None => train(&config, &folder, args.force, control)?,
+        Some(folder) => resume(folder, control),
+        None => train(&config, &folder, args.force, control),
     };
     reporter.finish();
-    match outcome {
+    match outcome? {
         Outcome::Finished(summary) => {
             finished(&summary, &folder, args.machine.json)?;
             Ok(Ended::Done)
         }
         Outcome::Interrupted => {
-            let folder = folder.display();
+            let program = std::env::current_exe().unwrap_or_else(|_| "adavit".into());
             tell(&format!(
-                "interrupted, saved; go on with: adavit train --resume {folder}"
+                "interrupted, saved; go on with: {} train --resume {}",
+                program.display(),
+                folder.display()
             ));
             Ok(Ended::Interrupted)
         }
@@ -126,13 +128,16 @@ fn finished(summary: &Summary, folder: &Path, json: bool) -> Result<()> {
     };
     let usage = &adaptive.usage;
     print(&format!(
-        "{} test images, budget {}\n\
+        "{} test images, {}\n\
          {:<24}{:>8}{:>16}{:>9}\n{}\n{}\n{}\n{}\n\
          adaptive keeps {:.3} of tokens, {:.3} of heads, {:.3} of sub-layers; \
          its MACs vary by {} between images\n\
          {:.0} s; results in {}",
         summary.dataset,
-        summary.budget,
+        summary.budget.map_or_else(
+            || "targets per axis".into(),
+            |budget| format!("budget {budget}")
+        ),
         "model",
         "top-1",
         "MACs/image",

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -137,6 +137,56 @@ fn training_then_evaluation_give_json_and_a_run_folder() {
 }
 
 #[test]
+fn a_run_killed_while_it_writes_a_snapshot_goes_on_to_the_same_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    made_images(folder.path(), 0);
+    let config = "data = \"images\"\nbatch_size = 16\nsnapshot_seconds = 1e-9\nrandom_policies = 1\n\
+                  [model]\npatch_size = 14\nembed_dim = 16\ndepth = 2\nnum_heads = 2\n";
+    fs::write(folder.path().join("tiny.toml"), config).unwrap();
+    let train = ["train", "--config", "tiny.toml", "--epochs", "3", "--out"];
+    let out = |name: &str| folder.path().join(name);
+    assert!(
+        adavit(folder.path(), &[&train[..], &["whole"]].concat())
+            .status
+            .success()
+    );
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_adavit"))
+        .args([&train[..], &["killed"]].concat())
+        .current_dir(folder.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The third time that the folder of a new snapshot is there, it is being written.
+    for _ in 0..3 {
+        while !out("killed/.last.new").exists() && child.try_wait().unwrap().is_none() {}
+        while out("killed/.last.new").exists() && out("killed/previous").exists() {}
+    }
+    while !out("killed/.last.new").exists() && child.try_wait().unwrap().is_none() {}
+    child.kill().unwrap();
+    assert!(
+        !child.wait().unwrap().success(),
+        "the run ended before it was killed"
+    );
+    assert!(!out("killed/summary.json").exists());
+
+    let resumed = adavit(folder.path(), &["train", "--resume", "killed"]);
+    assert!(
+        resumed.status.success(),
+        "{}",
+        String::from_utf8_lossy(&resumed.stderr)
+    );
+    for file in [
+        "dense/model.safetensors",
+        "best/model.safetensors",
+        "last/state.safetensors",
+    ] {
+        let bytes = |name: &str| fs::read(out(name).join(file)).unwrap();
+        assert!(bytes("whole") == bytes("killed"), "{file}");
+    }
+}
+
+#[test]
 fn macs_are_the_known_values_in_both_accountings() {
     let folder = tempfile::tempdir().unwrap();
     let preset = ["macs", "--preset", "deit_small_patch16_224"];
@@ -233,10 +283,18 @@ fn bad_settings_are_refused() {
             fs::write(folder.join("bad.toml"), text).unwrap();
         });
     }
-    for budget in ["0", "1.5", "-1", "nan"] {
-        let budget = format!("--budget={budget}");
-        assert_refused(&["train", "--data", "images", &budget], "budget", |_| ());
+    for budget in ["0", "1.5", "-1", "nan", "0.001", "half"] {
+        let args = ["train", "--data", "images", "--budget", budget];
+        assert_refused(&args, "budget", |_| ());
     }
+    for threads in ["0", "100000"] {
+        let args = ["train", "--data", "images", "--threads", threads];
+        assert_refused(&args, "threads", |_| ());
+    }
+    let preset = ["train", "--data", "images", "--preset", "deit_huge"];
+    assert_refused(&preset, "deit_small_patch16_224", |_| ());
+    let seed = ["train", "--data", "images", "--seed", "9223372036854775808"];
+    assert_refused(&seed, "seed", |_| ());
     let cuda = ["train", "--data", "images", "--device", "cuda"];
     assert_refused(&cuda, "--features cuda", |_| ());
     assert_refused(&["train", "--resume", "nowhere"], "nowhere", |_| ());

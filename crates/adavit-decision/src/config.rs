@@ -102,6 +102,16 @@ impl Default for DecisionConfig {
 }
 
 impl DecisionConfig {
+    /// No decisions: the plain model.
+    pub fn none() -> Self {
+        Self {
+            ada_token: false,
+            ada_head: None,
+            ada_layer: false,
+            ..Self::default()
+        }
+    }
+
     /// Whether block `block` gates its tokens.
     pub fn gates_tokens(&self, block: usize) -> bool {
         self.ada_token && block >= self.ada_token_start_layer

@@ -200,12 +200,9 @@ impl UsageLoss {
         let num_heads = kept.dim(D::Minus1)? as f64;
         let usage = (masked.sum_all()? / (active.sum_all()? * num_heads)?.maximum(1e-12)?)?;
         let mut loss = axis.deviate(&usage)?;
-        let per_head = masked.sum(1)?.broadcast_div(&(active.sum(1)? + 1e-6)?)?;
-        if axis.diverse_weight > 0.0 {
-            loss = (loss + axis.diverse(&per_head)?)?;
-        }
-        if axis.minimum_weight > 0.0 {
-            loss = (loss + axis.at_least(&per_head)?)?;
+        if axis.diverse_weight > 0.0 || axis.minimum_weight > 0.0 {
+            let per_head = masked.sum(1)?.broadcast_div(&(active.sum(1)? + 1e-6)?)?;
+            loss = ((loss + axis.diverse(&per_head)?)? + axis.at_least(&per_head)?)?;
         }
         if axis.entropy_weight > 0.0
             && let Some(logits) = stack_logits(decisions, |l| l.heads.as_ref())?

@@ -98,13 +98,7 @@ impl Geometry {
 
     /// MACs of the plain model, without decision networks.
     pub fn dense_parts(&self) -> MacsParts {
-        let plain = DecisionConfig {
-            ada_token: false,
-            ada_head: None,
-            ada_layer: false,
-            ..DecisionConfig::default()
-        };
-        self.image_parts(&plain, &vec![self.all(); self.depth])
+        self.image_parts(&DecisionConfig::none(), &vec![self.all(); self.depth])
     }
 
     /// MACs of the plain model in total: what "saved" is measured against.

@@ -77,11 +77,14 @@ pub(crate) fn dot3(xs: &[f32], ys: &[f32], zs: &[f32]) -> f32 {
     )
 }
 
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
 /// Returns the largest value, NaN aside.
 #[inline(always)]
 pub(crate) fn max(xs: &[f32]) -> f32 {
-    let larger = #[inline(always)]
-    |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = xs.as_chunks::<LANES>();
     for chunk in chunks {

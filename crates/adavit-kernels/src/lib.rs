@@ -33,4 +33,4 @@ pub use linear::{linear, linear_gelu};
 pub use loss::cross_entropy;
 pub use norm::layer_norm;
 pub use patches::patchify;
-pub use threads::{set_threads, threads};
+pub use threads::{MOST_THREADS, set_threads, threads};

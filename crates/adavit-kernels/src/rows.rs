@@ -20,7 +20,7 @@ pub(crate) fn map(
             simd::run(
                 #[inline(always)]
                 || f(task * rows, ys, xs),
-            )
+            );
         });
     ys
 }
@@ -42,7 +42,7 @@ pub(crate) fn map2(
             simd::run(
                 #[inline(always)]
                 || f(task * rows, ys, xs, zs),
-            )
+            );
         });
     ys
 }
@@ -62,11 +62,11 @@ pub(crate) fn map2_reduce(
         .zip(numbers.par_chunks_mut((rows * per_row).max(1)))
         .zip(xs.par_chunks(step).zip(zs.par_chunks(step)))
         .enumerate()
-        .for_each(|(task, (outputs, (xs, zs)))| {
+        .for_each(|(task, ((ys, numbers), (xs, zs)))| {
             simd::run(
                 #[inline(always)]
-                || f(task * rows, outputs, xs, zs),
-            )
+                || f(task * rows, (&mut *ys, &mut *numbers), xs, zs),
+            );
         });
     ys
 }

@@ -1,8 +1,8 @@
 //! The vector instructions that a loop is compiled for, chosen at run time.
 //!
-//! A closure given to [`Level::run`] is compiled once per level, so plain loops over slices become
-//! AVX-512, AVX2 or baseline code without intrinsics. What it calls has to be `#[inline(always)]`:
-//! a real call would leave the level. Elementwise mathematics uses no fused multiply-add and
+//! A closure given to [`run`] is compiled once per level, so plain loops over slices become AVX-512,
+//! AVX2 or baseline code without intrinsics. The closure and what it calls have to be
+//! `#[inline(always)]`: a real call would leave the level. Elementwise mathematics uses no fused multiply-add and
 //! reductions always use 16 lanes, so these loops give the same bits at every level.
 
 use std::sync::OnceLock;
@@ -47,6 +47,12 @@ impl Level {
         std::iter::once(Level::Portable)
     }
 
+    /// Runs `f` compiled for this level, or for a lower one if the machine lacks it.
+    #[inline(always)]
+    pub(crate) fn run<R>(self, f: impl FnMut() -> R) -> R {
+        self.dispatch(Closure(f))
+    }
+
     fn name(self) -> &'static str {
         match self {
             Level::Portable => "portable",
@@ -60,7 +66,7 @@ impl Level {
     /// Runs `op` compiled for this level, or for a lower one if the machine lacks it.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    pub(crate) fn run<Op: pulp::WithSimd>(self, op: Op) -> Op::Output {
+    pub(crate) fn dispatch<Op: pulp::WithSimd>(self, op: Op) -> Op::Output {
         use pulp::{Simd, x86};
         match self {
             Level::Avx512 if let Some(simd) = x86::V4::try_new() => Simd::vectorize(simd, op),
@@ -74,13 +80,32 @@ impl Level {
     /// Runs `op` compiled for this level.
     #[cfg(not(target_arch = "x86_64"))]
     #[inline(always)]
-    pub(crate) fn run<Op: pulp::WithSimd>(self, op: Op) -> Op::Output {
+    pub(crate) fn dispatch<Op: pulp::WithSimd>(self, op: Op) -> Op::Output {
         pulp::Arch::new().dispatch(op)
     }
 }
 
-/// Runs `op` compiled for the level of this process.
+/// A closure as an operation. `FnMut`, since a call by `FnOnce` goes through a function that nothing
+/// can mark as `inline(always)`.
+struct Closure<F>(F);
+
+impl<R, F: FnMut() -> R> pulp::WithSimd for Closure<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(mut self, _: S) -> R {
+        (self.0)()
+    }
+}
+
+/// Runs an operation compiled for the level of this process.
 #[inline(always)]
-pub(crate) fn run<Op: pulp::WithSimd>(op: Op) -> Op::Output {
-    Level::current().run(op)
+pub(crate) fn dispatch<Op: pulp::WithSimd>(op: Op) -> Op::Output {
+    Level::current().dispatch(op)
+}
+
+/// Runs a closure compiled for the level of this process.
+#[inline(always)]
+pub(crate) fn run<R>(f: impl FnMut() -> R) -> R {
+    Level::current().run(f)
 }

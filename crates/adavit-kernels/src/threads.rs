@@ -4,6 +4,9 @@ use candle_core::{Result, bail};
 
 const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
 
+/// More threads than any machine has processors, and fewer than a system refuses.
+pub const MOST_THREADS: usize = 1024;
+
 /// Sets the number of threads of every pool, once, before any thread exists.
 ///
 /// candle re-reads the processor list on every product unless `RAYON_NUM_THREADS` is set, and
@@ -16,10 +19,10 @@ const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
 /// without spinning.
 ///
 /// # Errors
-/// If `n` is zero or rayon's global pool was already built with another number.
+/// If `n` is not between 1 and [`MOST_THREADS`], or rayon's global pool was already built.
 pub fn set_threads(n: usize) -> Result<()> {
-    if n == 0 {
-        bail!("threads: expected at least 1, found 0");
+    if n == 0 || n > MOST_THREADS {
+        bail!("threads: expected between 1 and {MOST_THREADS}, found {n}");
     }
     let count = n.to_string();
     let mut settings = vec![
@@ -37,11 +40,8 @@ pub fn set_threads(n: usize) -> Result<()> {
     let built = rayon::ThreadPoolBuilder::new()
         .num_threads(n)
         .build_global();
-    if built.is_err() && rayon::current_num_threads() != n {
-        bail!(
-            "threads: expected to set {n}, but the pool already runs {}",
-            rayon::current_num_threads()
-        );
+    if let Err(error) = built {
+        bail!("threads: cannot start {n}: {error}");
     }
     Ok(())
 }

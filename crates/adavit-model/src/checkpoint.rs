@@ -34,8 +34,7 @@ impl Checkpoint {
         let weights_path = locate(path)?;
         let config_path = weights_path.with_file_name(CONFIG_FILE);
         let text = std::fs::read_to_string(&config_path)
-            .map_err(Error::io("reading", &config_path))
-            .map_err(|error| as_checkpoint_error(&config_path, &error))?;
+            .map_err(|error| unreadable(&config_path, &error))?;
         let config: ModelConfig =
             serde_json::from_str(&text).map_err(|error| Error::Checkpoint {
                 path: config_path.clone(),
@@ -86,10 +85,11 @@ impl Checkpoint {
         }
         let tensors: Vec<String> = expected
             .iter()
-            .map(|(name, shape)| (name, shape.dims(), self.tensors[name].dims()))
-            .filter(|(_, expected, found)| expected != found)
+            .map(|(name, shape)| (name, shape.dims(), &self.tensors[name]))
+            .filter(|(_, expected, found)| *expected != found.dims() || found.dtype() != DType::F32)
             .map(|(name, expected, found)| {
-                format!("{name} (expected {expected:?}, found {found:?})")
+                let (dims, dtype) = (found.dims(), found.dtype());
+                format!("{name} (expected {expected:?} floats, found {dims:?} {dtype:?})")
             })
             .collect();
         if !tensors.is_empty() {
@@ -118,14 +118,10 @@ fn locate(path: &Path) -> Result<PathBuf> {
     })
 }
 
-fn as_checkpoint_error(path: &Path, error: &Error) -> Error {
-    let message = match error {
-        Error::Io { source, .. } => format!("cannot be read: {source}"),
-        other => other.to_string(),
-    };
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Error::Checkpoint {
         path: path.to_path_buf(),
-        message,
+        message: format!("cannot be read: {error}"),
     }
 }
 
@@ -134,7 +130,7 @@ fn as_checkpoint_error(path: &Path, error: &Error) -> Error {
 /// # Errors
 /// If the file is missing, truncated or not of the format.
 pub fn read_tensors(path: &Path) -> Result<Tensors> {
-    let bytes = std::fs::read(path).map_err(Error::io("reading", path))?;
+    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|error| {
         Error::Checkpoint {
             path: path.to_path_buf(),

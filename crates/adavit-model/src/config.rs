@@ -140,18 +140,19 @@ impl ModelConfig {
     pub fn validate(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Config(message));
         let (height, width) = self.img_size;
-        for (name, size) in [
-            ("img_size", height.min(width)),
-            ("patch_size", self.patch_size),
-            ("in_chans", self.in_chans),
-            ("num_classes", self.num_classes),
-            ("embed_dim", self.embed_dim),
-            ("depth", self.depth),
-            ("num_heads", self.num_heads),
+        for (name, size, most) in [
+            ("img_size", height.min(width), 1 << 16),
+            ("img_size", height.max(width), 1 << 16),
+            ("patch_size", self.patch_size, 1 << 16),
+            ("in_chans", self.in_chans, 1 << 12),
+            ("num_classes", self.num_classes, 1 << 20),
+            ("embed_dim", self.embed_dim, 1 << 14),
+            ("depth", self.depth, 1 << 10),
+            ("num_heads", self.num_heads, 1 << 14),
         ] {
-            if size == 0 || size > 1 << 20 {
+            if size == 0 || size > most {
                 return fail(format!(
-                    "{name}: expected between 1 and 1048576, found {size}"
+                    "{name}: expected between 1 and {most}, found {size}"
                 ));
             }
         }
@@ -180,7 +181,37 @@ impl ModelConfig {
                 self.layer_norm_eps
             ));
         }
+        if self.num_tokens() > 1 << 20 {
+            return fail(format!(
+                "patch_size {} makes {} tokens of an image: expected at most 1048576",
+                self.patch_size,
+                self.num_tokens()
+            ));
+        }
+        self.validate_data()?;
         self.validate_decisions()
+    }
+
+    fn validate_data(&self) -> Result<()> {
+        if self.class_names.len() > self.num_classes {
+            return Err(Error::Config(format!(
+                "class_names: expected at most {}, found {}",
+                self.num_classes,
+                self.class_names.len()
+            )));
+        }
+        let Some(Normalization { mean, std }) = &self.normalization else {
+            return Ok(());
+        };
+        let usable = mean.iter().all(|x| x.is_finite()) && std.iter().all(|&x| x > 0.0);
+        if mean.len() != self.in_chans || std.len() != self.in_chans || !usable {
+            return Err(Error::Config(format!(
+                "normalization: expected {0} finite means and {0} positive standard deviations, found \
+                 {mean:?} and {std:?}",
+                self.in_chans
+            )));
+        }
+        Ok(())
     }
 
     fn validate_decisions(&self) -> Result<()> {

@@ -25,12 +25,12 @@ pub enum Error {
         /// Their names, sorted.
         names: Vec<String>,
     },
-    /// Tensors whose shape is not the model's.
+    /// Tensors whose shape is not the model's, or that hold no floats.
     #[error("{path}: {} of another shape: {}", count(.tensors.len()), .tensors.join(", "), path = path.display())]
     MisshapenTensors {
         /// The checkpoint.
         path: PathBuf,
-        /// `NAME (expected SHAPE, found SHAPE)`, sorted.
+        /// `NAME (expected SHAPE floats, found SHAPE DTYPE)`, sorted.
         tensors: Vec<String>,
     },
     /// A checkpoint that cannot be read as one.

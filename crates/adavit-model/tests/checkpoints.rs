@@ -97,7 +97,7 @@ fn missing_unused_and_misshapen_tensors_are_three_errors() {
     assert!(
         error
             .to_string()
-            .contains("norm.bias (expected [64], found [3])")
+            .contains("norm.bias (expected [64] floats, found [3] F32)")
     );
 }
 

@@ -172,11 +172,11 @@ pub struct UsageWeights {
     pub minimum_weight: f64,
 }
 
-/// Weights of the three published distillation terms; see [`crate::distillation`].
+/// Weights of the three published distillation terms.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Distillation {
-    /// Weight of the soft targets, in (0, 1] together with the labels': labels get 1 - this.
+    /// Weight of the soft targets, in [0, 1]; the labels get the rest.
     pub logits: f64,
     /// Temperature of the soft targets.
     pub temperature: f64,

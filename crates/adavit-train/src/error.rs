@@ -35,6 +35,12 @@ pub enum Error {
         /// The optimizer step, counted from 0 in its stage.
         step: u64,
     },
+    /// A model whose outputs are not finite numbers.
+    #[error("the model gives a logit of {value}: its weights are not usable")]
+    Unusable {
+        /// The logit.
+        value: f32,
+    },
     /// Reading or writing failed.
     #[error("{action} {path}: {source}", path = path.display())]
     Io {
@@ -63,7 +69,9 @@ impl Error {
         match self {
             Self::Data { .. } | Self::Input(_) | Self::Snapshot { .. } => true,
             Self::Model(error) => error.is_input_error(),
-            Self::NonFinite { .. } | Self::Io { .. } | Self::Candle(_) => false,
+            Self::NonFinite { .. } | Self::Unusable { .. } | Self::Io { .. } | Self::Candle(_) => {
+                false
+            }
         }
     }
 

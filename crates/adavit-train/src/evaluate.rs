@@ -97,12 +97,7 @@ pub fn evaluate(model: &VisionTransformer, images: &Images, mode: Mode) -> Resul
         ));
     }
     let geometry = model.config().geometry();
-    let plain = DecisionConfig {
-        ada_token: false,
-        ada_head: None,
-        ada_layer: false,
-        ..DecisionConfig::default()
-    };
+    let plain = DecisionConfig::none();
     let decisions = match mode {
         Mode::Dense => &plain,
         _ => model.config().decisions.as_ref().unwrap_or(&plain),
@@ -165,10 +160,8 @@ fn forward(model: &VisionTransformer, batch: &Batch, mode: Mode) -> Result<Outpu
 
 /// How many classes have a higher logit than `label`, or the same and a lower number.
 fn rank_of(logits: &[f32], label: usize) -> Result<usize> {
-    if let Some(bad) = logits.iter().find(|logit| !logit.is_finite()) {
-        return Err(Error::Input(format!(
-            "evaluation: the model gives a logit of {bad}; its weights are not usable"
-        )));
+    if let Some(&value) = logits.iter().find(|logit| !logit.is_finite()) {
+        return Err(Error::Unusable { value });
     }
     let Some(&own) = logits.get(label) else {
         return Err(Error::Input(format!(

@@ -9,44 +9,50 @@
 //! summary.json   what it came to
 //! ```
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use adavit_model::{Checkpoint, write_file};
 
 use crate::config::TrainConfig;
 use crate::progress::MetricsRow;
-use crate::snapshot::remove;
+use crate::snapshot::{remove, rename};
 use crate::summary::Summary;
 use crate::{Error, Result};
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.csv";
 const SUMMARY: &str = "summary.json";
-const FOLDERS: [&str; 6] = [
+const FOLDERS: [&str; 7] = [
     "last",
     "previous",
     ".last.new",
+    ".last.refused",
     ".keep.new",
     "dense",
     "best",
 ];
+const FILES: [&str; 3] = [CONFIG, METRICS, SUMMARY];
 /// How the names of files begin that are not renamed yet.
 const LEFTOVER: &str = ".adavit-";
 
-/// The folder of one run.
+/// The folder of one run, which no other process works on meanwhile.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
     mark: u32,
+    /// Holds the lock until the run ends, however it ends.
+    _lock: File,
 }
 
 impl RunFolder {
     /// Makes the folder and writes the settings into it.
     ///
     /// # Errors
-    /// If it is not empty and `force` is not given, or cannot be written: input errors.
+    /// If it is not empty and `force` is not given, if it holds no run that `force` could replace,
+    /// or cannot be written: input errors.
     pub(crate) fn create(path: &Path, force: bool, config: &TrainConfig) -> Result<Self> {
+        let text = config.to_toml()?;
         let unusable = |error: &dyn std::fmt::Display| {
             Error::Input(format!(
                 "{}: cannot write a run here ({error}); give another folder by --out",
@@ -54,43 +60,43 @@ impl RunFolder {
             ))
         };
         if path.exists() {
-            remove_leftovers(path).map_err(|error| unusable(&error))?;
-            let mut entries = fs::read_dir(path).map_err(|error| unusable(&error))?;
-            if entries.next().is_some() && !force {
-                return Err(Error::Input(format!(
-                    "{}: the folder is not empty; go on with the run in it by --resume {0}, or \
-                     replace the run by --force",
-                    path.display()
-                )));
-            }
+            check_replaceable(path, force)?;
             clear(path).map_err(|error| unusable(&error))?;
         }
         fs::create_dir_all(path).map_err(|error| unusable(&error))?;
-        let text = config.to_toml()?;
         write_file(&path.join(CONFIG), text.as_bytes()).map_err(|error| unusable(&error))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            mark: crc32fast::hash(text.as_bytes()),
-        })
+        Self::locked(path, &text)
     }
 
     /// Opens the folder of a run that was started.
     pub(crate) fn open(path: &Path) -> Result<(Self, TrainConfig)> {
-        let file = path.join(CONFIG);
-        let text = fs::read_to_string(&file).map_err(|error| {
-            Error::Input(format!(
-                "{}: no run to go on with ({error}); expected the folder of a run",
-                file.display()
-            ))
-        })?;
-        let config = TrainConfig::from_toml(&text)
-            .map_err(|error| Error::Input(format!("{}: {error}", file.display())))?;
+        let text = read_config_text(path)?;
+        let config = parse_config(path, &text)?;
+        let folder = Self::locked(path, &text)?;
         remove_leftovers(path)?;
-        let folder = Self {
-            path: path.to_path_buf(),
-            mark: crc32fast::hash(text.as_bytes()),
-        };
         Ok((folder, config))
+    }
+
+    /// Reads the settings of the run in a folder.
+    pub(crate) fn read_config(path: &Path) -> Result<TrainConfig> {
+        parse_config(path, &read_config_text(path)?)
+    }
+
+    fn locked(path: &Path, text: &str) -> Result<Self> {
+        let file = path.join(CONFIG);
+        let lock = File::open(&file).map_err(Error::io("opening", &file))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                path: path.to_path_buf(),
+                mark: crc32fast::hash(text.as_bytes()),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(Error::Input(format!(
+                "{}: another process is working on this run; wait for it or stop it",
+                path.display()
+            ))),
+            Err(TryLockError::Error(error)) => Err(Error::io("locking", &file)(error)),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -116,20 +122,18 @@ impl RunFolder {
         remove(&new)?;
         checkpoint.save(&new)?;
         remove(target)?;
-        fs::rename(&new, target).map_err(Error::io("renaming", &new))
+        rename(&new, target)
     }
 
     /// Writes every finished epoch: a resumed run has each of them once.
     pub(crate) fn write_metrics(&self, rows: &[MetricsRow]) -> Result<()> {
-        let mut writer = csv::Writer::from_writer(Vec::new());
         let path = self.path.join(METRICS);
-        let failed = |error: &dyn std::fmt::Display| {
-            Error::Input(format!("{}: cannot be written: {error}", path.display()))
-        };
-        for row in rows {
-            writer.serialize(row).map_err(|error| failed(&error))?;
-        }
-        let bytes = writer.into_inner().map_err(|error| failed(&error))?;
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let written = rows.iter().try_for_each(|row| writer.serialize(row));
+        let bytes = written
+            .map_err(std::io::Error::other)
+            .and_then(|()| writer.into_inner().map_err(std::io::Error::other))
+            .map_err(Error::io("writing", &path))?;
         Ok(write_file(&path, &bytes)?)
     }
 
@@ -142,7 +146,8 @@ impl RunFolder {
     pub(crate) fn write_summary(&self, summary: &Summary) -> Result<()> {
         let path = self.path.join(SUMMARY);
         let json = serde_json::to_string_pretty(summary)
-            .map_err(|error| Error::Input(format!("{}: {error}", path.display())))?;
+            .map_err(std::io::Error::other)
+            .map_err(Error::io("writing", &path))?;
         Ok(write_file(&path, format!("{json}\n").as_bytes())?)
     }
 }
@@ -158,12 +163,64 @@ pub fn next_run_folder(root: &Path) -> PathBuf {
     path
 }
 
+fn read_config_text(path: &Path) -> Result<String> {
+    let file = path.join(CONFIG);
+    fs::read_to_string(&file).map_err(|error| {
+        Error::Input(format!(
+            "{}: no run to go on with ({error}); expected the folder of a run",
+            file.display()
+        ))
+    })
+}
+
+fn parse_config(path: &Path, text: &str) -> Result<TrainConfig> {
+    TrainConfig::from_toml(text)
+        .map_err(|error| Error::Input(format!("{}: {error}", path.join(CONFIG).display())))
+}
+
+/// Checks that a folder that exists may be written: empty, or a run to be replaced by `force`. Files
+/// that a killed process had not renamed yet do not count.
+fn check_replaceable(path: &Path, force: bool) -> Result<()> {
+    let unreadable = |error: std::io::Error| {
+        Error::Input(format!("{}: cannot be read: {error}", path.display()))
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with(LEFTOVER) {
+            names.push(name.into_owned());
+        }
+    }
+    if !names.is_empty() && !force {
+        return Err(Error::Input(format!(
+            "{}: the folder is not empty; go on with the run in it by --resume {0}, or replace the \
+             run by --force",
+            path.display()
+        )));
+    }
+    let is_run = RunFolder::read_config(path).is_ok();
+    let of_a_run =
+        |name: &String| FOLDERS.contains(&name.as_str()) || FILES.contains(&name.as_str());
+    if let Some(name) = names.iter().find(|name| of_a_run(name))
+        && !is_run
+    {
+        return Err(Error::Input(format!(
+            "{}: holds {name}, but no {CONFIG} of a run, so --force does not remove it; give another \
+             folder by --out",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
 /// Removes what a run leaves, and nothing else.
 fn clear(path: &Path) -> Result<()> {
+    remove_leftovers(path)?;
     for name in FOLDERS {
         remove(&path.join(name))?;
     }
-    for name in [CONFIG, METRICS, SUMMARY] {
+    for name in FILES {
         let file = path.join(name);
         if file.exists() {
             fs::remove_file(&file).map_err(Error::io("removing", &file))?;

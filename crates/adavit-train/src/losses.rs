@@ -20,7 +20,24 @@ use crate::{Distillation, Error, Result};
 /// The terms of one batch's loss, weighted; scalars with gradient.
 #[derive(Debug, Clone)]
 pub(crate) struct Losses {
-    terms: Vec<(&'static str, Tensor)>,
+    terms: Vec<(Term, Tensor)>,
+}
+
+/// A term by what it is part of; the name is for errors.
+#[derive(Debug, Clone, Copy)]
+enum Term {
+    Task,
+    Distillation(&'static str),
+    Usage(&'static str),
+}
+
+impl Term {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Task => "task loss",
+            Self::Distillation(name) | Self::Usage(name) => name,
+        }
+    }
 }
 
 /// The values of a batch's terms.
@@ -36,7 +53,7 @@ impl Losses {
     pub(crate) fn dense(output: &Output, targets: &Tensor) -> Result<Self> {
         let task = adavit_kernels::cross_entropy(&output.logits, targets)?;
         Ok(Self {
-            terms: vec![("task loss", task)],
+            terms: vec![(Term::Task, task)],
         })
     }
 
@@ -62,7 +79,9 @@ impl Losses {
             ("head usage loss", heads),
             ("block usage loss", blocks),
         ] {
-            losses.terms.push((name, (term * usage_factor)?));
+            losses
+                .terms
+                .push((Term::Usage(name), (term * usage_factor)?));
         }
         Ok(losses)
     }
@@ -75,8 +94,10 @@ impl Losses {
             let soft = adavit_kernels::softmax(&(&teacher.logits / by.temperature)?)?;
             let logits = (&student.logits / by.temperature)?;
             let term = adavit_kernels::cross_entropy(&logits, &soft)?;
-            self.terms
-                .push(("logit distillation loss", (term * by.logits)?));
+            self.terms.push((
+                Term::Distillation("logit distillation loss"),
+                (term * by.logits)?,
+            ));
         }
         if by.hidden > 0.0 {
             let mut term = zero_like(&student.logits)?;
@@ -93,16 +114,20 @@ impl Losses {
                 };
                 term = (term + square.mean_all()?)?;
             }
-            self.terms
-                .push(("hidden state distillation loss", (term * by.hidden)?));
+            self.terms.push((
+                Term::Distillation("hidden state distillation loss"),
+                (term * by.hidden)?,
+            ));
         }
         if by.attention > 0.0 {
             let mut term = zero_like(&student.logits)?;
             for (ours, theirs) in student.class_attention.iter().zip(&teacher.class_attention) {
                 term = (term + (ours - theirs.detach())?.abs()?.mean_all()?)?;
             }
-            self.terms
-                .push(("attention distillation loss", (term * by.attention)?));
+            self.terms.push((
+                Term::Distillation("attention distillation loss"),
+                (term * by.attention)?,
+            ));
         }
         Ok(())
     }
@@ -128,19 +153,17 @@ impl Losses {
             .collect::<candle_core::Result<_>>()?;
         let read = Tensor::stack(&terms, 0)?.to_vec1::<f32>()?;
         let mut values = LossValues::default();
-        for ((name, _), value) in self.terms.iter().zip(read) {
+        for ((term, _), value) in self.terms.iter().zip(read) {
             if !value.is_finite() {
                 return Err(Error::NonFinite {
-                    what: (*name).to_string(),
+                    what: term.name().to_string(),
                     step,
                 });
             }
-            let sum = if name.contains("usage") {
-                &mut values.usage
-            } else if name.contains("distillation") {
-                &mut values.distillation
-            } else {
-                &mut values.task
+            let sum = match term {
+                Term::Task => &mut values.task,
+                Term::Distillation(_) => &mut values.distillation,
+                Term::Usage(_) => &mut values.usage,
             };
             *sum += f64::from(value);
         }

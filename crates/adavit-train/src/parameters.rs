@@ -125,7 +125,7 @@ impl Group {
     /// ```
     pub fn of(name: &str, rank: usize) -> Self {
         let names_any = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
-        let decision = names_any(&["head_select", "layer_select", "token_select", "norm_policy"]);
+        let decision = adavit_model::is_decision_tensor(name);
         let fixed =
             rank <= 1 || name.ends_with("bias") || names_any(&["norm", "cls_token", "pos_embed"]);
         match (decision, fixed) {

@@ -44,8 +44,8 @@ pub(crate) struct Progress {
     pub(crate) sums: EpochSums,
     /// Finished epochs, the rows of `metrics.csv`.
     pub(crate) rows: Vec<MetricsRow>,
-    /// Held-out accuracy of the stage's best checkpoint.
-    pub(crate) best_top1: Option<f64>,
+    /// What the stage's best checkpoint reached on the held-out images.
+    pub(crate) best: Option<Score>,
     /// What the test stage has found so far.
     pub(crate) test: TestResults,
     /// Seconds in all, over every start.
@@ -64,7 +64,7 @@ impl Progress {
             step: 0,
             sums: EpochSums::default(),
             rows: Vec::new(),
-            best_top1: None,
+            best: None,
             test: TestResults::default(),
             seconds: 0.0,
             trained_images: 0,
@@ -77,7 +77,24 @@ impl Progress {
         self.stage = stage;
         (self.epoch, self.step_in_epoch, self.step) = (0, 0, 0);
         self.sums = EpochSums::default();
-        self.best_top1 = None;
+        self.best = None;
+    }
+}
+
+/// What a checkpoint reached: one within the budget is better than one that is not.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Score {
+    pub(crate) within_budget: bool,
+    pub(crate) top1: f64,
+}
+
+impl Score {
+    pub(crate) fn beats(self, other: Self) -> bool {
+        if self.within_budget == other.within_budget {
+            self.top1 > other.top1
+        } else {
+            self.within_budget
+        }
     }
 }
 
@@ -111,7 +128,7 @@ pub(crate) struct TestResults {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricsRow {
     /// `dense` or `adaptive`.
-    pub stage: String,
+    pub stage: Stage,
     /// Counted from 1 in its stage.
     pub epoch: u64,
     /// Optimizer steps done in the stage.
@@ -146,4 +163,21 @@ pub struct MetricsRow {
     pub images_per_s: f64,
     /// Seconds of training steps.
     pub seconds: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_within_the_budget_beats_a_more_accurate_one_that_is_not() {
+        let score = |within_budget, top1| Score {
+            within_budget,
+            top1,
+        };
+        assert!(score(true, 0.7).beats(score(false, 0.9)));
+        assert!(!score(false, 0.9).beats(score(true, 0.7)));
+        assert!(score(true, 0.8).beats(score(true, 0.7)));
+        assert!(!score(true, 0.7).beats(score(true, 0.7)));
+    }
 }

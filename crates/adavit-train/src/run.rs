@@ -13,19 +13,22 @@ use crate::data::{batches, epoch_order, make_batch};
 use crate::evaluate::{Evaluation, Images, Mode, calibrate, evaluate};
 use crate::event::{Control, Event, Outcome};
 use crate::folder::RunFolder;
-use crate::progress::{EpochSums, MetricsRow, Progress, Stage};
+use crate::progress::{EpochSums, MetricsRow, Progress, Score, Stage};
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::stage::{AdaptivePart, Place, StageTrainer, StepOutput};
 use crate::summary::{RandomSummary, Summary};
 use crate::{Error, Result};
 
+/// How far from the budget MACs may be, relative to it.
+const BUDGET_TOLERANCE: f64 = 0.02;
+
 /// Starts a run in the folder `out`, which is made; with `force` what a run left there is removed.
 ///
 /// # Errors
 /// Input errors come before anything is written.
 pub fn train(config: &TrainConfig, out: &Path, force: bool, control: Control) -> Result<Outcome> {
-    let session = Session::prepare(config)?;
+    let session = Session::prepare(config, None)?;
     let folder = RunFolder::create(out, force, config)?;
     start(&session, folder, control)
 }
@@ -36,7 +39,10 @@ pub fn train(config: &TrainConfig, out: &Path, force: bool, control: Control) ->
 /// If the folder holds no run, or no snapshot in it is whole.
 pub fn resume(folder: &Path, control: Control) -> Result<Outcome> {
     let (folder, config) = RunFolder::open(folder)?;
-    start(&Session::prepare(&config)?, folder, control)
+    let dense = folder.dense();
+    let kept_dense = dense.exists().then_some(dense.as_path());
+    let session = Session::prepare(&config, kept_dense)?;
+    start(&session, folder, control)
 }
 
 /// Reads the settings of the run in `folder`.
@@ -44,12 +50,13 @@ pub fn resume(folder: &Path, control: Control) -> Result<Outcome> {
 /// # Errors
 /// If the folder holds no run.
 pub fn run_config(folder: &Path) -> Result<TrainConfig> {
-    Ok(RunFolder::open(folder)?.1)
+    RunFolder::read_config(folder)
 }
 
 /// Goes on from the newest whole snapshot, or from the beginning.
 fn start(session: &Session, folder: RunFolder, control: Control) -> Result<Outcome> {
-    let found = Snapshot::find(folder.path(), folder.mark())?;
+    let mark = session.mark(folder.mark());
+    let found = Snapshot::find(folder.path(), mark)?;
     if let Some(warning) = &found.warning {
         (control.report)(&Event::Warning(warning));
     }
@@ -67,6 +74,7 @@ fn start(session: &Session, folder: RunFolder, control: Control) -> Result<Outco
     let mut run = Run {
         session,
         folder,
+        mark,
         control,
         seconds_before: progress.seconds,
         progress,
@@ -81,6 +89,8 @@ fn start(session: &Session, folder: RunFolder, control: Control) -> Result<Outco
 struct Run<'s, 'c> {
     session: &'s Session,
     folder: RunFolder,
+    /// What binds snapshots to this run.
+    mark: u32,
     control: Control<'c>,
     progress: Progress,
     seconds_before: f64,
@@ -286,14 +296,14 @@ impl Run<'_, '_> {
             checkpoint.config = model.config().clone();
             (evaluation, eligible, self.folder.best())
         };
-        let best = eligible
-            && self
-                .progress
-                .best_top1
-                .is_none_or(|top1| evaluation.top1 > top1);
+        let score = Score {
+            within_budget: self.within_budget(evaluation.macs_share),
+            top1: evaluation.top1,
+        };
+        let best = eligible && self.progress.best.is_none_or(|best| score.beats(best));
         if best {
             self.folder.keep(&checkpoint, &folder)?;
-            self.progress.best_top1 = Some(evaluation.top1);
+            self.progress.best = Some(score);
         }
         let row = self.row(&evaluation, best);
         (self.control.report)(&Event::EpochFinished(&row));
@@ -305,9 +315,18 @@ impl Run<'_, '_> {
         self.folder.write_metrics(&self.progress.rows)
     }
 
+    /// Whether a share of the plain model's MACs is what was asked for; the plain stage and targets
+    /// per axis ask for none.
+    fn within_budget(&self, share: f64) -> bool {
+        let config = &self.session.config;
+        self.progress.stage == Stage::Dense
+            || config.targets.is_some()
+            || share <= config.budget * (1.0 + BUDGET_TOLERANCE)
+    }
+
     fn warn_off_budget(&mut self, share: f64) {
         let budget = self.session.config.budget;
-        if (share - budget).abs() > 0.02 * budget {
+        if (share - budget).abs() > BUDGET_TOLERANCE * budget {
             let text = format!(
                 "the gates allow {share:.3} of the plain model's MACs, where {budget:.3} was asked for"
             );
@@ -328,7 +347,7 @@ impl Run<'_, '_> {
         let sums = &progress.sums;
         let mean = |sum: f64| sum / sums.images.max(1) as f64;
         MetricsRow {
-            stage: progress.stage.name().into(),
+            stage: progress.stage,
             epoch: progress.epoch + 1,
             steps: progress.step,
             lr: sums.lr,
@@ -355,7 +374,7 @@ impl Run<'_, '_> {
             model: trainer.checkpoint()?,
             state: trainer.state()?,
         };
-        snapshot.write(self.folder.path(), self.folder.mark())?;
+        snapshot.write(self.folder.path(), self.mark)?;
         self.saved = Instant::now();
         Ok(())
     }
@@ -385,7 +404,7 @@ impl Run<'_, '_> {
             }
             self.test_next(&dense, &adaptive, &images)?;
             snapshot.progress = self.stamped();
-            snapshot.write(self.folder.path(), self.folder.mark())?;
+            snapshot.write(self.folder.path(), self.mark)?;
         }
         Ok(Flow::Continue)
     }
@@ -439,7 +458,7 @@ impl Run<'_, '_> {
 
     /// What the adaptive stage saved at its end.
     fn last_snapshot(&self) -> Result<Snapshot> {
-        let found = Snapshot::find(self.folder.path(), self.folder.mark())?;
+        let found = Snapshot::find(self.folder.path(), self.mark)?;
         found.snapshot.ok_or_else(|| Error::Snapshot {
             path: PathBuf::from(self.folder.path()),
             message: "the last snapshot is gone; was the folder changed?".into(),
@@ -468,7 +487,7 @@ impl Run<'_, '_> {
             train_images_per_s: self.progress.trained_images as f64
                 / self.progress.training_seconds.max(1e-9),
             batch: config.eval_batch_size,
-            budget: config.budget,
+            budget: config.targets.is_none().then_some(config.budget),
             dense,
             adaptive,
             random_policy: RandomSummary::mean(&test.random),

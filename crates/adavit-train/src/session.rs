@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use adavit_model::{Checkpoint, Normalization, initial_tensors, is_decision_tensor};
+use adavit_model::{Checkpoint, ModelConfig, Normalization, initial_tensors, is_decision_tensor};
 use candle_core::Device;
 
 use crate::config::TrainConfig;
-use crate::data::{self, MeanStd, Split, Splits, held_out};
+use crate::data::{self, Dataset, MeanStd, Split, Splits, held_out};
 use crate::evaluate::{Images, check_images};
 use crate::progress::Stage;
 use crate::{Error, LrSchedule, Result, device};
@@ -24,7 +24,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn prepare(config: &TrainConfig) -> Result<Self> {
+    /// Loads and checks everything that the settings name; `kept_dense` is the plain model that the
+    /// run itself keeps, if it goes on.
+    pub(crate) fn prepare(config: &TrainConfig, kept_dense: Option<&Path>) -> Result<Self> {
         config.validate()?;
         let device = device::select(&config.device)?;
         let data = data::load(&config.data, config.data_dir.as_deref())?;
@@ -32,16 +34,24 @@ impl Session {
         check_images(&model, &data.train)?;
         config.augment.validate(data.train.dims())?;
         let split = held_out(data.train.len(), config.held_out, config.seed)?;
-        let mut stats = data.train.mean_std();
-        let given_dense = match &config.dense_checkpoint {
-            Some(path) => Some(given_dense(config, path)?),
+        let given = config.dense_checkpoint.as_deref();
+        let given = given.map(|path| kept_dense.unwrap_or(path));
+        let given_dense = match given {
+            Some(path) => Some(given_dense(config, path, &data.train)?),
             None => None,
         };
         let normalization = given_dense
             .as_ref()
-            .and_then(|c| c.config.normalization.as_ref());
-        if let Some(normalization) = normalization {
-            stats = MeanStd::from(normalization);
+            .and_then(|checkpoint| checkpoint.config.normalization.as_ref());
+        let stats = normalization.map_or_else(|| data.train.mean_std(), MeanStd::from);
+        let geometry = model.geometry();
+        let least = geometry.expected_share(&config.decisions, 0.0);
+        if config.targets.is_none() && config.budget < least {
+            return Err(Error::Input(format!(
+                "budget: expected at least {least:.4}, what this model costs with every gate off, \
+                 found {}",
+                config.budget
+            )));
         }
         Ok(Self {
             config: config.clone(),
@@ -54,11 +64,7 @@ impl Session {
     }
 
     /// Images for an evaluation.
-    pub(crate) fn images<'a>(
-        &'a self,
-        dataset: &'a data::Dataset,
-        indices: &'a [u32],
-    ) -> Images<'a> {
+    pub(crate) fn images<'a>(&'a self, dataset: &'a Dataset, indices: &'a [u32]) -> Images<'a> {
         Images {
             dataset,
             indices,
@@ -68,14 +74,23 @@ impl Session {
         }
     }
 
+    /// What binds snapshots to this run: the mark of its settings, and its data.
+    pub(crate) fn mark(&self, settings: u32) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&settings.to_le_bytes());
+        for dataset in [&self.data.train, &self.data.test] {
+            hasher.update(dataset.labels());
+            for i in 0..dataset.len() {
+                hasher.update(dataset.image(i));
+            }
+        }
+        hasher.finalize()
+    }
+
     /// The plain model before its first step.
     pub(crate) fn initial_dense(&self) -> Result<Checkpoint> {
         let mut config = self.config.dense_model()?;
-        config.normalization = Some(Normalization {
-            mean: self.stats.mean.iter().map(|&x| f64::from(x)).collect(),
-            std: self.stats.std.iter().map(|&x| f64::from(x)).collect(),
-        });
-        config.class_names = self.data.train.class_names().to_vec();
+        describe_data(&mut config, &self.data.train);
         let tensors = initial_tensors(&config, self.config.seed, 0.0)?;
         Ok(Checkpoint { config, tensors })
     }
@@ -114,9 +129,24 @@ impl Session {
     }
 }
 
+/// Writes into a model's configuration what it is to know of its data, if it does not yet.
+fn describe_data(config: &mut ModelConfig, data: &Dataset) {
+    let to_f64 = |xs: &[f32]| xs.iter().map(|&x| f64::from(x)).collect();
+    config.normalization.get_or_insert_with(|| {
+        let stats = data.mean_std();
+        Normalization {
+            mean: to_f64(&stats.mean),
+            std: to_f64(&stats.std),
+        }
+    });
+    if config.class_names.is_empty() {
+        config.class_names = data.class_names().to_vec();
+    }
+}
+
 /// Loads the plain checkpoint to start from, which has to be of the configured sizes.
-fn given_dense(config: &TrainConfig, path: &Path) -> Result<Checkpoint> {
-    let checkpoint = Checkpoint::load(path)?;
+fn given_dense(config: &TrainConfig, path: &Path, data: &Dataset) -> Result<Checkpoint> {
+    let mut checkpoint = Checkpoint::load(path)?;
     let expected = config.dense_model()?;
     let mut found = checkpoint.config.clone();
     if found.decisions.is_some() {
@@ -125,16 +155,31 @@ fn given_dense(config: &TrainConfig, path: &Path) -> Result<Checkpoint> {
             path.display()
         )));
     }
-    let preset = found.preset.clone();
     found.normalization = None;
     found.class_names.clear();
     if found != expected {
         return Err(Error::Input(format!(
-            "{}: expected a checkpoint of {} with the configured sizes, found one of {preset}; give \
-             --preset {preset}, or another checkpoint",
+            "{}: expected a checkpoint of {}, found one of {}; give another --preset, another \
+             [model] table, or another checkpoint",
             path.display(),
-            config.preset
+            sizes(&expected),
+            sizes(&found),
         )));
     }
+    describe_data(&mut checkpoint.config, data);
     Ok(checkpoint)
+}
+
+/// A model's preset and sizes, for an error.
+fn sizes(config: &ModelConfig) -> String {
+    format!(
+        "{} (patch_size {}, embed_dim {}, depth {}, num_heads {}, mlp_ratio {}, {} classes)",
+        config.preset,
+        config.patch_size,
+        config.embed_dim,
+        config.depth,
+        config.num_heads,
+        config.mlp_ratio,
+        config.num_classes,
+    )
 }

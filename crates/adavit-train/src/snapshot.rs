@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use adavit_model::{Checkpoint, Tensors, read_tensors, write_file, write_tensors};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ use crate::{Error, Result};
 const LAST: &str = "last";
 const PREVIOUS: &str = "previous";
 const NEW: &str = ".last.new";
+const REFUSED: &str = ".last.refused";
 const STATE_JSON: &str = "state.json";
 const STATE_TENSORS: &str = "state.safetensors";
 const FORMAT: u32 = 1;
@@ -47,7 +48,7 @@ pub(crate) struct Found {
 #[serde(deny_unknown_fields)]
 struct StateFile {
     format: u32,
-    /// CRC-32 of the run's `config.toml`: a snapshot of another run is refused.
+    /// CRC-32 of the run's `config.toml` and data: a snapshot of another run is refused.
     run: u32,
     files: BTreeMap<String, FileMark>,
     progress: Progress,
@@ -71,6 +72,7 @@ impl Snapshot {
             let _ = remove(&new);
             return written;
         }
+        sync(&new)?;
         let (last, previous) = (folder.join(LAST), folder.join(PREVIOUS));
         if last.is_dir() {
             remove(&previous)?;
@@ -93,11 +95,13 @@ impl Snapshot {
             progress: self.progress.clone(),
         };
         let json = serde_json::to_vec(&state)
-            .map_err(|error| Error::Input(format!("writing {STATE_JSON}: {error}")))?;
+            .map_err(std::io::Error::other)
+            .map_err(Error::io("writing", &folder.join(STATE_JSON)))?;
         Ok(write_file(&folder.join(STATE_JSON), &json)?)
     }
 
-    /// Finds the newest whole snapshot of the run in `folder`.
+    /// Finds the newest whole snapshot of the run in `folder`. A refused one is moved aside, so that
+    /// the next snapshot takes its place and not that of the whole one.
     ///
     /// # Errors
     /// If there are snapshots but none is whole and of this run; the error names the last one.
@@ -110,6 +114,10 @@ impl Snapshot {
             }
             match Self::read(&path, run) {
                 Ok(snapshot) => {
+                    if refused.is_some() {
+                        remove(&folder.join(REFUSED))?;
+                        rename(&folder.join(LAST), &folder.join(REFUSED))?;
+                    }
                     return Ok(Found {
                         snapshot: Some(snapshot),
                         warning: refused
@@ -142,7 +150,7 @@ impl Snapshot {
             return Err(refuse(&path, &message));
         }
         if state.run != run {
-            let message = "this snapshot belongs to a run with another config.toml";
+            let message = "this snapshot belongs to a run with another config.toml or other data";
             return Err(refuse(folder, message));
         }
         for (name, expected) in &state.files {
@@ -187,16 +195,16 @@ pub(crate) fn remove(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn rename(from: &PathBuf, to: &Path) -> Result<()> {
+/// Renames a folder, for good.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::io("renaming", from))?;
-    sync_parent(to)
+    sync(to.parent().unwrap_or(Path::new(".")))
 }
 
-/// Makes a rename outlive a power cut.
-fn sync_parent(path: &Path) -> Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let folder = fs::File::open(parent).map_err(Error::io("opening", parent))?;
-    folder.sync_all().map_err(Error::io("flushing", parent))
+/// Makes what was renamed into a folder outlive a power cut.
+fn sync(folder: &Path) -> Result<()> {
+    let file = fs::File::open(folder).map_err(Error::io("opening", folder))?;
+    file.sync_all().map_err(Error::io("flushing", folder))
 }
 
 #[cfg(test)]
@@ -251,17 +259,20 @@ mod tests {
             "config.json",
         ];
         for name in files {
-            snapshot(1).write(folder.path(), 1).unwrap();
-            snapshot(2).write(folder.path(), 1).unwrap();
-            let file = folder.path().join("last").join(name);
-            let bytes = fs::read(&file).unwrap();
-            for kept in [0, bytes.len() / 2, bytes.len() - 1] {
+            for cut in [0, 1, 2] {
+                snapshot(1).write(folder.path(), 1).unwrap();
+                snapshot(2).write(folder.path(), 1).unwrap();
+                let file = folder.path().join("last").join(name);
+                let bytes = fs::read(&file).unwrap();
+                let kept = [0, bytes.len() / 2, bytes.len() - 1][cut];
                 fs::write(&file, &bytes[..kept]).unwrap();
                 let found = Snapshot::find(folder.path(), 1).unwrap();
                 assert!(found.warning.unwrap().contains(name), "{name}");
                 assert_eq!(found.snapshot.unwrap().progress.step, 1);
             }
-            fs::remove_file(&file).unwrap();
+            snapshot(1).write(folder.path(), 1).unwrap();
+            snapshot(2).write(folder.path(), 1).unwrap();
+            fs::remove_file(folder.path().join("last").join(name)).unwrap();
             assert_eq!(step_found(folder.path()), Some(1));
         }
     }
@@ -306,5 +317,17 @@ mod tests {
         assert_eq!(step_found(folder.path()), Some(2));
         snapshot(3).write(folder.path(), 1).unwrap();
         assert_eq!(step_found(folder.path()), Some(3));
+    }
+
+    #[test]
+    fn a_damaged_snapshot_never_takes_the_place_of_the_whole_one() {
+        let folder = tempfile::tempdir().unwrap();
+        snapshot(1).write(folder.path(), 1).unwrap();
+        snapshot(2).write(folder.path(), 1).unwrap();
+        fs::write(folder.path().join("last/state.json"), "{").unwrap();
+        assert_eq!(step_found(folder.path()), Some(1));
+        snapshot(3).write(folder.path(), 1).unwrap();
+        fs::remove_dir_all(folder.path().join("last")).unwrap();
+        assert_eq!(step_found(folder.path()), Some(1));
     }
 }

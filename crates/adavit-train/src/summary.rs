@@ -22,8 +22,8 @@ pub struct Summary {
     pub train_images_per_s: f64,
     /// Images per forward in the evaluations.
     pub batch: usize,
-    /// Mean MACs asked for, over those of the plain model.
-    pub budget: f64,
+    /// Mean MACs asked for, over those of the plain model; none where targets per axis were.
+    pub budget: Option<f64>,
     /// The plain model.
     pub dense: DenseSummary,
     /// The adaptive model.

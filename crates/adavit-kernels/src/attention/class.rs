@@ -119,10 +119,10 @@ impl CustomOp2 for ClassAttention {
                     .zip(grad.par_chunks(self.num_heads * n)),
             )
             .enumerate()
-            .for_each(|(image, ((outputs, inputs), rows))| {
+            .for_each(|(image, (((dq, dk), inputs), rows))| {
                 simd::run(
                     #[inline(always)]
-                    || self.backward(outputs, inputs, rows, c, self.seen(image)),
+                    || self.backward((&mut *dq, &mut *dk), inputs, rows, c, self.seen(image)),
                 );
             });
         Ok((Some(tensor(dq, q)?), Some(tensor(dk, k)?)))

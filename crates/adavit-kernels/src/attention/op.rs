@@ -101,7 +101,7 @@ impl CustomOp3 for Attention {
         (0..b * self.num_heads).into_par_iter().for_each(|index| {
             let pair = self.pair(index, (n, c), inputs);
             with_scratch(pair.scratch_len(), |scratch| {
-                simd::run(Forward {
+                simd::dispatch(Forward {
                     pair: &pair,
                     ys: &shared,
                     scratch,
@@ -131,7 +131,7 @@ impl CustomOp3 for Attention {
             .map(|index| {
                 let pair = self.pair(index, (n, c), inputs);
                 with_scratch(pair.scratch_len(), |scratch| {
-                    simd::run(Backward {
+                    simd::dispatch(Backward {
                         pair: &pair,
                         ys,
                         grad,

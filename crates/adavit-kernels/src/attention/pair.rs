@@ -123,39 +123,50 @@ impl WithSimd for Forward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { pair, ys, scratch } = self;
-        let (v, d) = (pair.v, pair.kept.width);
-        // SAFETY: the rows of a pair are its own, and one is held at a time.
-        let row = #[inline(always)]
-        |place| unsafe { ys.row(place, d) };
-        // A token that sees only itself attends to its own value.
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let (pair, v, d) = (self.pair, self.pair.v, self.pair.kept.width);
         match pair.gate {
             Gate::Full(0.0) => {}
             Gate::Full(gate) => {
+                // A token that sees only itself attends to its own value.
                 for place in pair.dropped.places() {
-                    scale(row(place), &v[place..], gate * gate);
+                    self.scale(place, &v[place..], gate * gate);
                 }
+                let scratch = std::mem::take(&mut self.scratch);
                 let attended = kernel::forward(simd, pair.kept, pair.inputs(gate), scratch);
                 for (place, y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
-                    scale(row(place), y, gate);
+                    self.scale(place, y, gate);
                 }
             }
+            Gate::Partial(0.0) => self.pass_on(pair.dropped.places().chain(pair.kept.places())),
             Gate::Partial(gate) => {
-                for place in pair.dropped.places() {
-                    row(place).copy_from_slice(&v[place..place + d]);
-                }
-                if gate == 0.0 {
-                    for place in pair.kept.places() {
-                        row(place).copy_from_slice(&v[place..place + d]);
-                    }
-                    return;
-                }
+                self.pass_on(pair.dropped.places());
+                let scratch = std::mem::take(&mut self.scratch);
                 let attended = kernel::forward(simd, pair.kept, pair.inputs(1.0), scratch);
                 for (place, y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
-                    blend(row(place), (gate, y), (1.0 - gate, &v[place..]));
+                    // SAFETY: the rows of a pair are its own, and this is the only one held.
+                    let row = unsafe { self.ys.row(place, d) };
+                    blend(row, (gate, y), (1.0 - gate, &v[place..]));
                 }
             }
+        }
+    }
+}
+
+impl Forward<'_> {
+    /// Fills the head's row at `place` with `factor * x`.
+    #[inline(always)]
+    fn scale(&self, place: usize, xs: &[f32], factor: f32) {
+        // SAFETY: the rows of a pair are its own, and this is the only one held.
+        let row = unsafe { self.ys.row(place, self.pair.kept.width) };
+        scale(row, xs, factor);
+    }
+
+    /// Passes values on unchanged.
+    #[inline(always)]
+    fn pass_on(&self, places: impl Iterator<Item = usize>) {
+        for place in places {
+            self.scale(place, &self.pair.v[place..], 1.0);
         }
     }
 }

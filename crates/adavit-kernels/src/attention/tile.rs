@@ -174,7 +174,7 @@ mod tests {
             for level in Level::available() {
                 for (left, expected) in [&by_rows, &by_columns] {
                     let mut ys = vec![f32::NAN; m * width];
-                    level.run(Product {
+                    level.dispatch(Product {
                         ys: &mut ys,
                         left: *left,
                         right: (&right, k),

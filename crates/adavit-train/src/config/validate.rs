@@ -1,5 +1,7 @@
 //! The ranges of the settings.
 
+use adavit_kernels::MOST_THREADS;
+
 use super::{Distillation, Gates, StageConfig, Targets, TrainConfig, UsageWeights};
 use crate::{Error, Result};
 
@@ -12,18 +14,7 @@ impl TrainConfig {
                 self.budget
             )));
         }
-        for (name, size) in [
-            ("batch_size", self.batch_size),
-            ("eval_batch_size", self.eval_batch_size),
-            ("random_policies", self.random_policies),
-            ("threads", self.threads.unwrap_or(1)),
-        ] {
-            if size == 0 {
-                return Err(Error::Input(format!(
-                    "{name}: expected at least 1, found 0"
-                )));
-            }
-        }
+        self.validate_counts()?;
         let fraction = self.held_out > 0.0 && self.held_out < 1.0;
         let seconds = self.snapshot_seconds > 0.0 && self.snapshot_seconds <= 60.0;
         for (name, value, ok, expected) in [
@@ -41,11 +32,6 @@ impl TrainConfig {
                 )));
             }
         }
-        if self.max_steps == Some(0) {
-            return Err(Error::Input(
-                "max_steps: expected at least 1, found 0".into(),
-            ));
-        }
         if let Some(targets) = self.targets {
             targets.validate()?;
         }
@@ -55,6 +41,32 @@ impl TrainConfig {
         self.usage.validate()?;
         self.distillation.validate()?;
         self.adaptive_model()?.validate()?;
+        Ok(())
+    }
+
+    fn validate_counts(&self) -> Result<()> {
+        // What a TOML file can hold, and far more than anyone waits for.
+        let most = i64::MAX as u64;
+        for (name, value, (least, most)) in [
+            ("seed", self.seed, (0, most)),
+            ("max_steps", self.max_steps.unwrap_or(1), (1, most)),
+            ("batch_size", self.batch_size as u64, (1, 1 << 24)),
+            ("eval_batch_size", self.eval_batch_size as u64, (1, 1 << 24)),
+            ("random_policies", self.random_policies as u64, (1, 1 << 16)),
+            (
+                "threads",
+                self.threads.unwrap_or(1) as u64,
+                (1, MOST_THREADS as u64),
+            ),
+            ("dense.epochs", self.dense.epochs, (1, 1 << 20)),
+            ("adaptive.epochs", self.adaptive.epochs, (1, 1 << 20)),
+        ] {
+            if value < least || value > most {
+                return Err(Error::Input(format!(
+                    "{name}: expected between {least} and {most}, found {value}"
+                )));
+            }
+        }
         Ok(())
     }
 }
@@ -78,11 +90,6 @@ impl Targets {
 
 impl StageConfig {
     fn validate(&self, stage: &str) -> Result<()> {
-        if self.epochs == 0 {
-            return Err(Error::Input(format!(
-                "{stage}.epochs: expected at least 1, found 0"
-            )));
-        }
         self.optimizer.validate()?;
         check_ratios(
             stage,
