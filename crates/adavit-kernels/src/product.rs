@@ -42,17 +42,11 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Writes `a b`, or adds it to what `ys` holds; `ys` is row-major.
+/// Writes `a b` to `ys`, row-major, by all threads of rayon's current pool where the size is worth it.
 ///
 /// # Panics
 /// If the sizes do not fit.
-pub(crate) fn product(
-    ys: &mut [f32],
-    accumulate: bool,
-    a: Matrix,
-    b: Matrix,
-    threads: Parallelism,
-) {
+pub(crate) fn product(ys: &mut [f32], a: Matrix, b: Matrix) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows, "product: inner sizes");
     assert_eq!(ys.len(), m * n, "product: output size");
@@ -70,19 +64,19 @@ pub(crate) fn product(
             ys.as_mut_ptr(),
             1,
             n as isize,
-            accumulate,
+            false,
             a.values.as_ptr(),
             a.column as isize,
             a.row as isize,
             b.values.as_ptr(),
             b.column as isize,
             b.row as isize,
+            0.0,
             1.0,
-            1.0,
             false,
             false,
             false,
-            threads,
+            Parallelism::Rayon(0),
         );
     }
 }
