@@ -13,6 +13,7 @@ mod train;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 use crate::args::{Args, Command};
 
@@ -30,6 +31,11 @@ enum Ended {
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
+        // No command at all: the whole help says which there are.
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            return ExitCode::from(BAD_INPUT);
+        }
         Err(error) if error.use_stderr() => {
             output::tell(&output::usage_error(&error));
             return ExitCode::from(BAD_INPUT);

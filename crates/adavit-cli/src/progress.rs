@@ -71,7 +71,7 @@ impl Reporter {
         if !self.terminal {
             return;
         }
-        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} {eta}")
+        let style = ProgressStyle::with_template("{wide_bar} {msg}  {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         self.bar = Some(ProgressBar::new(steps).with_style(style));
     }
