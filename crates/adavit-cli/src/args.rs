@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Count the multiply-adds of a preset, part by part
     Macs(MacsArgs),
+    /// Measure images per second of a preset's plain model
+    Throughput(ThroughputArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -141,6 +143,36 @@ pub(crate) struct MacsArgs {
     /// Print one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ThroughputArgs {
+    /// Backbone
+    #[arg(long, value_name = "P", value_parser = PossibleValuesParser::new(PRESETS))]
+    pub(crate) preset: String,
+
+    /// Images per forward or step
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) batch: usize,
+
+    /// Measure training steps first: cross entropy and AdamW
+    #[arg(long)]
+    pub(crate) train: bool,
+
+    /// Also tell milliseconds and GFLOP/s of each operation
+    #[arg(long)]
+    pub(crate) profile: bool,
+
+    /// Duration of the measured rounds
+    #[arg(long, value_name = "S", default_value_t = 5.0, allow_negative_numbers = true)]
+    pub(crate) seconds: f64,
+
+    /// Of weights and images
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 /// Where to compute, and how to tell.

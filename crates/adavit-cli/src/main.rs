@@ -7,7 +7,9 @@ mod args;
 mod eval;
 mod macs;
 mod output;
+mod profile;
 mod progress;
+mod throughput;
 mod train;
 
 use std::process::ExitCode;
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Macs(args) => macs::run(&args),
+        Command::Throughput(args) => throughput::run(&args),
     };
     match ended {
         Ok(Ended::Done) => ExitCode::SUCCESS,

@@ -25,6 +25,7 @@ mod rows;
 mod shape;
 mod simd;
 mod threads;
+mod trace;
 
 pub use activation::{gelu, softmax};
 pub use attention::{HeadGate, attention, class_attention};
@@ -33,4 +34,6 @@ pub use linear::{linear, linear_gelu};
 pub use loss::cross_entropy;
 pub use norm::layer_norm;
 pub use patches::patchify;
+pub use simd::simd_level;
 pub use threads::{MOST_THREADS, set_threads, threads};
+pub use trace::SPAN_TARGET;

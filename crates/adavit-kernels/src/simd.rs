@@ -7,6 +7,8 @@
 
 use std::sync::OnceLock;
 
+use candle_core::{Result, bail};
+
 /// Instructions a loop may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
@@ -53,6 +55,7 @@ impl Level {
         self.dispatch(Closure(f))
     }
 
+    /// The name of the level, as `ADAVIT_SIMD` has it.
     fn name(self) -> &'static str {
         match self {
             Level::Portable => "portable",
@@ -82,6 +85,25 @@ impl Level {
     #[inline(always)]
     pub(crate) fn dispatch<Op: pulp::WithSimd>(self, op: Op) -> Op::Output {
         pulp::Arch::new().dispatch(op)
+    }
+}
+
+/// Returns the vector instructions that operations use in this process: `portable`, `avx2` or
+/// `avx512`, the best that the machine has unless `ADAVIT_SIMD` names another.
+///
+/// # Errors
+/// If `ADAVIT_SIMD` names none, or one that the machine lacks; operations then use the best.
+pub fn simd_level() -> Result<&'static str> {
+    let current = Level::current().name();
+    match std::env::var("ADAVIT_SIMD") {
+        Ok(wanted) if wanted != current => {
+            let names: Vec<&str> = Level::available().map(Level::name).collect();
+            bail!(
+                "ADAVIT_SIMD: expected one that this machine has, {}, found {wanted:?}",
+                names.join(", ")
+            )
+        }
+        _ => Ok(current),
     }
 }
 

@@ -21,6 +21,7 @@ mod evaluate;
 mod event;
 mod folder;
 mod losses;
+mod memory;
 mod optim;
 mod parameters;
 mod progress;
@@ -31,6 +32,7 @@ mod session;
 mod snapshot;
 mod stage;
 mod summary;
+mod throughput;
 
 pub use config::{
     Distillation, Gates, ModelOptions, StageConfig, Targets, TrainConfig, UsageWeights,
@@ -41,9 +43,11 @@ pub use error::{Error, Result};
 pub use evaluate::{Evaluation, Images, Mode, calibrate, check_images, evaluate};
 pub use event::{Control, Event, Outcome};
 pub use folder::next_run_folder;
+pub use memory::peak_rss_bytes;
 pub use optim::{AdamW, AdamWConfig, StepStats};
 pub use parameters::{Group, Parameters};
 pub use progress::{MetricsRow, Stage};
 pub use run::{resume, run_config, train};
 pub use schedule::{LrSchedule, Ramp};
 pub use summary::{AdaptiveSummary, DenseSummary, RandomSummary, Summary, UsageSummary};
+pub use throughput::{Throughput, Workload};

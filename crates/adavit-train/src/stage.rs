@@ -68,17 +68,7 @@ impl StageTrainer {
             Some(_) => &config.adaptive,
             None => &config.dense,
         };
-        let mut vars = BTreeMap::new();
-        for (name, tensor) in &start.tensors {
-            vars.insert(name.clone(), Var::from_tensor(&tensor.to_device(device)?)?);
-        }
-        let tensors: HashMap<_, _> = vars
-            .iter()
-            .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
-            .collect();
-        let vb = VarBuilder::from_tensors(tensors, DType::F32, device);
-        let model = VisionTransformer::new(&start.config, &vb)?;
-        let parameters = Parameters::from_vars(vars);
+        let (model, parameters) = trainable(start, device)?;
         let ema = (stage.ema_decay > 0.0)
             .then(|| Ema::new(stage.ema_decay, &parameters))
             .transpose()?;
@@ -209,6 +199,24 @@ impl StageTrainer {
         )?;
         Ok((output, losses))
     }
+}
+
+/// Returns a model whose weights are variables, and these.
+pub(crate) fn trainable(
+    start: &Checkpoint,
+    device: &Device,
+) -> Result<(VisionTransformer, Parameters)> {
+    let mut vars = BTreeMap::new();
+    for (name, tensor) in &start.tensors {
+        vars.insert(name.clone(), Var::from_tensor(&tensor.to_device(device)?)?);
+    }
+    let tensors: HashMap<_, _> = vars
+        .iter()
+        .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
+        .collect();
+    let vb = VarBuilder::from_tensors(tensors, DType::F32, device);
+    let model = VisionTransformer::new(&start.config, &vb)?;
+    Ok((model, Parameters::from_vars(vars)))
 }
 
 fn distils(by: &Distillation) -> bool {

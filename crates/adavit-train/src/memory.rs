@@ -1,0 +1,37 @@
+//! Resident memory of this process, as Linux tells it in `/proc/self`.
+
+use std::fs;
+
+/// The memory at one moment, with the system's peak counter started anew.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    before: u64,
+}
+
+impl Memory {
+    /// Starts to watch; `None` where the system does not tell.
+    pub(crate) fn watch() -> Option<Self> {
+        // Resets the peak; where that is not allowed the peak is that of the whole process.
+        let _ = fs::write("/proc/self/clear_refs", "5");
+        let before = status("VmRSS")?;
+        Some(Self { before })
+    }
+
+    /// Returns by how many bytes the peak since then lies above the memory of then.
+    pub(crate) fn grown(self) -> Option<u64> {
+        Some(status("VmHWM")?.saturating_sub(self.before))
+    }
+}
+
+/// Returns the highest resident memory of this process in bytes, where the system tells.
+pub fn peak_rss_bytes() -> Option<u64> {
+    status("VmHWM")
+}
+
+/// Returns a line of the status in bytes.
+fn status(name: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    let kib: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}

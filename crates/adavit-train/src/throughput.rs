@@ -1,0 +1,240 @@
+//! Images per second of the plain model with its input prepared, beside the machine's product peak.
+//!
+//! A measurement warms up, then runs rounds of equal work and takes the median round: a busy
+//! moment of the machine does not move it.
+
+use std::time::{Duration, Instant};
+
+use adavit_kernels::{cross_entropy, linear};
+use adavit_model::{Capture, Checkpoint, ModelConfig, VisionTransformer, initial_tensors};
+use candle_core::{DType, Device, Tensor};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::memory::Memory;
+use crate::stage::trainable;
+use crate::{AdamW, AdamWConfig, Error, Result};
+
+/// Rounds of a measurement, where an iteration is short enough.
+const ROUNDS: u32 = 8;
+
+/// Sizes of the square products of which the fastest counts as the peak.
+const PEAK_SIZES: [usize; 3] = [512, 1024, 2048];
+
+/// Products of a training step over those of a forward: outputs, and the gradients of both operands.
+const STEP_PRODUCTS: f64 = 3.0;
+
+/// What was measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Throughput {
+    /// Median over the rounds.
+    pub images_per_s: f64,
+    /// Speed of the products that the work needs, in FLOP/s.
+    pub flops: f64,
+    /// Speed of large square products in the same process, in FLOP/s.
+    pub peak_flops: f64,
+    /// Highest memory of the process while measuring minus that before the first iteration, in
+    /// bytes, where the system tells.
+    pub grown_bytes: Option<u64>,
+}
+
+impl Throughput {
+    /// Returns the speed of the products over the peak.
+    pub fn share_of_peak(&self) -> f64 {
+        self.flops / self.peak_flops
+    }
+}
+
+/// A plain model with its input, ready to run again and again.
+#[derive(Debug)]
+pub struct Workload {
+    model: VisionTransformer,
+    images: Tensor,
+    device: Device,
+    training: Option<Training>,
+}
+
+/// What a training step needs besides the model.
+#[derive(Debug)]
+struct Training {
+    optimizer: AdamW,
+    /// `(B, K)`, one-hot.
+    targets: Tensor,
+}
+
+impl Workload {
+    /// Returns the forward of a preset on `batch` images; weights and images come from `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for an empty batch, or if there is no such preset.
+    pub fn inference(preset: &str, batch: usize, seed: u64, device: &Device) -> Result<Self> {
+        let start = initial(preset, seed)?;
+        Ok(Self {
+            model: start.model(device)?,
+            images: images(&start.config, batch, seed, device)?,
+            device: device.clone(),
+            training: None,
+        })
+    }
+
+    /// Returns the training step of a preset: forward, cross entropy, backward, AdamW.
+    ///
+    /// # Errors
+    /// As for [`Self::inference`].
+    pub fn training(preset: &str, batch: usize, seed: u64, device: &Device) -> Result<Self> {
+        let start = initial(preset, seed)?;
+        let (model, parameters) = trainable(&start, device)?;
+        let (k, mut rng) = (start.config.num_classes, ChaCha8Rng::seed_from_u64(seed));
+        let images = images(&start.config, batch, seed, device)?;
+        let mut targets = vec![0f32; batch * k];
+        for row in targets.chunks_exact_mut(k) {
+            row[rng.random_range(0..k)] = 1.0;
+        }
+        let training = Training {
+            optimizer: AdamW::new(AdamWConfig::default(), &parameters)?,
+            targets: Tensor::from_vec(targets, (batch, k), device)?,
+        };
+        Ok(Self {
+            model,
+            images,
+            device: device.clone(),
+            training: Some(training),
+        })
+    }
+
+    /// Multiply-adds of a forward of one image.
+    pub fn macs(&self) -> u64 {
+        self.model.config().geometry().dense_macs()
+    }
+
+    /// Does the work once and waits for its end.
+    pub fn run(&mut self) -> Result<()> {
+        let logits = self.model.forward(&self.images, Capture::default())?.logits;
+        if let Some(training) = &mut self.training {
+            // The graph is freed before the optimizer works.
+            let gradients = cross_entropy(&logits, &training.targets)?.backward()?;
+            drop(logits);
+            training.optimizer.step(&gradients, 1.0)?;
+        }
+        self.device.synchronize()?;
+        Ok(())
+    }
+
+    /// Does the work for about `seconds` and returns its speed.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if `seconds` is not positive.
+    pub fn measure(&mut self, seconds: f64) -> Result<Throughput> {
+        if !(seconds > 0.0 && seconds <= 86_400.0) {
+            return Err(Error::Input(format!(
+                "seconds: expected more than 0 and at most 86400, found {seconds}"
+            )));
+        }
+        let memory = Memory::watch();
+        let round = Duration::from_secs_f64(seconds) / ROUNDS;
+        let time = median_time(round, || self.run())?;
+        let grown_bytes = memory.and_then(|memory| memory.grown());
+        let batch = self.images.dim(0)? as f64;
+        let passes = match self.training {
+            Some(_) => STEP_PRODUCTS,
+            None => 1.0,
+        };
+        Ok(Throughput {
+            images_per_s: batch / time,
+            flops: 2.0 * self.macs() as f64 * passes * batch / time,
+            peak_flops: product_peak(round, &self.device)?,
+            grown_bytes,
+        })
+    }
+}
+
+fn initial(preset: &str, seed: u64) -> Result<Checkpoint> {
+    let config = ModelConfig::preset(preset)?;
+    let tensors = initial_tensors(&config, seed, 0.0)?;
+    Ok(Checkpoint { config, tensors })
+}
+
+/// Standardised images: normal values.
+fn images(config: &ModelConfig, batch: usize, seed: u64, device: &Device) -> Result<Tensor> {
+    if batch == 0 {
+        let message = "batch: expected at least 1 image, found 0";
+        return Err(Error::Input(message.to_string()));
+    }
+    let (height, width) = config.img_size;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    // Uniform with variance 1.
+    let bound = 3f32.sqrt();
+    let values: Vec<f32> = (0..batch * config.in_chans * height * width)
+        .map(|_| rng.random_range(-bound..bound))
+        .collect();
+    let shape = (batch, config.in_chans, height, width);
+    Ok(Tensor::from_vec(values, shape, device)?)
+}
+
+/// Returns the median over rounds of the seconds that `work` takes.
+fn median_time(round: Duration, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut timed = |count: u32| -> Result<f64> {
+        let start = Instant::now();
+        for _ in 0..count {
+            work()?;
+        }
+        Ok(start.elapsed().as_secs_f64() / f64::from(count))
+    };
+    timed(1)?;
+    let once = timed(2)?;
+    let wanted = round.as_secs_f64();
+    let count = (wanted / once).clamp(1.0, 1e6);
+    // Slow work still gets three rounds, or two where those alone take longer than asked for.
+    let rounds = (f64::from(ROUNDS) * wanted / once / count.floor()).clamp(3.0, f64::from(ROUNDS));
+    let mut times = (0..rounds as u32)
+        .map(|_| timed(count as u32))
+        .collect::<Result<Vec<_>>>()?;
+    times.sort_by(f64::total_cmp);
+    let middle = times.len() / 2;
+    Ok(f64::midpoint(
+        times[middle],
+        times[times.len() - 1 - middle],
+    ))
+}
+
+/// Returns the FLOP/s of the fastest of some square products.
+fn product_peak(round: Duration, device: &Device) -> Result<f64> {
+    let mut peak: f64 = 0.0;
+    for size in PEAK_SIZES {
+        let xs = Tensor::ones((size, size), DType::F32, device)?;
+        let time = median_time(round / 4, || {
+            linear(&xs, &xs, None)?;
+            device.synchronize()?;
+            Ok(())
+        })?;
+        peak = peak.max(2.0 * (size as f64).powi(3) / time);
+    }
+    Ok(peak)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_step_changes_the_weights_and_is_measured() {
+        let mut work = Workload::training("nano_patch7_28", 2, 1, &Device::Cpu).unwrap();
+        let logits = |work: &Workload| {
+            let output = work.model.forward(&work.images, Capture::default());
+            output.unwrap().logits.to_vec2::<f32>().unwrap()
+        };
+        let before = logits(&work);
+        let found = work.measure(0.01).unwrap();
+        assert!(found.images_per_s > 0.0 && found.share_of_peak() > 0.0);
+        assert!(logits(&work) != before);
+    }
+
+    #[test]
+    fn nothing_to_measure_is_refused() {
+        let mut work = Workload::inference("nano_patch7_28", 1, 0, &Device::Cpu).unwrap();
+        assert!(work.measure(0.0).unwrap_err().is_input_error());
+        assert!(work.measure(f64::NAN).unwrap_err().is_input_error());
+        let empty = Workload::inference("nano_patch7_28", 0, 0, &Device::Cpu);
+        assert!(empty.unwrap_err().is_input_error());
+    }
+}
