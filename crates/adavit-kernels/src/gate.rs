@@ -4,6 +4,7 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
 use crate::fused::{self, slice, tensor, values};
+use crate::simd::Level;
 use crate::{composed, lanes, rows, shape};
 
 /// Returns `xs` with each token multiplied by its gate.
@@ -11,10 +12,15 @@ use crate::{composed, lanes, rows, shape};
 /// # Shapes
 /// `xs`: `(B, N, C)`, `tokens`: `(B, N)` -> `(B, N, C)`.
 pub fn gate_tokens(xs: &Tensor, tokens: &Tensor) -> Result<Tensor> {
+    gate_tokens_at(Level::current(), xs, tokens)
+}
+
+pub(crate) fn gate_tokens_at(level: Level, xs: &Tensor, tokens: &Tensor) -> Result<Tensor> {
     let (b, n, c) = xs.dims3()?;
     shape::expect("token gates", tokens, &[b, n])?;
     if fused::applies(&[xs, tokens]) {
         let op = GateRows {
+            level,
             groups: 1,
             width: c,
         };
@@ -29,12 +35,17 @@ pub fn gate_tokens(xs: &Tensor, tokens: &Tensor) -> Result<Tensor> {
 /// # Shapes
 /// `xs`: `(B, N, C)`, `gates`: `(B, G)` -> `(B, N, C)`.
 pub fn gate_groups(xs: &Tensor, gates: &Tensor) -> Result<Tensor> {
+    gate_groups_at(Level::current(), xs, gates)
+}
+
+pub(crate) fn gate_groups_at(level: Level, xs: &Tensor, gates: &Tensor) -> Result<Tensor> {
     let (b, _, c) = xs.dims3()?;
     let (_, groups) = gates.dims2()?;
     shape::expect("group gates", gates, &[b, groups])?;
     shape::divides("groups of channels", groups, c)?;
     if fused::applies(&[xs, gates]) {
         let op = GateRows {
+            level,
             groups,
             width: c / groups,
         };
@@ -48,13 +59,24 @@ pub fn gate_groups(xs: &Tensor, gates: &Tensor) -> Result<Tensor> {
 /// # Shapes
 /// `xs`, `ys`: `(B, N, C)`, `gates`: `(B,)` or `(B, N)` -> `(B, N, C)`.
 pub fn gated_residual(xs: &Tensor, ys: &Tensor, gates: &Tensor) -> Result<Tensor> {
+    gated_residual_at(Level::current(), xs, ys, gates)
+}
+
+pub(crate) fn gated_residual_at(
+    level: Level,
+    xs: &Tensor,
+    ys: &Tensor,
+    gates: &Tensor,
+) -> Result<Tensor> {
     shape::same("gated_residual", xs, ys)?;
     let (b, n, _) = xs.dims3()?;
     let expected: &[usize] = if gates.rank() == 1 { &[b] } else { &[b, n] };
     shape::expect("gated_residual gates", gates, expected)?;
     if fused::applies(&[xs, ys, gates]) {
         let (ys, gates) = (ys.contiguous()?, gates.contiguous()?);
-        return xs.contiguous()?.apply_op3(&ys, &gates, GatedResidual);
+        return xs
+            .contiguous()?
+            .apply_op3(&ys, &gates, GatedResidual { level });
     }
     composed::gated_residual(xs, ys, gates)
 }
@@ -62,6 +84,7 @@ pub fn gated_residual(xs: &Tensor, ys: &Tensor, gates: &Tensor) -> Result<Tensor
 /// Rows of `groups * width` channels; row r of R takes its factors from row `r / (R / gate rows)`
 /// of the gates, one factor per group.
 struct GateRows {
+    level: Level,
     groups: usize,
     width: usize,
 }
@@ -81,6 +104,7 @@ impl CustomOp2 for GateRows {
         let (xs, gates) = (slice(xs, layout)?, slice(gates, gates_layout)?);
         let unit = unit(xs, gates.len() / self.groups);
         let ys = rows::map(
+            self.level,
             xs,
             unit,
             #[inline(always)]
@@ -104,6 +128,7 @@ impl CustomOp2 for GateRows {
         let inputs = (&*x_values, &*values(&grad)?);
         let mut dg = vec![0.0; gate_values.len()];
         let dx = rows::map2_reduce(
+            self.level,
             inputs,
             unit,
             &mut dg,
@@ -149,7 +174,9 @@ fn unit(xs: &[f32], gate_rows: usize) -> usize {
 }
 
 /// x + g y, with as many equal runs of elements as there are gates.
-struct GatedResidual;
+struct GatedResidual {
+    level: Level,
+}
 
 impl CustomOp3 for GatedResidual {
     fn name(&self) -> &'static str {
@@ -169,6 +196,7 @@ impl CustomOp3 for GatedResidual {
         let gates = slice(gates, gates_layout)?;
         let unit = unit(xs, gates.len());
         let zs = rows::map2(
+            self.level,
             (xs, ys),
             unit,
             #[inline(always)]
@@ -199,6 +227,7 @@ impl CustomOp3 for GatedResidual {
         let inputs = (&*y_values, &*values(&grad)?);
         let mut dg = vec![0.0; gate_values.len()];
         let dy = rows::map2_reduce(
+            self.level,
             inputs,
             unit,
             &mut dg,

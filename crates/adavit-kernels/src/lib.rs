@@ -33,4 +33,5 @@ pub use linear::{linear, linear_gelu};
 pub use loss::cross_entropy;
 pub use norm::layer_norm;
 pub use patches::patchify;
+pub use simd::simd_level;
 pub use threads::{MOST_THREADS, set_threads, threads};

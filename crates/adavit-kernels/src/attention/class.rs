@@ -7,10 +7,12 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::fused::{slice, tensor, values};
-use crate::{lanes, simd};
+use crate::lanes;
+use crate::simd::Level;
 
 #[derive(Debug)]
 pub(super) struct ClassAttention {
+    pub(super) level: Level,
     pub(super) num_heads: usize,
     /// The tokens that the class token sees: per image, or a single list for all.
     pub(super) seen: Vec<Vec<usize>>,
@@ -91,7 +93,7 @@ impl CustomOp2 for ClassAttention {
             .zip(q.par_chunks(n * c).zip(k.par_chunks(n * c)))
             .enumerate()
             .for_each(|(image, (ps, inputs))| {
-                simd::run(
+                self.level.run(
                     #[inline(always)]
                     || self.forward(ps, inputs, c, self.seen(image)),
                 );
@@ -120,7 +122,7 @@ impl CustomOp2 for ClassAttention {
             )
             .enumerate()
             .for_each(|(image, (((dq, dk), inputs), rows))| {
-                simd::run(
+                self.level.run(
                     #[inline(always)]
                     || self.backward((&mut *dq, &mut *dk), inputs, rows, c, self.seen(image)),
                 );
