@@ -205,3 +205,38 @@ fn gradients_at_every_level_agree_with_differences() {
         check(&op, &inputs, 6);
     }
 }
+
+/// Every operation that divides one image, of more than one task.
+fn one_image(xs: &[Tensor]) -> Result<Tensor> {
+    let [x, heads, image, tokens] = xs else {
+        candle_core::bail!("expected four inputs, found {}", xs.len());
+    };
+    let level = Level::current();
+    let ys = gate_groups_at(level, &gate_tokens_at(level, x, tokens)?, heads)?;
+    let ys = gated_residual_at(level, x, &ys, image)?;
+    let ys = gated_residual_at(level, &ys, x, tokens)?;
+    let ps = class_attention_at(level, (&ys, x), 3, None)?;
+    ps.sqr()?.sum_all()? + ys.sqr()?.mean_all()?
+}
+
+#[test]
+fn one_image_gives_the_same_bits_for_any_number_of_threads() {
+    let mut values = Values::new(9);
+    let shapes: [&[usize]; 4] = [&[1, 401, 96], &[1, 6], &[1], &[1, 401]];
+    let inputs = shapes.map(|dims| values.tensor(dims));
+    let weights = values.tensor(&[]);
+    let run = |n: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
+        pool.unwrap().install(|| {
+            let found = evaluate(&one_image, &inputs, &weights, DType::F32);
+            let gradients = found.gradients.iter().map(flat);
+            std::iter::once(flat(&found.output))
+                .chain(gradients)
+                .collect::<Vec<_>>()
+        })
+    };
+    let one = run(1);
+    assert!(one.iter().flatten().all(|x| x.is_finite()));
+    assert!(one == run(2), "two threads");
+    assert!(one == run(5), "five threads");
+}
