@@ -4,25 +4,36 @@
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
 use crate::fused::{self, slice, tensor, values};
+use crate::simd::Level;
 use crate::{composed, lanes, math, rows};
 
 /// Returns the exact (erf) GELU, elementwise.
 pub fn gelu(xs: &Tensor) -> Result<Tensor> {
+    gelu_at(Level::current(), xs)
+}
+
+pub(crate) fn gelu_at(level: Level, xs: &Tensor) -> Result<Tensor> {
     if fused::applies(&[xs]) {
-        return xs.contiguous()?.apply_op1(Gelu);
+        return xs.contiguous()?.apply_op1(Gelu { level });
     }
     composed::gelu(xs)
 }
 
 /// Returns the softmax over the last dimension.
 pub fn softmax(xs: &Tensor) -> Result<Tensor> {
+    softmax_at(Level::current(), xs)
+}
+
+pub(crate) fn softmax_at(level: Level, xs: &Tensor) -> Result<Tensor> {
     if fused::applies(&[xs]) && xs.dim(D::Minus1)? > 0 {
-        return xs.contiguous()?.apply_op1(Softmax);
+        return xs.contiguous()?.apply_op1(Softmax { level });
     }
     composed::softmax(xs)
 }
 
-struct Gelu;
+struct Gelu {
+    level: Level,
+}
 
 impl CustomOp1 for Gelu {
     fn name(&self) -> &'static str {
@@ -31,6 +42,7 @@ impl CustomOp1 for Gelu {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let ys = rows::map(
+            self.level,
             slice(storage, layout)?,
             1,
             #[inline(always)]
@@ -41,7 +53,8 @@ impl CustomOp1 for Gelu {
 
     fn bwd(&self, xs: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
-        Ok(Some(tensor(gelu_grad(&values(xs)?, &values(&grad)?), xs)?))
+        let ds = gelu_grad(self.level, &values(xs)?, &values(&grad)?);
+        Ok(Some(tensor(ds, xs)?))
     }
 }
 
@@ -54,8 +67,9 @@ pub(crate) fn gelu_into(ys: &mut [f32], xs: &[f32]) {
 }
 
 /// Returns the gradient of the input of a GELU.
-pub(crate) fn gelu_grad(xs: &[f32], grad: &[f32]) -> Vec<f32> {
+pub(crate) fn gelu_grad(level: Level, xs: &[f32], grad: &[f32]) -> Vec<f32> {
     rows::map2(
+        level,
         (xs, grad),
         1,
         #[inline(always)]
@@ -67,7 +81,9 @@ pub(crate) fn gelu_grad(xs: &[f32], grad: &[f32]) -> Vec<f32> {
     )
 }
 
-struct Softmax;
+struct Softmax {
+    level: Level,
+}
 
 impl CustomOp1 for Softmax {
     fn name(&self) -> &'static str {
@@ -77,6 +93,7 @@ impl CustomOp1 for Softmax {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let len = layout.shape().dim(D::Minus1)?;
         let ys = rows::map(
+            self.level,
             slice(storage, layout)?,
             len,
             #[inline(always)]
@@ -97,6 +114,7 @@ impl CustomOp1 for Softmax {
         let grad = grad.contiguous()?;
         let len = ys.dim(D::Minus1)?;
         let ds = rows::map2(
+            self.level,
             (&values(ys)?, &values(&grad)?),
             len,
             #[inline(always)]

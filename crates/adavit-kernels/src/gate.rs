@@ -1,9 +1,13 @@
 //! Products with gates, one factor per token, per group of channels or per image, with gradients
 //! of both sides.
+//!
+//! The gradient of a gate is a sum over the rows that share it: each row gives its part, and the
+//! parts are added in order, so that the threads may divide one image and the sum stays the same.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 
 use crate::fused::{self, slice, tensor, values};
+use crate::simd::Level;
 use crate::{composed, lanes, rows, shape};
 
 /// Returns `xs` with each token multiplied by its gate.
@@ -11,10 +15,15 @@ use crate::{composed, lanes, rows, shape};
 /// # Shapes
 /// `xs`: `(B, N, C)`, `tokens`: `(B, N)` -> `(B, N, C)`.
 pub fn gate_tokens(xs: &Tensor, tokens: &Tensor) -> Result<Tensor> {
+    gate_tokens_at(Level::current(), xs, tokens)
+}
+
+pub(crate) fn gate_tokens_at(level: Level, xs: &Tensor, tokens: &Tensor) -> Result<Tensor> {
     let (b, n, c) = xs.dims3()?;
     shape::expect("token gates", tokens, &[b, n])?;
     if fused::applies(&[xs, tokens]) {
         let op = GateRows {
+            level,
             groups: 1,
             width: c,
         };
@@ -29,12 +38,17 @@ pub fn gate_tokens(xs: &Tensor, tokens: &Tensor) -> Result<Tensor> {
 /// # Shapes
 /// `xs`: `(B, N, C)`, `gates`: `(B, G)` -> `(B, N, C)`.
 pub fn gate_groups(xs: &Tensor, gates: &Tensor) -> Result<Tensor> {
+    gate_groups_at(Level::current(), xs, gates)
+}
+
+pub(crate) fn gate_groups_at(level: Level, xs: &Tensor, gates: &Tensor) -> Result<Tensor> {
     let (b, _, c) = xs.dims3()?;
     let (_, groups) = gates.dims2()?;
     shape::expect("group gates", gates, &[b, groups])?;
     shape::divides("groups of channels", groups, c)?;
     if fused::applies(&[xs, gates]) {
         let op = GateRows {
+            level,
             groups,
             width: c / groups,
         };
@@ -48,13 +62,24 @@ pub fn gate_groups(xs: &Tensor, gates: &Tensor) -> Result<Tensor> {
 /// # Shapes
 /// `xs`, `ys`: `(B, N, C)`, `gates`: `(B,)` or `(B, N)` -> `(B, N, C)`.
 pub fn gated_residual(xs: &Tensor, ys: &Tensor, gates: &Tensor) -> Result<Tensor> {
+    gated_residual_at(Level::current(), xs, ys, gates)
+}
+
+pub(crate) fn gated_residual_at(
+    level: Level,
+    xs: &Tensor,
+    ys: &Tensor,
+    gates: &Tensor,
+) -> Result<Tensor> {
     shape::same("gated_residual", xs, ys)?;
     let (b, n, _) = xs.dims3()?;
     let expected: &[usize] = if gates.rank() == 1 { &[b] } else { &[b, n] };
     shape::expect("gated_residual gates", gates, expected)?;
     if fused::applies(&[xs, ys, gates]) {
         let (ys, gates) = (ys.contiguous()?, gates.contiguous()?);
-        return xs.contiguous()?.apply_op3(&ys, &gates, GatedResidual);
+        return xs
+            .contiguous()?
+            .apply_op3(&ys, &gates, GatedResidual { level });
     }
     composed::gated_residual(xs, ys, gates)
 }
@@ -62,6 +87,7 @@ pub fn gated_residual(xs: &Tensor, ys: &Tensor, gates: &Tensor) -> Result<Tensor
 /// Rows of `groups * width` channels; row r of R takes its factors from row `r / (R / gate rows)`
 /// of the gates, one factor per group.
 struct GateRows {
+    level: Level,
     groups: usize,
     width: usize,
 }
@@ -79,14 +105,14 @@ impl CustomOp2 for GateRows {
         gates_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (xs, gates) = (slice(xs, layout)?, slice(gates, gates_layout)?);
-        let unit = unit(xs, gates.len() / self.groups);
+        let c = self.groups * self.width;
+        let shared = GatesOfRows::new(gates, self.groups, xs.len() / c.max(1));
         let ys = rows::map(
+            self.level,
             xs,
-            unit,
+            c,
             #[inline(always)]
-            |first, ys, xs| {
-                self.multiply(ys, xs, &gates[first * self.groups..], unit);
-            },
+            |first, ys, xs| self.multiply(ys, xs, shared, first),
         );
         Ok((CpuStorage::F32(ys), layout.shape().clone()))
     }
@@ -100,41 +126,43 @@ impl CustomOp2 for GateRows {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let (x_values, gate_values) = (values(xs)?, values(gates)?);
-        let unit = unit(&x_values, gate_values.len() / self.groups);
+        let c = self.groups * self.width;
+        let n_rows = x_values.len() / c.max(1);
+        let shared = GatesOfRows::new(&gate_values, self.groups, n_rows);
         let inputs = (&*x_values, &*values(&grad)?);
-        let mut dg = vec![0.0; gate_values.len()];
+        let mut parts = vec![0.0; n_rows * self.groups];
         let dx = rows::map2_reduce(
+            self.level,
             inputs,
-            unit,
-            &mut dg,
+            c,
+            &mut parts,
             #[inline(always)]
-            |first, (dx, dg), xs, grad| {
-                self.multiply(dx, grad, &gate_values[first * self.groups..], unit);
-                let units = xs.chunks_exact(unit).zip(grad.chunks_exact(unit));
-                for (dg, (xs, grad)) in dg.chunks_exact_mut(self.groups).zip(units) {
-                    let parts = xs
-                        .chunks_exact(self.width)
-                        .zip(grad.chunks_exact(self.width));
-                    for (part, (xs, grad)) in parts.enumerate() {
-                        dg[part % self.groups] += lanes::dot(xs, grad);
-                    }
+            |first, (dx, parts), xs, grad| {
+                self.multiply(dx, grad, shared, first);
+                let groups = xs
+                    .chunks_exact(self.width)
+                    .zip(grad.chunks_exact(self.width));
+                for (part, (xs, grad)) in parts.iter_mut().zip(groups) {
+                    *part = lanes::dot(xs, grad);
                 }
             },
         );
+        let dg = shared.gradient(&parts);
         Ok((Some(tensor(dx, xs)?), Some(tensor(dg, gates)?)))
     }
 }
 
 impl GateRows {
+    /// Fills the rows `ys`, of which the first is row `first` of all.
     #[inline(always)]
-    fn multiply(&self, ys: &mut [f32], xs: &[f32], gates: &[f32], unit: usize) {
-        let units = ys.chunks_exact_mut(unit).zip(xs.chunks_exact(unit));
-        for ((ys, xs), gates) in units.zip(gates.chunks_exact(self.groups)) {
-            let parts = ys
+    fn multiply(&self, ys: &mut [f32], xs: &[f32], gates: GatesOfRows, first: usize) {
+        let c = self.groups * self.width;
+        let rows = ys.chunks_exact_mut(c).zip(xs.chunks_exact(c));
+        for (row, (ys, xs)) in rows.enumerate() {
+            let groups = ys
                 .chunks_exact_mut(self.width)
                 .zip(xs.chunks_exact(self.width));
-            for (part, (ys, xs)) in parts.enumerate() {
-                let gate = gates[part % self.groups];
+            for ((ys, xs), gate) in groups.zip(gates.of(first + row)) {
                 for (y, x) in ys.iter_mut().zip(xs) {
                     *y = gate * x;
                 }
@@ -143,13 +171,51 @@ impl GateRows {
     }
 }
 
-/// Returns the length of the runs of `xs` that share a row of gates.
-fn unit(xs: &[f32], gate_rows: usize) -> usize {
-    (xs.len() / gate_rows.max(1)).max(1)
+/// Gates, `groups` to a row, each row shared by as many consecutive rows of a tensor.
+///
+/// Tasks are rows of the tensor rather than runs that share gates: such a run may be a whole image,
+/// and the only one.
+#[derive(Clone, Copy)]
+struct GatesOfRows<'a> {
+    gates: &'a [f32],
+    groups: usize,
+    /// The number of rows that share one row of gates.
+    run: usize,
 }
 
-/// x + g y, with as many equal runs of elements as there are gates.
-struct GatedResidual;
+impl<'a> GatesOfRows<'a> {
+    fn new(gates: &'a [f32], groups: usize, n_rows: usize) -> Self {
+        let gate_rows = gates.len() / groups.max(1);
+        Self {
+            gates,
+            groups,
+            run: (n_rows / gate_rows.max(1)).max(1),
+        }
+    }
+
+    /// Returns the gates of a row.
+    #[inline(always)]
+    fn of(&self, row: usize) -> &'a [f32] {
+        &self.gates[row / self.run * self.groups..][..self.groups]
+    }
+
+    /// Returns the gradient of the gates from each row's part in it, added from the first row on.
+    fn gradient(&self, parts: &[f32]) -> Vec<f32> {
+        let mut dg = vec![0.0; self.gates.len()];
+        let runs = parts.chunks_exact(self.run * self.groups);
+        for (dg, run) in dg.chunks_exact_mut(self.groups).zip(runs) {
+            for part in run.chunks_exact(self.groups) {
+                rows::add_to(dg, part);
+            }
+        }
+        dg
+    }
+}
+
+/// x + g y; row r of R has gate `r / (R / gates)`.
+struct GatedResidual {
+    level: Level,
+}
 
 impl CustomOp3 for GatedResidual {
     fn name(&self) -> &'static str {
@@ -167,15 +233,17 @@ impl CustomOp3 for GatedResidual {
     ) -> Result<(CpuStorage, Shape)> {
         let (xs, ys) = (slice(xs, layout)?, slice(ys, ys_layout)?);
         let gates = slice(gates, gates_layout)?;
-        let unit = unit(xs, gates.len());
+        let c = layout.shape().dim(D::Minus1)?.max(1);
+        let shared = GatesOfRows::new(gates, 1, xs.len() / c);
         let zs = rows::map2(
+            self.level,
             (xs, ys),
-            unit,
+            c,
             #[inline(always)]
             |first, zs, xs, ys| {
-                let inputs = xs.chunks_exact(unit).zip(ys.chunks_exact(unit));
-                let units = zs.chunks_exact_mut(unit).zip(inputs);
-                for ((zs, (xs, ys)), gate) in units.zip(&gates[first..]) {
+                let inputs = xs.chunks_exact(c).zip(ys.chunks_exact(c));
+                for (row, (zs, (xs, ys))) in zs.chunks_exact_mut(c).zip(inputs).enumerate() {
+                    let gate = shared.of(first + row)[0];
                     for ((z, x), y) in zs.iter_mut().zip(xs).zip(ys) {
                         *z = x + gate * y;
                     }
@@ -195,27 +263,30 @@ impl CustomOp3 for GatedResidual {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let (y_values, gate_values) = (values(ys)?, values(gates)?);
-        let unit = unit(&y_values, gate_values.len());
+        let c = ys.dim(D::Minus1)?.max(1);
+        let n_rows = y_values.len() / c;
+        let shared = GatesOfRows::new(&gate_values, 1, n_rows);
         let inputs = (&*y_values, &*values(&grad)?);
-        let mut dg = vec![0.0; gate_values.len()];
+        let mut parts = vec![0.0; n_rows];
         let dy = rows::map2_reduce(
+            self.level,
             inputs,
-            unit,
-            &mut dg,
+            c,
+            &mut parts,
             #[inline(always)]
-            |first, (dy, dg), ys, grad| {
-                let inputs = ys.chunks_exact(unit).zip(grad.chunks_exact(unit));
-                let units = dy.chunks_exact_mut(unit).zip(inputs);
-                let gates = dg.iter_mut().zip(&gate_values[first..]);
-                for ((dy, (ys, grad)), (dg, gate)) in units.zip(gates) {
-                    *dg = lanes::dot(ys, grad);
+            |first, (dy, parts), ys, grad| {
+                let inputs = ys.chunks_exact(c).zip(grad.chunks_exact(c));
+                let rows = dy.chunks_exact_mut(c).zip(inputs).zip(parts);
+                for (row, ((dy, (ys, grad)), part)) in rows.enumerate() {
+                    let gate = shared.of(first + row)[0];
+                    *part = lanes::dot(ys, grad);
                     for (d, g) in dy.iter_mut().zip(grad) {
                         *d = gate * g;
                     }
                 }
             },
         );
-        let (dy, dg) = (tensor(dy, ys)?, tensor(dg, gates)?);
+        let (dy, dg) = (tensor(dy, ys)?, tensor(shared.gradient(&parts), gates)?);
         Ok((Some(grad.clone()), Some(dy), Some(dg)))
     }
 }

@@ -27,6 +27,12 @@ mod simd;
 mod threads;
 mod trace;
 
+#[cfg(test)]
+mod levels_tests;
+#[cfg(test)]
+#[path = "../tests/kernels/common.rs"]
+mod test_common;
+
 pub use activation::{gelu, softmax};
 pub use attention::{HeadGate, attention, class_attention};
 pub use gate::{gate_groups, gate_tokens, gated_residual};

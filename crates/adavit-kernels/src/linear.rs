@@ -1,7 +1,8 @@
 //! Affine maps of the last dimension: y = x W^T + b, weight stored `(out, in)` as PyTorch does, and
 //! the same followed by an exact GELU.
 //!
-//! Gradients: dx = dy W, dW = dy^T x, db = column sums of dy.
+//! Gradients: dx = dy W, dW = dy^T x, db = column sums of dy. The products choose their vector
+//! instructions themselves; a level only applies to the rest.
 
 use std::sync::OnceLock;
 
@@ -10,6 +11,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Te
 use crate::activation::{gelu_grad, gelu_into};
 use crate::fused::{self, slice, tensor, values};
 use crate::product::{Matrix, product};
+use crate::simd::Level;
 use crate::{composed, rows, shape};
 
 /// Returns `xs weight^T + bias`.
@@ -17,15 +19,29 @@ use crate::{composed, rows, shape};
 /// # Shapes
 /// `xs`: `(.., I)`, `weight`: `(O, I)`, `bias`: `(O,)` -> `(.., O)`.
 pub fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    linear_at(Level::current(), xs, weight, bias)
+}
+
+pub(crate) fn linear_at(
+    level: Level,
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
     check(xs, weight, bias)?;
     let operands: Vec<&Tensor> = [xs, weight].into_iter().chain(bias).collect();
     if !fused::applies(&operands) || weight.elem_count() == 0 {
         return composed::linear(xs, weight, bias);
     }
     let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
+    let op = Linear {
+        level,
+        gelu: false,
+        inner: None,
+    };
     match bias {
-        Some(bias) => xs.apply_op3(&weight, &bias.contiguous()?, Linear::default()),
-        None => xs.apply_op2(&weight, Linear::default()),
+        Some(bias) => xs.apply_op3(&weight, &bias.contiguous()?, op),
+        None => xs.apply_op2(&weight, op),
     }
 }
 
@@ -36,12 +52,22 @@ pub fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 /// # Shapes
 /// `xs`: `(.., I)`, `weight`: `(O, I)`, `bias`: `(O,)` -> `(.., O)`.
 pub fn linear_gelu(xs: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    linear_gelu_at(Level::current(), xs, weight, bias)
+}
+
+pub(crate) fn linear_gelu_at(
+    level: Level,
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+) -> Result<Tensor> {
     check(xs, weight, Some(bias))?;
     if !fused::applies(&[xs, weight, bias]) || weight.elem_count() == 0 {
         return composed::gelu(&composed::linear(xs, weight, Some(bias))?);
     }
     let tracked = [xs, weight, bias].iter().any(|operand| operand.track_op());
     let op = Linear {
+        level,
         gelu: true,
         inner: tracked.then(OnceLock::new),
     };
@@ -58,8 +84,8 @@ fn check(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
     }
 }
 
-#[derive(Default)]
 struct Linear {
+    level: Level,
     gelu: bool,
     /// The values before the GELU, filled by the forward pass.
     inner: Option<OnceLock<Vec<f32>>>,
@@ -80,6 +106,7 @@ impl Linear {
         let mut inner = multiply(xs, Matrix::new(weight, n_in).t());
         if let Some(bias) = bias {
             rows::for_each_row(
+                self.level,
                 &mut inner,
                 bias.len(),
                 #[inline(always)]
@@ -90,6 +117,7 @@ impl Linear {
             return inner;
         }
         let ys = rows::map(
+            self.level,
             &inner,
             1,
             #[inline(always)]
@@ -111,7 +139,7 @@ impl Linear {
         let grad = grad.contiguous()?;
         let outer = values(&grad)?;
         let inner = self.inner.as_ref().and_then(OnceLock::get);
-        let inner = inner.map(|inner| gelu_grad(inner, &outer));
+        let inner = inner.map(|inner| gelu_grad(self.level, inner, &outer));
         let grad: &[f32] = inner.as_deref().unwrap_or(&outer);
         let (x_values, w_values) = (values(xs)?, values(weight)?);
         let dx = xs.track_op().then(|| {
@@ -128,7 +156,7 @@ impl Linear {
         Ok((
             dx.transpose()?,
             dw.transpose()?,
-            rows::column_sums(grad, n_out),
+            rows::column_sums(self.level, grad, n_out),
         ))
     }
 }

@@ -5,24 +5,31 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use crate::fused::{self, slice, tensor, values};
-use crate::{composed, lanes, rows, shape, simd};
+use crate::simd::Level;
+use crate::{composed, lanes, rows, shape};
 
 /// Returns the mean cross entropy, a scalar.
 ///
 /// # Shapes
 /// `logits`: `(B, K)`, `targets`: `(B, K)` probabilities, without gradient.
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    cross_entropy_at(Level::current(), logits, targets)
+}
+
+pub(crate) fn cross_entropy_at(level: Level, logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     shape::same("cross_entropy targets", logits, targets)?;
     let (_, k) = logits.dims2()?;
     let targets = targets.detach();
     if fused::applies(&[logits, &targets]) && k > 0 {
         let targets = targets.contiguous()?;
-        return logits.contiguous()?.apply_op1(CrossEntropy { targets });
+        let op = CrossEntropy { level, targets };
+        return logits.contiguous()?.apply_op1(op);
     }
     composed::cross_entropy(logits, &targets)
 }
 
 struct CrossEntropy {
+    level: Level,
     targets: Tensor,
 }
 
@@ -40,7 +47,7 @@ impl CustomOp1 for CrossEntropy {
         let mut row = vec![0.0; k];
         let sum: f32 = images
             .map(|(logits, targets)| {
-                simd::run(
+                self.level.run(
                     #[inline(always)]
                     || row_loss(logits, targets, &mut row),
                 )
@@ -54,6 +61,7 @@ impl CustomOp1 for CrossEntropy {
         let scale = grad.to_scalar::<f32>()? / b as f32;
         let inputs = (&*values(logits)?, &*values(&self.targets)?);
         let ds = rows::map2(
+            self.level,
             inputs,
             k,
             #[inline(always)]

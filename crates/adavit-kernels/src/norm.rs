@@ -8,25 +8,37 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::fused::{self, rows_per_task, slice, tensor, values};
-use crate::{composed, lanes, rows, shape, simd};
+use crate::simd::Level;
+use crate::{composed, lanes, rows, shape};
 
 /// Returns the normalised tensor, of the shape of `xs`.
 ///
 /// # Shapes
 /// `xs`: `(.., C)`; `weight`, `bias`: `(C,)`.
 pub fn layer_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    layer_norm_at(Level::current(), xs, (weight, bias), eps)
+}
+
+pub(crate) fn layer_norm_at(
+    level: Level,
+    xs: &Tensor,
+    (weight, bias): (&Tensor, &Tensor),
+    eps: f64,
+) -> Result<Tensor> {
     let c = xs.dim(D::Minus1)?;
     shape::expect("layer_norm weight", weight, &[c])?;
     shape::expect("layer_norm bias", bias, &[c])?;
     if fused::applies(&[xs, weight, bias]) && c > 0 {
         let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
-        let op = LayerNorm { eps: eps as f32 };
+        let eps = eps as f32;
+        let op = LayerNorm { level, eps };
         return xs.contiguous()?.apply_op3(&weight, &bias, op);
     }
     composed::layer_norm(xs, weight, bias, eps)
 }
 
 struct LayerNorm {
+    level: Level,
     eps: f32,
 }
 
@@ -64,6 +76,7 @@ impl CustomOp3 for LayerNorm {
         let (weight, bias) = (slice(weight, weight_layout)?, slice(bias, bias_layout)?);
         let c = weight.len();
         let ys = rows::map(
+            self.level,
             slice(xs, layout)?,
             c,
             #[inline(always)]
@@ -108,7 +121,7 @@ impl LayerNorm {
             .zip(grad.par_chunks(step))
             .map(|((dx, xs), grad)| {
                 let mut sums = vec![0.0; 2 * c];
-                simd::run(
+                self.level.run(
                     #[inline(always)]
                     || self.task(dx, xs, weight, grad, &mut sums),
                 );

@@ -1,11 +1,14 @@
-//! Passes over rows, in tasks of a fixed number of rows, over rayon's current pool.
+//! Passes over rows, in tasks of a fixed number of rows, over rayon's current pool; what they run
+//! is compiled for the given level.
 
 use rayon::prelude::*;
 
-use crate::{fused::rows_per_task, simd};
+use crate::fused::rows_per_task;
+use crate::simd::Level;
 
 /// Returns the output of `f(first row, output rows, input rows)` over tasks of whole rows.
 pub(crate) fn map(
+    level: Level,
     xs: &[f32],
     row_len: usize,
     f: impl Fn(usize, &mut [f32], &[f32]) + Sync,
@@ -17,7 +20,7 @@ pub(crate) fn map(
         .zip(xs.par_chunks(step))
         .enumerate()
         .for_each(|(task, (ys, xs))| {
-            simd::run(
+            level.run(
                 #[inline(always)]
                 || f(task * rows, ys, xs),
             );
@@ -27,6 +30,7 @@ pub(crate) fn map(
 
 /// As [`map`], from two inputs of one length.
 pub(crate) fn map2(
+    level: Level,
     (xs, zs): (&[f32], &[f32]),
     row_len: usize,
     f: impl Fn(usize, &mut [f32], &[f32], &[f32]) + Sync,
@@ -39,7 +43,7 @@ pub(crate) fn map2(
         .zip(zs.par_chunks(step))
         .enumerate()
         .for_each(|(task, ((ys, xs), zs))| {
-            simd::run(
+            level.run(
                 #[inline(always)]
                 || f(task * rows, ys, xs, zs),
             );
@@ -49,6 +53,7 @@ pub(crate) fn map2(
 
 /// As [`map2`], where `f` also writes `numbers.len() / rows` numbers per row.
 pub(crate) fn map2_reduce(
+    level: Level,
     (xs, zs): (&[f32], &[f32]),
     row_len: usize,
     numbers: &mut [f32],
@@ -63,7 +68,7 @@ pub(crate) fn map2_reduce(
         .zip(xs.par_chunks(step).zip(zs.par_chunks(step)))
         .enumerate()
         .for_each(|(task, ((ys, numbers), (xs, zs)))| {
-            simd::run(
+            level.run(
                 #[inline(always)]
                 || f(task * rows, (&mut *ys, &mut *numbers), xs, zs),
             );
@@ -72,11 +77,16 @@ pub(crate) fn map2_reduce(
 }
 
 /// Runs `f` on each row of `xs`.
-pub(crate) fn for_each_row(xs: &mut [f32], row_len: usize, f: impl Fn(&mut [f32]) + Sync) {
+pub(crate) fn for_each_row(
+    level: Level,
+    xs: &mut [f32],
+    row_len: usize,
+    f: impl Fn(&mut [f32]) + Sync,
+) {
     let row_len = row_len.max(1);
     xs.par_chunks_mut(rows_per_task(row_len) * row_len)
         .for_each(|xs| {
-            simd::run(
+            level.run(
                 #[inline(always)]
                 || {
                     for row in xs.chunks_exact_mut(row_len) {
@@ -88,12 +98,12 @@ pub(crate) fn for_each_row(xs: &mut [f32], row_len: usize, f: impl Fn(&mut [f32]
 }
 
 /// Returns the column sums of `xs`, rows of `row_len`, added in an order fixed by the shape.
-pub(crate) fn column_sums(xs: &[f32], row_len: usize) -> Vec<f32> {
+pub(crate) fn column_sums(level: Level, xs: &[f32], row_len: usize) -> Vec<f32> {
     let row_len = row_len.max(1);
     let step = rows_per_task(row_len) * row_len;
     let partial = |rows: &[f32]| {
         let mut sums = vec![0.0; row_len];
-        simd::run(
+        level.run(
             #[inline(always)]
             || {
                 for row in rows.chunks_exact(row_len) {

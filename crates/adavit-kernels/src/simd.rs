@@ -1,13 +1,33 @@
 //! The vector instructions that a loop is compiled for, chosen at run time.
 //!
-//! A closure given to [`run`] is compiled once per level, so plain loops over slices become AVX-512,
+//! A closure given to [`Level::run`] is compiled once per level, so plain loops over slices become AVX-512,
 //! AVX2 or baseline code without intrinsics. The closure and what it calls have to be
 //! `#[inline(always)]`: a real call would leave the level. Elementwise mathematics uses no fused multiply-add and
 //! reductions always use 16 lanes, so these loops give the same bits at every level.
+//! Operations hold their level instead of asking for it, so that tests run each at every level.
 
+use std::ffi::OsStr;
 use std::sync::OnceLock;
 
 use candle_core::{Result, bail};
+
+/// The environment variable that names the level of a process.
+const VARIABLE: &str = "ADAVIT_SIMD";
+
+/// Returns the name of the vector instructions that fused operations of this process use:
+/// `portable`, `avx2` or `avx512`.
+///
+/// The operations themselves pass over a wrong `ADAVIT_SIMD` and use the best level; a program
+/// calls this at its start to reject one.
+///
+/// # Errors
+/// If `ADAVIT_SIMD` is set and names no level that this machine has.
+pub fn simd_level() -> Result<&'static str> {
+    if let Some(name) = std::env::var_os(VARIABLE) {
+        Level::named(&name)?;
+    }
+    Ok(Level::current().name())
+}
 
 /// Instructions a loop may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,11 +48,23 @@ impl Level {
     pub(crate) fn current() -> Self {
         static LEVEL: OnceLock<Level> = OnceLock::new();
         *LEVEL.get_or_init(|| {
-            let wanted = std::env::var("ADAVIT_SIMD").unwrap_or_default();
-            let named = Self::available().find(|level| level.name() == wanted);
+            let named = std::env::var_os(VARIABLE).and_then(|name| Self::named(&name).ok());
             let best = Self::available().last();
             named.or(best).unwrap_or(Level::Portable)
         })
+    }
+
+    /// Returns the level of that name, if this machine has it.
+    fn named(name: &OsStr) -> Result<Self> {
+        if let Some(level) = Self::available().find(|level| level.name() == name) {
+            return Ok(level);
+        }
+        let names: Vec<&str> = Self::available().map(Self::name).collect();
+        bail!(
+            "{VARIABLE}: expected a level of this machine ({}), found {name:?}; \
+             set one of these, or unset it for the best",
+            names.join(", ")
+        );
     }
 
     /// Returns the levels of this machine, the best one last.
@@ -55,7 +87,6 @@ impl Level {
         self.dispatch(Closure(f))
     }
 
-    /// The name of the level, as `ADAVIT_SIMD` has it.
     fn name(self) -> &'static str {
         match self {
             Level::Portable => "portable",
@@ -88,25 +119,6 @@ impl Level {
     }
 }
 
-/// Returns the vector instructions that operations use in this process: `portable`, `avx2` or
-/// `avx512`, the best that the machine has unless `ADAVIT_SIMD` names another.
-///
-/// # Errors
-/// If `ADAVIT_SIMD` names none, or one that the machine lacks; operations then use the best.
-pub fn simd_level() -> Result<&'static str> {
-    let current = Level::current().name();
-    match std::env::var("ADAVIT_SIMD") {
-        Ok(wanted) if wanted != current => {
-            let names: Vec<&str> = Level::available().map(Level::name).collect();
-            bail!(
-                "ADAVIT_SIMD: expected one that this machine has, {}, found {wanted:?}",
-                names.join(", ")
-            )
-        }
-        _ => Ok(current),
-    }
-}
-
 /// A closure as an operation. `FnMut`, since a call by `FnOnce` goes through a function that nothing
 /// can mark as `inline(always)`.
 struct Closure<F>(F);
@@ -120,14 +132,28 @@ impl<R, F: FnMut() -> R> pulp::WithSimd for Closure<F> {
     }
 }
 
-/// Runs an operation compiled for the level of this process.
-#[inline(always)]
-pub(crate) fn dispatch<Op: pulp::WithSimd>(op: Op) -> Op::Output {
-    Level::current().dispatch(op)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Runs a closure compiled for the level of this process.
-#[inline(always)]
-pub(crate) fn run<R>(f: impl FnMut() -> R) -> R {
-    Level::current().run(f)
+    #[test]
+    fn every_available_level_is_found_by_its_name() {
+        for level in Level::available() {
+            assert_eq!(Level::named(OsStr::new(level.name())).unwrap(), level);
+        }
+    }
+
+    #[test]
+    fn a_wrong_name_is_an_error_that_says_what_to_do() {
+        for wrong in ["", "AVX2", "sse", "portable "] {
+            let message = Level::named(OsStr::new(wrong)).unwrap_err().to_string();
+            assert!(message.contains("expected a level of this machine (portable"));
+            assert!(message.contains(&format!("found {wrong:?}; set one")));
+        }
+    }
+
+    #[test]
+    fn the_level_of_this_process_is_one_that_the_machine_has() {
+        assert!(Level::available().any(|level| level == Level::current()));
+    }
 }

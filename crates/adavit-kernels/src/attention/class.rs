@@ -1,4 +1,5 @@
-//! The class token's attention row as an operation of candle, image by image.
+//! The class token's attention row as an operation of candle: all (image, head) pairs over rayon's
+//! pool.
 //!
 //! p = softmax(q0 K^T / sqrt(D)) over the tokens that the class token sees; backwards
 //! ds = p (dp - sum(p dp)), dq0 = ds K / sqrt(D), dk_j = ds_j q0 / sqrt(D).
@@ -6,68 +7,72 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::kernel::Head;
+use super::pair::{Shared, with_scratch};
 use crate::fused::{slice, tensor, values};
-use crate::{lanes, simd};
+use crate::lanes;
+use crate::simd::Level;
 
 #[derive(Debug)]
 pub(super) struct ClassAttention {
+    pub(super) level: Level,
     pub(super) num_heads: usize,
     /// The tokens that the class token sees: per image, or a single list for all.
     pub(super) seen: Vec<Vec<usize>>,
 }
 
 impl ClassAttention {
-    fn seen(&self, image: usize) -> &[usize] {
-        &self.seen[if self.seen.len() == 1 { 0 } else { image }]
-    }
-
-    /// Writes each head's row, given zeros; `q` and `k` are those of one image.
-    #[inline(always)]
-    fn forward(&self, ps: &mut [f32], (q, k): (&[f32], &[f32]), c: usize, seen: &[usize]) {
-        let d = c / self.num_heads;
-        let scale = (d as f32).sqrt().recip();
-        let mut row = vec![0.0; seen.len()];
-        for (head, ps) in ps.chunks_exact_mut(q.len() / c).enumerate() {
-            let q = &q[head * d..][..d];
-            for (score, token) in row.iter_mut().zip(seen) {
-                *score = lanes::dot(q, &k[token * c + head * d..][..d]) * scale;
-            }
-            let sum = lanes::exp_row(&mut row);
-            for (x, token) in row.iter().zip(seen) {
-                ps[*token] = x / sum;
-            }
+    /// Returns pair `index` of tensors `(B, N, C)`, counted image by image.
+    fn head(&self, index: usize, (n, c): (usize, usize)) -> Head<'_> {
+        let (image, head) = (index / self.num_heads, index % self.num_heads);
+        let width = c / self.num_heads;
+        Head {
+            start: image * n * c + head * width,
+            stride: c,
+            width,
+            tokens: &self.seen[if self.seen.len() == 1 { 0 } else { image }],
         }
     }
+}
 
-    /// Writes an image's gradients of q and k, given zeros, from its rows and their gradients.
-    #[inline(always)]
-    fn backward(
-        &self,
-        (dq, dk): (&mut [f32], &mut [f32]),
-        (q, k): (&[f32], &[f32]),
-        (ps, grad): (&[f32], &[f32]),
-        c: usize,
-        seen: &[usize],
-    ) {
-        let d = c / self.num_heads;
-        let scale = (d as f32).sqrt().recip();
-        let rows = ps
-            .chunks_exact(q.len() / c)
-            .zip(grad.chunks_exact(q.len() / c));
-        for (head, (ps, grad)) in rows.enumerate() {
-            // Where the class token does not look p is zero.
-            let mean = lanes::dot(ps, grad);
-            let class = head * d..(head + 1) * d;
-            for token in seen {
-                let ds = ps[*token] * (grad[*token] - mean) * scale;
-                let own = token * c + head * d..token * c + (head + 1) * d;
-                for (dk, q) in dk[own.clone()].iter_mut().zip(&q[class.clone()]) {
-                    *dk = ds * q;
-                }
-                for (dq, k) in dq[class.clone()].iter_mut().zip(&k[own]) {
-                    *dq += ds * k;
-                }
-            }
+/// Writes the row of one head of one image, given zeros; `scores` has a place for each token seen.
+#[inline(always)]
+fn forward(ps: &mut [f32], scores: &mut [f32], (q, k): (&[f32], &[f32]), head: Head) {
+    let scale = head.scale();
+    let q = &q[head.start..][..head.width];
+    for (score, place) in scores.iter_mut().zip(head.places()) {
+        *score = lanes::dot(q, &k[place..][..head.width]) * scale;
+    }
+    let sum = lanes::exp_row(scores);
+    for (x, token) in scores.iter().zip(head.tokens) {
+        ps[*token] = x / sum;
+    }
+}
+
+/// Writes a pair's part of the gradients of q and k, given zeros, from its row and that one's
+/// gradient.
+#[inline(always)]
+fn backward(
+    [dq, dk]: &[Shared; 2],
+    (q, k): (&[f32], &[f32]),
+    (ps, grad): (&[f32], &[f32]),
+    head: Head,
+) {
+    let (scale, d) = (head.scale(), head.width);
+    let q = &q[head.start..][..d];
+    // SAFETY: the rows of a pair are its own, and this is the only one of dq held.
+    let dq = unsafe { dq.row(head.start, d) };
+    // Where the class token does not look p is zero.
+    let mean = lanes::dot(ps, grad);
+    for (token, place) in head.tokens.iter().zip(head.places()) {
+        let ds = ps[*token] * (grad[*token] - mean) * scale;
+        // SAFETY: the rows of a pair are its own, and this is the only one of dk held.
+        let dk = unsafe { dk.row(place, d) };
+        for (dk, q) in dk.iter_mut().zip(q) {
+            *dk = ds * q;
+        }
+        for (dq, k) in dq.iter_mut().zip(&k[place..]) {
+            *dq += ds * k;
         }
     }
 }
@@ -85,17 +90,17 @@ impl CustomOp2 for ClassAttention {
         k_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (b, n, c) = layout.shape().dims3()?;
-        let (q, k) = (slice(q, layout)?, slice(k, k_layout)?);
+        let inputs = (slice(q, layout)?, slice(k, k_layout)?);
         let mut ps = vec![0.0; b * self.num_heads * n];
-        ps.par_chunks_mut(self.num_heads * n)
-            .zip(q.par_chunks(n * c).zip(k.par_chunks(n * c)))
-            .enumerate()
-            .for_each(|(image, (ps, inputs))| {
-                simd::run(
+        ps.par_chunks_mut(n).enumerate().for_each(|(index, ps)| {
+            let head = self.head(index, (n, c));
+            with_scratch(head.tokens.len(), |scores| {
+                self.level.run(
                     #[inline(always)]
-                    || self.forward(ps, inputs, c, self.seen(image)),
+                    || forward(ps, scores, inputs, head),
                 );
             });
+        });
         Ok((CpuStorage::F32(ps), Shape::from((b, self.num_heads, n))))
     }
 
@@ -108,23 +113,22 @@ impl CustomOp2 for ClassAttention {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (_, n, c) = q.dims3()?;
         let grad = grad.contiguous()?;
-        let (mut dq, mut dk) = (vec![0.0; q.elem_count()], vec![0.0; q.elem_count()]);
+        let mut found = [(); 2].map(|()| vec![0.0; q.elem_count()]);
+        let outputs = found.each_mut().map(|found| Shared::new(found));
         let (q_values, k_values) = (values(q)?, values(k)?);
+        let inputs = (&*q_values, &*k_values);
         let (ps, grad) = (values(ps)?, values(&grad)?);
-        dq.par_chunks_mut(n * c)
-            .zip(dk.par_chunks_mut(n * c))
-            .zip(q_values.par_chunks(n * c).zip(k_values.par_chunks(n * c)))
-            .zip(
-                ps.par_chunks(self.num_heads * n)
-                    .zip(grad.par_chunks(self.num_heads * n)),
-            )
+        ps.par_chunks(n)
+            .zip(grad.par_chunks(n))
             .enumerate()
-            .for_each(|(image, (((dq, dk), inputs), rows))| {
-                simd::run(
+            .for_each(|(index, rows)| {
+                let head = self.head(index, (n, c));
+                self.level.run(
                     #[inline(always)]
-                    || self.backward((&mut *dq, &mut *dk), inputs, rows, c, self.seen(image)),
+                    || backward(&outputs, inputs, rows, head),
                 );
             });
+        let [dq, dk] = found;
         Ok((Some(tensor(dq, q)?), Some(tensor(dk, k)?)))
     }
 }

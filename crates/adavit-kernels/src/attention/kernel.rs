@@ -51,7 +51,8 @@ impl Head<'_> {
         }
     }
 
-    fn scale(&self) -> f32 {
+    /// Returns the factor of the scores, 1 / sqrt(D).
+    pub(super) fn scale(&self) -> f32 {
         (self.width as f32).sqrt().recip()
     }
 

@@ -17,6 +17,7 @@ use candle_core::{Result, Tensor};
 
 use self::class::ClassAttention;
 use self::op::{Attention, GateTap, Gates, Selection};
+use crate::simd::Level;
 use crate::{composed, fused, shape};
 
 /// How head gates `(B, H)` act on attention.
@@ -41,6 +42,16 @@ pub fn attention(
     tokens: Option<&Tensor>,
     heads: HeadGate,
 ) -> Result<Tensor> {
+    attention_at(Level::current(), (q, k, v), num_heads, tokens, heads)
+}
+
+pub(crate) fn attention_at(
+    level: Level,
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    num_heads: usize,
+    tokens: Option<&Tensor>,
+    heads: HeadGate,
+) -> Result<Tensor> {
     shape::attention(q, k, num_heads, tokens)?;
     shape::same("attention", k, v)?;
     if let HeadGate::Full(gates) | HeadGate::Partial(gates) = heads {
@@ -55,6 +66,7 @@ pub fn attention(
         return composed::attention((q, k, v), num_heads, tokens, heads);
     }
     let op = Attention {
+        level,
         num_heads,
         selections: selections(q.dim(1)?, tokens)?,
         gates: gate_values(heads)?,
@@ -83,6 +95,15 @@ pub fn class_attention(
     num_heads: usize,
     tokens: Option<&Tensor>,
 ) -> Result<Tensor> {
+    class_attention_at(Level::current(), (q, k), num_heads, tokens)
+}
+
+pub(crate) fn class_attention_at(
+    level: Level,
+    (q, k): (&Tensor, &Tensor),
+    num_heads: usize,
+    tokens: Option<&Tensor>,
+) -> Result<Tensor> {
     shape::attention(q, k, num_heads, tokens)?;
     let operands: Vec<&Tensor> = [q, k].into_iter().chain(tokens).collect();
     if !fused::applies(&operands) || q.elem_count() == 0 {
@@ -97,7 +118,11 @@ pub fn class_attention(
         .into_iter()
         .map(sees)
         .collect();
-    let op = ClassAttention { num_heads, seen };
+    let op = ClassAttention {
+        level,
+        num_heads,
+        seen,
+    };
     q.contiguous()?.apply_op2(&k.contiguous()?, op)
 }
 

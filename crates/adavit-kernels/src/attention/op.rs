@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::kernel::Head;
 use super::pair::{Backward, Forward, Gate, Pair, Shared, with_scratch};
 use crate::fused::{slice, tensor, values};
-use crate::simd;
+use crate::simd::Level;
 
 /// The gates of the heads, `(B, H)`, by value.
 #[derive(Debug, Clone)]
@@ -35,6 +35,7 @@ pub(super) type GateGradient = Arc<Mutex<Vec<f32>>>;
 
 #[derive(Debug)]
 pub(super) struct Attention {
+    pub(super) level: Level,
     pub(super) num_heads: usize,
     /// One per image, or a single one for all.
     pub(super) selections: Vec<Selection>,
@@ -101,7 +102,7 @@ impl CustomOp3 for Attention {
         (0..b * self.num_heads).into_par_iter().for_each(|index| {
             let pair = self.pair(index, (n, c), inputs);
             with_scratch(pair.scratch_len(), |scratch| {
-                simd::dispatch(Forward {
+                self.level.dispatch(Forward {
                     pair: &pair,
                     ys: &shared,
                     scratch,
@@ -131,7 +132,7 @@ impl CustomOp3 for Attention {
             .map(|index| {
                 let pair = self.pair(index, (n, c), inputs);
                 with_scratch(pair.scratch_len(), |scratch| {
-                    simd::dispatch(Backward {
+                    self.level.dispatch(Backward {
                         pair: &pair,
                         ys,
                         grad,

@@ -86,7 +86,7 @@ impl Shared {
         clippy::mut_from_ref,
         reason = "tasks write disjoint ranges of one output"
     )]
-    unsafe fn row(&self, place: usize, len: usize) -> &mut [f32] {
+    pub(super) unsafe fn row(&self, place: usize, len: usize) -> &mut [f32] {
         assert!(
             place + len <= self.len,
             "attention output: row within bounds"
