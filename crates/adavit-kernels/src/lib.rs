@@ -19,12 +19,15 @@ mod linear;
 mod loss;
 mod math;
 mod norm;
+mod packed;
 mod patches;
 mod product;
 mod rows;
 mod shape;
+mod shared;
 mod simd;
 mod threads;
+mod tile;
 mod trace;
 
 #[cfg(test)]

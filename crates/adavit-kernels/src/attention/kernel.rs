@@ -5,8 +5,8 @@
 
 use pulp::Simd;
 
-use super::tile::{Left, multiply, padded};
 use crate::lanes;
+use crate::tile::{Left, multiply, padded};
 
 /// One head of one image within a tensor `(B, N, C)`: the head's D channels of token n are at
 /// `start + n * stride`, for the kept tokens n.

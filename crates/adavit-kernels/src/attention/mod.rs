@@ -9,7 +9,6 @@ mod class;
 mod kernel;
 mod op;
 mod pair;
-mod tile;
 
 use std::sync::Arc;
 

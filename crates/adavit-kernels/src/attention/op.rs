@@ -11,8 +11,9 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::kernel::Head;
-use super::pair::{Backward, Forward, Gate, Pair, Shared, with_scratch};
+use super::pair::{Backward, Forward, Gate, Pair};
 use crate::fused::{slice, tensor, values};
+use crate::shared::{Shared, with_scratch};
 use crate::simd::Level;
 
 /// The gates of the heads, `(B, H)`, by value.

@@ -1,12 +1,11 @@
 //! One (image, head) pair as a task: where its rows are, what its gate does, forward and backward.
 
-use std::cell::RefCell;
-
 use pulp::{Simd, WithSimd};
 
 use super::kernel::{self, Head, Inputs};
-use super::tile::padded;
 use crate::lanes;
+use crate::shared::Shared;
+use crate::tile::padded;
 
 /// What the gate of a head does.
 #[derive(Debug, Clone, Copy)]
@@ -43,59 +42,6 @@ impl<'a> Pair<'a> {
     }
 }
 
-thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Gives `f` a slice of this thread's scratch that starts at a cache line.
-pub(super) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    const LINE: usize = 64;
-    SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < len + LINE {
-            scratch.resize(len + LINE, 0.0);
-        }
-        let start = scratch.as_ptr().align_offset(LINE).min(LINE);
-        f(&mut scratch[start..start + len])
-    })
-}
-
-/// An output that pairs fill at the same time, each its own head's channels of its own image.
-pub(super) struct Shared {
-    start: *mut f32,
-    len: usize,
-}
-
-// SAFETY: threads only go through `row`, whose caller keeps the ranges apart.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    pub(super) fn new(values: &mut [f32]) -> Self {
-        Self {
-            start: values.as_mut_ptr(),
-            len: values.len(),
-        }
-    }
-
-    /// Returns the `len` values at `place`.
-    ///
-    /// # Safety
-    /// The slice given to `new` is alive and not otherwise used, and no one else holds or takes
-    /// any of these values while the result lives.
-    #[inline(always)]
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "tasks write disjoint ranges of one output"
-    )]
-    pub(super) unsafe fn row(&self, place: usize, len: usize) -> &mut [f32] {
-        assert!(
-            place + len <= self.len,
-            "attention output: row within bounds"
-        );
-        // SAFETY: in bounds by the assertion, unaliased by the contract of this function.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(place), len) }
-    }
-}
-
 /// Fills `ys` with `factor * x`.
 #[inline(always)]
 fn scale(ys: &mut [f32], xs: &[f32], factor: f32) {
@@ -115,7 +61,7 @@ fn blend(ys: &mut [f32], (a, xs): (f32, &[f32]), (b, zs): (f32, &[f32])) {
 /// Writes a pair's part of the output, which holds zeros.
 pub(super) struct Forward<'a> {
     pub(super) pair: &'a Pair<'a>,
-    pub(super) ys: &'a Shared,
+    pub(super) ys: &'a Shared<'a>,
     pub(super) scratch: &'a mut [f32],
 }
 
@@ -145,7 +91,7 @@ impl WithSimd for Forward<'_> {
                 let attended = kernel::forward(simd, pair.kept, pair.inputs(1.0), scratch);
                 for (place, y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
                     // SAFETY: the rows of a pair are its own, and this is the only one held.
-                    let row = unsafe { self.ys.row(place, d) };
+                    let row = unsafe { self.ys.range(place, d) };
                     blend(row, (gate, y), (1.0 - gate, &v[place..]));
                 }
             }
@@ -158,7 +104,7 @@ impl Forward<'_> {
     #[inline(always)]
     fn scale(&self, place: usize, xs: &[f32], factor: f32) {
         // SAFETY: the rows of a pair are its own, and this is the only one held.
-        let row = unsafe { self.ys.row(place, self.pair.kept.width) };
+        let row = unsafe { self.ys.range(place, self.pair.kept.width) };
         scale(row, xs, factor);
     }
 
@@ -176,7 +122,7 @@ pub(super) struct Backward<'a> {
     pub(super) pair: &'a Pair<'a>,
     pub(super) ys: &'a [f32],
     pub(super) grad: &'a [f32],
-    pub(super) outputs: &'a [Shared; 3],
+    pub(super) outputs: &'a [Shared<'a>; 3],
     pub(super) scratch: &'a mut [f32],
 }
 
@@ -200,7 +146,7 @@ impl Backward<'_> {
     #[inline(always)]
     fn scale(&self, index: usize, place: usize, xs: &[f32], factor: f32) {
         // SAFETY: the rows of a pair are its own, and this is the only one held.
-        let row = unsafe { self.outputs[index].row(place, self.pair.kept.width) };
+        let row = unsafe { self.outputs[index].range(place, self.pair.kept.width) };
         scale(row, xs, factor);
     }
 
@@ -250,7 +196,7 @@ impl Backward<'_> {
             self.scale(0, place, &found.q[packed.clone()], 1.0);
             self.scale(1, place, &found.k[packed.clone()], 1.0);
             // SAFETY: the rows of a pair are its own, and this is the only one held.
-            let dv = unsafe { self.outputs[2].row(place, d) };
+            let dv = unsafe { self.outputs[2].range(place, d) };
             blend(dv, (1.0, &found.v[packed]), (1.0 - gate, grad));
             // y = v + gate (attended - v).
             let ys = &self.ys[place..place + d];

@@ -5,26 +5,26 @@
 use pulp::Simd;
 
 /// Widths of packed rows are multiples of this, which is a multiple of every vector's length.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// Vectors per row of a block.
 const WIDTH: usize = 2;
 
 /// Returns `n` rounded up to whole vectors, at least one.
-pub(super) fn padded(n: usize) -> usize {
+pub(crate) fn padded(n: usize) -> usize {
     n.max(1).next_multiple_of(LANES)
 }
 
 /// The left operand, `k` deep: (i, p) is at `i * stride + p` by rows, `p * stride + i` by columns.
 #[derive(Clone, Copy)]
-pub(super) enum Left<'a> {
+pub(crate) enum Left<'a> {
     Rows(&'a [f32], usize),
     Columns(&'a [f32], usize),
 }
 
 /// Writes `left right` to all of `ys`; both `right` and `ys` have rows of `width`.
 #[inline(always)]
-pub(super) fn multiply<S: Simd>(
+pub(crate) fn multiply<S: Simd>(
     simd: S,
     ys: &mut [f32],
     left: Left,
