@@ -98,7 +98,7 @@ pub(crate) fn max(xs: &[f32]) -> f32 {
     combine(lanes, larger)
 }
 
-/// Replaces a row by e^(x - max) and returns the sum.
+/// Replaces a row by e^(x - max) and returns the sum, which is NaN if one of the row is.
 ///
 /// The caller divides by the sum where that is cheapest.
 #[inline(always)]

@@ -148,10 +148,11 @@ fn cross_entropy_agrees_at_every_level() {
     }
 }
 
+type Kind = fn(&[Tensor]) -> HeadGate<'_>;
+
 /// Compares both kinds of attention under the token gates, for every kind of head gate.
 fn compare_attention(inputs: &[Tensor], num_heads: usize, tokens: Option<&Tensor>) {
     let narrow = tokens.map(|tokens| tokens.to_dtype(DType::F32).unwrap());
-    type Kind = fn(&[Tensor]) -> HeadGate<'_>;
     let kinds: [(Kind, usize); 3] = [
         (|_| HeadGate::All, 3),
         (|xs| HeadGate::Full(&xs[3]), 4),

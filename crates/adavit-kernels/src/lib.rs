@@ -6,6 +6,9 @@
 //!
 //! Legend: B batch, N tokens (class token included), C width, H heads, D = C / H.
 //!
+//! A NaN among the inputs reaches every output that depends on it; [`attention()`] says what its
+//! masks leave out.
+//!
 //! # Errors
 //! Every function fails if a shape is not what its documentation says, or if candle fails.
 
@@ -32,6 +35,8 @@ mod trace;
 
 #[cfg(test)]
 mod levels_tests;
+#[cfg(test)]
+mod nan_tests;
 #[cfg(test)]
 #[path = "../tests/kernels/common.rs"]
 mod test_common;

@@ -8,6 +8,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::kernel::Head;
+use super::op::Selection;
 use super::pair::{Shared, with_scratch};
 use crate::fused::{slice, tensor, values};
 use crate::lanes;
@@ -17,28 +18,36 @@ use crate::simd::Level;
 pub(super) struct ClassAttention {
     pub(super) level: Level,
     pub(super) num_heads: usize,
-    /// The tokens that the class token sees: per image, or a single list for all.
-    pub(super) seen: Vec<Vec<usize>>,
+    /// What the class token sees, as kept tokens: per image, or a single selection for all.
+    pub(super) seen: Vec<Selection>,
 }
 
 impl ClassAttention {
-    /// Returns pair `index` of tensors `(B, N, C)`, counted image by image.
-    fn head(&self, index: usize, (n, c): (usize, usize)) -> Head<'_> {
+    /// Returns pair `index` of tensors `(B, N, C)`, counted image by image, and the factor of its
+    /// scores.
+    fn head(&self, index: usize, (n, c): (usize, usize)) -> (Head<'_>, f32) {
         let (image, head) = (index / self.num_heads, index % self.num_heads);
+        let seen = &self.seen[if self.seen.len() == 1 { 0 } else { image }];
         let width = c / self.num_heads;
-        Head {
+        let head = Head {
             start: image * n * c + head * width,
             stride: c,
             width,
-            tokens: &self.seen[if self.seen.len() == 1 { 0 } else { image }],
-        }
+            tokens: &seen.kept,
+        };
+        let scale = if seen.unknown { f32::NAN } else { head.scale() };
+        (head, scale)
     }
 }
 
 /// Writes the row of one head of one image, given zeros; `scores` has a place for each token seen.
 #[inline(always)]
-fn forward(ps: &mut [f32], scores: &mut [f32], (q, k): (&[f32], &[f32]), head: Head) {
-    let scale = head.scale();
+fn forward(
+    ps: &mut [f32],
+    scores: &mut [f32],
+    (q, k): (&[f32], &[f32]),
+    (head, scale): (Head, f32),
+) {
     let q = &q[head.start..][..head.width];
     for (score, place) in scores.iter_mut().zip(head.places()) {
         *score = lanes::dot(q, &k[place..][..head.width]) * scale;
@@ -56,9 +65,9 @@ fn backward(
     [dq, dk]: &[Shared; 2],
     (q, k): (&[f32], &[f32]),
     (ps, grad): (&[f32], &[f32]),
-    head: Head,
+    (head, scale): (Head, f32),
 ) {
-    let (scale, d) = (head.scale(), head.width);
+    let d = head.width;
     let q = &q[head.start..][..d];
     // SAFETY: the rows of a pair are its own, and this is the only one of dq held.
     let dq = unsafe { dq.row(head.start, d) };
@@ -94,7 +103,7 @@ impl CustomOp2 for ClassAttention {
         let mut ps = vec![0.0; b * self.num_heads * n];
         ps.par_chunks_mut(n).enumerate().for_each(|(index, ps)| {
             let head = self.head(index, (n, c));
-            with_scratch(head.tokens.len(), |scores| {
+            with_scratch(head.0.tokens.len(), |scores| {
                 self.level.run(
                     #[inline(always)]
                     || forward(ps, scores, inputs, head),

@@ -35,6 +35,15 @@ pub enum HeadGate<'a> {
 /// # Shapes
 /// `q`, `k`, `v`: `(B, N, C)` as they come from their products, `C = num_heads * D`.
 /// `tokens`: `(B, N)`, 0 or 1; it enters without gradient. Head gates: `(B, H)`, with gradient.
+///
+/// # NaN
+/// A NaN in a kept token spreads, within its head, to every token that attends to it, and a NaN
+/// among the gates to what they gate: a token gate to its image, a head gate to the kept tokens of
+/// its head. In f32 on the CPU what is masked out is not read, so a NaN there goes no further: a
+/// dropped token gives its own value and nothing to others, and a head with gate 0 gives zeros
+/// ([`HeadGate::Full`]) or its values ([`HeadGate::Partial`], whose gate still gets a gradient from
+/// the attention that it turned off). Elsewhere the masks are factors and large negative scores,
+/// which let a NaN through.
 pub fn attention(
     (q, k, v): (&Tensor, &Tensor, &Tensor),
     num_heads: usize,
@@ -88,6 +97,10 @@ pub(crate) fn attention_at(
 ///
 /// # Shapes
 /// As for [`attention`].
+///
+/// # NaN
+/// As for [`attention`]: a NaN in a token seen, or in a token gate of the image, spreads to every
+/// token seen; in f32 on the CPU the others are not read.
 pub fn class_attention(
     q: &Tensor,
     k: &Tensor,
@@ -108,10 +121,12 @@ pub(crate) fn class_attention_at(
     if !fused::applies(&operands) || q.elem_count() == 0 {
         return composed::class_attention(q, k, num_heads, tokens);
     }
-    let sees = |selection: Selection| match selection.kept.first() {
-        Some(0) => selection.kept,
-        // Dropped, the class token sees itself alone.
-        _ => vec![0],
+    let sees = |mut selection: Selection| {
+        if selection.kept.first() != Some(&0) {
+            // Dropped, the class token sees itself alone.
+            selection.kept = vec![0];
+        }
+        selection
     };
     let seen = selections(q.dim(1)?, tokens)?
         .into_iter()
@@ -130,14 +145,18 @@ fn selections(n: usize, tokens: Option<&Tensor>) -> Result<Vec<Selection>> {
     let Some(tokens) = tokens else {
         let all = Selection {
             kept: (0..n).collect(),
-            dropped: Vec::new(),
+            ..Selection::default()
         };
         return Ok(vec![all]);
     };
     let rows = tokens.to_vec2::<f32>()?;
     let split = |row: Vec<f32>| {
         let (kept, dropped) = (0..n).partition(|token| row[*token] != 0.0);
-        Selection { kept, dropped }
+        Selection {
+            kept,
+            dropped,
+            unknown: row.iter().any(|gate| gate.is_nan()),
+        }
     };
     Ok(rows.into_iter().map(split).collect())
 }

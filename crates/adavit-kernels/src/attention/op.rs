@@ -29,6 +29,8 @@ pub(super) enum Gates {
 pub(super) struct Selection {
     pub(super) kept: Vec<usize>,
     pub(super) dropped: Vec<usize>,
+    /// Whether a token gate is NaN, so that nobody knows which tokens are kept.
+    pub(super) unknown: bool,
 }
 
 /// The gradient of the gates, `(B, H)`, from the last backward of an [`Attention`].
@@ -55,6 +57,9 @@ impl Attention {
         let (image, head) = (index / self.num_heads, index % self.num_heads);
         let selection = &self.selections[if self.selections.len() == 1 { 0 } else { image }];
         let gate = match &self.gates {
+            Gates::Full(gates) if gates[index] == 0.0 => Gate::Full(0.0),
+            // A factor of everything that the pair gives.
+            _ if selection.unknown => Gate::Full(f32::NAN),
             Gates::All => Gate::Full(1.0),
             Gates::Full(gates) => Gate::Full(gates[index]),
             Gates::Partial(gates) => Gate::Partial(gates[index]),
