@@ -164,7 +164,12 @@ pub(crate) struct ThroughputArgs {
     pub(crate) profile: bool,
 
     /// Duration of the measured rounds
-    #[arg(long, value_name = "S", default_value_t = 5.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 5.0,
+        allow_negative_numbers = true
+    )]
     pub(crate) seconds: f64,
 
     /// Of weights and images

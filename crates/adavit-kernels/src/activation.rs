@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
 use crate::fused::{self, slice, tensor, values};
 use crate::simd::Level;
+use crate::trace::operation;
 use crate::{composed, lanes, math, rows};
 
 /// Returns the exact (erf) GELU, elementwise.
@@ -41,6 +42,7 @@ impl CustomOp1 for Gelu {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = operation("gelu", 0);
         let ys = rows::map(
             self.level,
             slice(storage, layout)?,
@@ -52,6 +54,7 @@ impl CustomOp1 for Gelu {
     }
 
     fn bwd(&self, xs: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let _span = operation("gelu backward", 0);
         let grad = grad.contiguous()?;
         let ds = gelu_grad(self.level, &values(xs)?, &values(&grad)?);
         Ok(Some(tensor(ds, xs)?))
@@ -64,6 +67,17 @@ pub(crate) fn gelu_into(ys: &mut [f32], xs: &[f32]) {
     for (y, x) in ys.iter_mut().zip(xs) {
         *y = math::gelu(*x);
     }
+}
+
+/// Returns the GELU of every element.
+pub(crate) fn gelu_values(level: Level, xs: &[f32]) -> Vec<f32> {
+    rows::map(
+        level,
+        xs,
+        1,
+        #[inline(always)]
+        |_, ys, xs| gelu_into(ys, xs),
+    )
 }
 
 /// Returns the gradient of the input of a GELU.
@@ -91,6 +105,7 @@ impl CustomOp1 for Softmax {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = operation("softmax", 0);
         let len = layout.shape().dim(D::Minus1)?;
         let ys = rows::map(
             self.level,
@@ -111,6 +126,7 @@ impl CustomOp1 for Softmax {
     }
 
     fn bwd(&self, _: &Tensor, ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let _span = operation("softmax backward", 0);
         let grad = grad.contiguous()?;
         let len = ys.dim(D::Minus1)?;
         let ds = rows::map2(

@@ -8,6 +8,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Te
 
 use crate::fused::{self, slice, tensor, values};
 use crate::simd::Level;
+use crate::trace::operation;
 use crate::{composed, lanes, rows, shape};
 
 /// Returns `xs` with each token multiplied by its gate.
@@ -104,6 +105,7 @@ impl CustomOp2 for GateRows {
         gates: &CpuStorage,
         gates_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let _span = operation("gate", 0);
         let (xs, gates) = (slice(xs, layout)?, slice(gates, gates_layout)?);
         let c = self.groups * self.width;
         let shared = GatesOfRows::new(gates, self.groups, xs.len() / c.max(1));
@@ -124,6 +126,7 @@ impl CustomOp2 for GateRows {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let _span = operation("gate backward", 0);
         let grad = grad.contiguous()?;
         let (x_values, gate_values) = (values(xs)?, values(gates)?);
         let c = self.groups * self.width;
@@ -231,6 +234,7 @@ impl CustomOp3 for GatedResidual {
         gates: &CpuStorage,
         gates_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let _span = operation("gated_residual", 0);
         let (xs, ys) = (slice(xs, layout)?, slice(ys, ys_layout)?);
         let gates = slice(gates, gates_layout)?;
         let c = layout.shape().dim(D::Minus1)?.max(1);
@@ -261,6 +265,7 @@ impl CustomOp3 for GatedResidual {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let _span = operation("gated_residual backward", 0);
         let grad = grad.contiguous()?;
         let (y_values, gate_values) = (values(ys)?, values(gates)?);
         let c = ys.dim(D::Minus1)?.max(1);

@@ -44,7 +44,7 @@ mod test_common;
 pub use activation::{gelu, softmax};
 pub use attention::{HeadGate, attention, class_attention};
 pub use gate::{gate_groups, gate_tokens, gated_residual};
-pub use linear::{linear, linear_gelu};
+pub use linear::{gelu_linear, linear, linear_gelu, mlp};
 pub use loss::cross_entropy;
 pub use norm::layer_norm;
 pub use patches::patchify;

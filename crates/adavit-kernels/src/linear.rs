@@ -1,18 +1,21 @@
-//! Affine maps of the last dimension: y = x W^T + b, weight stored `(out, in)` as PyTorch does, and
-//! the same followed by an exact GELU.
+//! Affine maps of the last dimension: y = x W^T + b, weight stored `(out, in)` as PyTorch does;
+//! the same followed by or following an exact GELU; and both maps of an MLP.
 //!
-//! Gradients: dx = dy W, dW = dy^T x, db = column sums of dy. The products choose their vector
-//! instructions themselves; a level only applies to the rest.
+//! Gradients: dx = dy W, dW = dy^T x, db = column sums of dy. x W^T and dy W run on packed weights,
+//! with bias and GELU on each tile while it is in cache. dW, long in its inner dimension, runs on
+//! the `gemm` crate, which chooses its vector instructions itself.
 
 use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 
-use crate::activation::{gelu_grad, gelu_into};
+use crate::activation::{gelu_grad, gelu_into, gelu_values};
 use crate::fused::{self, slice, tensor, values};
-use crate::product::{Matrix, product};
+use crate::packed::{Packed, product};
+use crate::product::{Matrix, product as gemm_product};
 use crate::simd::Level;
-use crate::{composed, rows, shape};
+use crate::trace::operation;
+use crate::{composed, math, rows, shape};
 
 /// Returns `xs weight^T + bias`.
 ///
@@ -36,8 +39,7 @@ pub(crate) fn linear_at(
     let (xs, weight) = (xs.contiguous()?, weight.contiguous()?);
     let op = Linear {
         level,
-        gelu: false,
-        inner: None,
+        gelu: Gelu::None,
     };
     match bias {
         Some(bias) => xs.apply_op3(&weight, &bias.contiguous()?, op),
@@ -65,14 +67,59 @@ pub(crate) fn linear_gelu_at(
     if !fused::applies(&[xs, weight, bias]) || weight.elem_count() == 0 {
         return composed::gelu(&composed::linear(xs, weight, Some(bias))?);
     }
-    let tracked = [xs, weight, bias].iter().any(|operand| operand.track_op());
+    let gelu = if [xs, weight, bias].iter().any(|xs| xs.track_op()) {
+        Gelu::AfterKept(OnceLock::new())
+    } else {
+        Gelu::After
+    };
+    let op = Linear { level, gelu };
+    xs.contiguous()?
+        .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+}
+
+/// Returns `gelu(xs) weight^T + bias`, with the exact GELU.
+///
+/// The GELU is computed again for the gradient: nothing is kept but `xs`.
+///
+/// # Shapes
+/// `xs`: `(.., I)`, `weight`: `(O, I)`, `bias`: `(O,)` -> `(.., O)`.
+pub fn gelu_linear(xs: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    gelu_linear_at(Level::current(), xs, weight, bias)
+}
+
+pub(crate) fn gelu_linear_at(
+    level: Level,
+    xs: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+) -> Result<Tensor> {
+    check(xs, weight, Some(bias))?;
+    if !fused::applies(&[xs, weight, bias]) || weight.elem_count() == 0 {
+        return composed::linear(&composed::gelu(xs)?, weight, Some(bias));
+    }
     let op = Linear {
         level,
-        gelu: true,
-        inner: tracked.then(OnceLock::new),
+        gelu: Gelu::Before,
     };
     xs.contiguous()?
         .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+}
+
+/// Returns `gelu(xs fc1^T + b1) fc2^T + b2`, each layer given as (weight, bias).
+///
+/// Of the hidden activations, one copy is kept where a gradient will be wanted.
+///
+/// # Shapes
+/// `xs`: `(.., C)`, `fc1`: `(R, C)` and `(R,)`, `fc2`: `(O, R)` and `(O,)` -> `(.., O)`.
+pub fn mlp(xs: &Tensor, fc1: (&Tensor, &Tensor), fc2: (&Tensor, &Tensor)) -> Result<Tensor> {
+    if [xs, fc1.0, fc1.1, fc2.0, fc2.1]
+        .iter()
+        .any(|xs| xs.track_op())
+    {
+        let hidden = linear(xs, fc1.0, Some(fc1.1))?;
+        return gelu_linear(&hidden, fc2.0, fc2.1);
+    }
+    linear(&linear_gelu(xs, fc1.0, fc1.1)?, fc2.0, Some(fc2.1))
 }
 
 fn check(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
@@ -84,48 +131,79 @@ fn check(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
     }
 }
 
-struct Linear {
-    level: Level,
-    gelu: bool,
-    /// The values before the GELU, filled by the forward pass.
-    inner: Option<OnceLock<Vec<f32>>>,
+/// Where an affine map has a GELU.
+enum Gelu {
+    None,
+    After,
+    /// As `After`, with the values before the GELU, filled by the forward pass.
+    AfterKept(OnceLock<Vec<f32>>),
+    Before,
 }
 
-/// Returns `xs weight`, by all threads.
-fn multiply(xs: &[f32], weight: Matrix) -> Vec<f32> {
-    let (n_in, n_out) = weight.size();
-    let mut ys = vec![0.0; xs.len() / n_in * n_out];
-    let xs = Matrix::new(xs, n_in);
-    product(&mut ys, xs, weight);
-    ys
+#[inline(always)]
+fn affine(ys: &mut [f32], sums: &[f32], bias: &[f32]) {
+    for ((y, sum), b) in ys.iter_mut().zip(sums).zip(bias) {
+        *y = sum + b;
+    }
+}
+
+struct Linear {
+    level: Level,
+    gelu: Gelu,
 }
 
 impl Linear {
     fn forward(&self, xs: &[f32], weight: &[f32], bias: Option<&[f32]>, n_in: usize) -> Vec<f32> {
-        // The bias comes after the product, so that all threads touch fresh memory first.
-        let mut inner = multiply(xs, Matrix::new(weight, n_in).t());
-        if let Some(bias) = bias {
-            rows::for_each_row(
+        let packed = Packed::transposed(weight, n_in);
+        let _span = operation(self.label(), xs.len() * packed.n());
+        let zeros = bias.is_none().then(|| vec![0.0; packed.n()]);
+        let bias = bias.or(zeros.as_deref()).unwrap_or_default();
+        let mut ys = vec![0.0; xs.len() / n_in * packed.n()];
+        match &self.gelu {
+            Gelu::None => product(
                 self.level,
-                &mut inner,
-                bias.len(),
+                xs,
+                &packed,
+                [&mut ys],
                 #[inline(always)]
-                |row| rows::add_to(row, bias),
-            );
-        }
-        if !self.gelu {
-            return inner;
-        }
-        let ys = rows::map(
-            self.level,
-            &inner,
-            1,
-            #[inline(always)]
-            |_, ys, xs| gelu_into(ys, xs),
-        );
-        if let Some(kept) = &self.inner {
-            // A second forward of the same operation has the same values.
-            let _ = kept.set(inner);
+                |at, [ys], sums| affine(ys, sums, &bias[at.column..]),
+            ),
+            Gelu::Before => product(
+                self.level,
+                &gelu_values(self.level, xs),
+                &packed,
+                [&mut ys],
+                #[inline(always)]
+                |at, [ys], sums| affine(ys, sums, &bias[at.column..]),
+            ),
+            Gelu::After => product(
+                self.level,
+                xs,
+                &packed,
+                [&mut ys],
+                #[inline(always)]
+                |at, [ys], sums| {
+                    for ((y, sum), b) in ys.iter_mut().zip(sums).zip(&bias[at.column..]) {
+                        *y = math::gelu(sum + b);
+                    }
+                },
+            ),
+            Gelu::AfterKept(kept) => {
+                let mut inner = vec![0.0; ys.len()];
+                product(
+                    self.level,
+                    xs,
+                    &packed,
+                    [&mut ys, &mut inner],
+                    #[inline(always)]
+                    |at, [ys, inner], sums| {
+                        affine(inner, sums, &bias[at.column..]);
+                        gelu_into(ys, inner);
+                    },
+                );
+                // A second forward of the same operation has the same values.
+                let _ = kept.set(inner);
+            }
         }
         ys
     }
@@ -136,28 +214,79 @@ impl Linear {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Vec<f32>)> {
         let (n_out, n_in) = weight.dims2()?;
+        let needed = usize::from(xs.track_op()) + usize::from(weight.track_op());
+        let _span = operation(self.backward_label(), xs.elem_count() * n_out * needed);
         let grad = grad.contiguous()?;
         let outer = values(&grad)?;
-        let inner = self.inner.as_ref().and_then(OnceLock::get);
+        let inner = match &self.gelu {
+            Gelu::AfterKept(inner) => inner.get(),
+            _ => None,
+        };
         let inner = inner.map(|inner| gelu_grad(self.level, inner, &outer));
         let grad: &[f32] = inner.as_deref().unwrap_or(&outer);
         let (x_values, w_values) = (values(xs)?, values(weight)?);
         let dx = xs.track_op().then(|| {
-            let weight = Matrix::new(&w_values, n_in);
-            tensor(multiply(grad, weight), xs)
+            let weight = Packed::rows(&w_values, n_in);
+            tensor(self.input_gradient(&x_values, grad, &weight), xs)
         });
         let dw = weight.track_op().then(|| {
-            let transposed = Matrix::new(grad, n_out).t();
-            let xs = Matrix::new(&x_values, n_in);
+            let before = match self.gelu {
+                Gelu::Before => Some(gelu_values(self.level, &x_values)),
+                _ => None,
+            };
+            let xs = Matrix::new(before.as_deref().unwrap_or(&x_values), n_in);
             let mut dw = vec![0.0; n_out * n_in];
-            product(&mut dw, transposed, xs);
+            gemm_product(&mut dw, Matrix::new(grad, n_out).t(), xs);
             tensor(dw, weight)
         });
-        Ok((
-            dx.transpose()?,
-            dw.transpose()?,
-            rows::column_sums(self.level, grad, n_out),
-        ))
+        let db = rows::column_sums(self.level, grad, n_out);
+        Ok((dx.transpose()?, dw.transpose()?, db))
+    }
+
+    fn input_gradient(&self, xs: &[f32], grad: &[f32], weight: &Packed) -> Vec<f32> {
+        let mut dx = vec![0.0; xs.len()];
+        let n_in = weight.n();
+        if let Gelu::Before = self.gelu {
+            product(
+                self.level,
+                grad,
+                weight,
+                [&mut dx],
+                #[inline(always)]
+                |at, [dx], sums| {
+                    let xs = &xs[at.row * n_in + at.column..];
+                    for ((dx, sum), x) in dx.iter_mut().zip(sums).zip(xs) {
+                        *dx = sum * math::gelu_derivative(*x);
+                    }
+                },
+            );
+        } else {
+            product(
+                self.level,
+                grad,
+                weight,
+                [&mut dx],
+                #[inline(always)]
+                |_, [dx], sums| dx.copy_from_slice(sums),
+            );
+        }
+        dx
+    }
+
+    fn label(&self) -> &'static str {
+        match self.gelu {
+            Gelu::None => "linear",
+            Gelu::After | Gelu::AfterKept(_) => "linear_gelu",
+            Gelu::Before => "gelu_linear",
+        }
+    }
+
+    fn backward_label(&self) -> &'static str {
+        match self.gelu {
+            Gelu::None => "linear backward",
+            Gelu::After | Gelu::AfterKept(_) => "linear_gelu backward",
+            Gelu::Before => "gelu_linear backward",
+        }
     }
 }
 
@@ -172,7 +301,7 @@ fn output_shape(layout: &Layout, n_out: usize) -> Shape {
 
 impl CustomOp2 for Linear {
     fn name(&self) -> &'static str {
-        "linear"
+        self.label()
     }
 
     fn cpu_fwd(
@@ -202,11 +331,7 @@ impl CustomOp2 for Linear {
 
 impl CustomOp3 for Linear {
     fn name(&self) -> &'static str {
-        if self.gelu {
-            "linear_gelu"
-        } else {
-            "linear_bias"
-        }
+        self.label()
     }
 
     fn cpu_fwd(

@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use crate::fused::{self, slice, tensor, values};
 use crate::simd::Level;
+use crate::trace::operation;
 use crate::{composed, lanes, rows, shape};
 
 /// Returns the mean cross entropy, a scalar.
@@ -39,6 +40,7 @@ impl CustomOp1 for CrossEntropy {
     }
 
     fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = operation("cross_entropy", 0);
         let (b, k) = layout.shape().dims2()?;
         let targets = values(&self.targets)?;
         let images = slice(logits, layout)?
@@ -57,6 +59,7 @@ impl CustomOp1 for CrossEntropy {
     }
 
     fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let _span = operation("cross_entropy backward", 0);
         let (b, k) = logits.dims2()?;
         let scale = grad.to_scalar::<f32>()? / b as f32;
         let inputs = (&*values(logits)?, &*values(&self.targets)?);

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::fused::{self, rows_per_task, slice, tensor, values};
 use crate::simd::Level;
+use crate::trace::operation;
 use crate::{composed, lanes, rows, shape};
 
 /// Returns the normalised tensor, of the shape of `xs`.
@@ -73,6 +74,7 @@ impl CustomOp3 for LayerNorm {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let _span = operation("layer_norm", 0);
         let (weight, bias) = (slice(weight, weight_layout)?, slice(bias, bias_layout)?);
         let c = weight.len();
         let ys = rows::map(
@@ -101,6 +103,7 @@ impl CustomOp3 for LayerNorm {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let _span = operation("layer_norm backward", 0);
         let grad = grad.contiguous()?;
         let (dx, mut sums) = self.gradients(&values(xs)?, &values(weight)?, &values(&grad)?);
         let bias_sums = sums.split_off(weight.elem_count());

@@ -154,35 +154,3 @@ where
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn zz_speed() {
-        for (m, k, n) in [(1576, 384, 384), (1576, 384, 1536), (1576, 1536, 384), (197, 384, 1536), (197,1536,384), (6400, 64, 64), (6400, 64, 256), (6400,256,64)] {
-            let xs: Vec<f32> = (0..m * k).map(|i| (i % 7) as f32).collect();
-            let w: Vec<f32> = (0..n * k).map(|i| (i % 5) as f32).collect();
-            let mut ys = vec![0f32; m * n];
-            let b = Packed::transposed(&w, k);
-            let time = |f: &mut dyn FnMut()| {
-                f();
-                let mut best = f64::MAX;
-                for _ in 0..8 {
-                    let t = std::time::Instant::now();
-                    f();
-                    best = best.min(t.elapsed().as_secs_f64());
-                }
-                best
-            };
-            let flops = 2.0 * (m * n * k) as f64 / 1e9;
-            let t1 = time(&mut || product(Level::current(), &xs, &b, [&mut ys], #[inline(always)] |_, [y], s| y.copy_from_slice(s)));
-            let t2 = time(&mut || { std::hint::black_box(Packed::transposed(&w, k)); });
-            let mut y2 = vec![0f32; m * n];
-            let t3 = time(&mut || crate::product::product(&mut y2, crate::product::Matrix::new(&xs, k), crate::product::Matrix::new(&w, k).t()));
-            assert!(ys.iter().zip(&y2).all(|(a, b)| (a - b).abs() <= 1e-3 * b.abs()));
-            println!("{m} {k} {n}: packed {:.0} GF/s, packing {:.3} ms of {:.3}, gemm {:.0} GF/s", flops / t1, t2 * 1e3, t1 * 1e3, flops / t3);
-        }
-    }
-}

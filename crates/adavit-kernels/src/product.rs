@@ -25,11 +25,6 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Returns the numbers of rows and columns.
-    pub(crate) fn size(&self) -> (usize, usize) {
-        (self.rows, self.columns)
-    }
-
     /// Returns the transposed matrix.
     pub(crate) fn t(self) -> Self {
         Self {

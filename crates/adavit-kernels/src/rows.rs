@@ -76,27 +76,6 @@ pub(crate) fn map2_reduce(
     ys
 }
 
-/// Runs `f` on each row of `xs`.
-pub(crate) fn for_each_row(
-    level: Level,
-    xs: &mut [f32],
-    row_len: usize,
-    f: impl Fn(&mut [f32]) + Sync,
-) {
-    let row_len = row_len.max(1);
-    xs.par_chunks_mut(rows_per_task(row_len) * row_len)
-        .for_each(|xs| {
-            level.run(
-                #[inline(always)]
-                || {
-                    for row in xs.chunks_exact_mut(row_len) {
-                        f(row);
-                    }
-                },
-            );
-        });
-}
-
 /// Returns the column sums of `xs`, rows of `row_len`, added in an order fixed by the shape.
 pub(crate) fn column_sums(level: Level, xs: &[f32], row_len: usize) -> Vec<f32> {
     let row_len = row_len.max(1);

@@ -14,12 +14,12 @@ use adavit_decision::{
     BlockLogits, BlockPolicy, Decision, DecisionNetwork, Gating, HeadDeactivation, Thresholds,
 };
 use adavit_kernels::{
-    HeadGate, attention, class_attention, gate_groups, gate_tokens, gated_residual, gelu,
+    HeadGate, attention, class_attention, gate_groups, gate_tokens, gated_residual,
 };
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::layers::{LayerNorm, Linear};
+use crate::layers::{LayerNorm, Linear, Mlp};
 use crate::{Capture, ModelConfig};
 
 /// Where a block's decisions come from.
@@ -56,8 +56,7 @@ pub(crate) struct Block {
     value: Linear,
     proj: Linear,
     norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
+    mlp: Mlp,
     adaptive: Option<Adaptive>,
 }
 
@@ -65,7 +64,6 @@ impl Block {
     pub(crate) fn new(config: &ModelConfig, block: usize, vb: &VarBuilder) -> Result<Self> {
         let (c, eps) = (config.embed_dim, config.layer_norm_eps);
         let attn = vb.pp("attn");
-        let mlp = vb.pp("mlp");
         let qkv = |name: &str| Linear::new(c, c, config.qkv_bias, &attn.pp(name));
         let adaptive = match &config.decisions {
             Some(decisions) => {
@@ -91,8 +89,7 @@ impl Block {
             value: qkv("value")?,
             proj: Linear::new(c, c, true, &attn.pp("proj"))?,
             norm2: LayerNorm::new(c, eps, &vb.pp("norm2"))?,
-            fc1: Linear::new(c, config.hidden_dim(), true, &mlp.pp("fc1"))?,
-            fc2: Linear::new(config.hidden_dim(), c, true, &mlp.pp("fc2"))?,
+            mlp: Mlp::new(c, config.hidden_dim(), &vb.pp("mlp"))?,
             adaptive,
         })
     }
@@ -103,7 +100,7 @@ impl Block {
         let ys = attention((&q, &k, &v), self.num_heads, None, HeadGate::All)?;
         let xs = (xs + self.proj.forward(&ys)?)?;
         let us = self.norm2.forward(&xs)?;
-        let ys = self.fc2.forward(&self.fc1.forward_gelu(&us)?)?;
+        let ys = self.mlp.forward(&us)?;
         Ok(BlockOutput {
             xs: (xs + ys)?,
             decision: Decision {
@@ -193,13 +190,12 @@ impl Block {
     /// The MLP branch without its sub-layer gate.
     fn masked_mlp(&self, adaptive: &Adaptive, us: &Tensor, policy: &BlockPolicy) -> Result<Tensor> {
         let gates_of = |mode| policy.heads().filter(|_| adaptive.heads == Some(mode));
-        let hidden = if let Some(gates) = gates_of(HeadDeactivation::HeadV2) {
-            gelu(&gate_groups(&self.fc1.forward(us)?, gates)?)?
+        let ys = if let Some(gates) = gates_of(HeadDeactivation::HeadV2) {
+            self.mlp.forward_gated(us, gates)?
         } else {
             let us = gate(us.clone(), gates_of(HeadDeactivation::Full), gate_groups)?;
-            self.fc1.forward_gelu(&us)?
+            self.mlp.forward(&us)?
         };
-        let ys = self.fc2.forward(&hidden)?;
         let tokens = policy.tokens().filter(|_| adaptive.tokens_with_mlp);
         gate(ys, tokens, gate_tokens)
     }

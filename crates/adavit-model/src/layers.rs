@@ -1,4 +1,4 @@
-//! The two layers with weights that every part is made of.
+//! The layers with weights that every part is made of.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -21,13 +21,36 @@ impl Linear {
     pub(crate) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         adavit_kernels::linear(xs, &self.weight, self.bias.as_ref())
     }
+}
 
-    /// The exact GELU of the affine map.
-    pub(crate) fn forward_gelu(&self, xs: &Tensor) -> Result<Tensor> {
-        match &self.bias {
-            Some(bias) => adavit_kernels::linear_gelu(xs, &self.weight, bias),
-            None => adavit_kernels::gelu(&self.forward(xs)?),
-        }
+/// fc2(gelu(fc1 x)), both with bias.
+#[derive(Debug, Clone)]
+pub(crate) struct Mlp {
+    fc1: (Tensor, Tensor),
+    fc2: (Tensor, Tensor),
+}
+
+impl Mlp {
+    pub(crate) fn new(dim: usize, hidden: usize, vb: &VarBuilder) -> Result<Self> {
+        let layer = |n_in: usize, n_out: usize, vb: &VarBuilder| -> Result<_> {
+            Ok((vb.get((n_out, n_in), "weight")?, vb.get(n_out, "bias")?))
+        };
+        Ok(Self {
+            fc1: layer(dim, hidden, &vb.pp("fc1"))?,
+            fc2: layer(hidden, dim, &vb.pp("fc2"))?,
+        })
+    }
+
+    pub(crate) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        let (fc1, fc2) = (&self.fc1, &self.fc2);
+        adavit_kernels::mlp(xs, (&fc1.0, &fc1.1), (&fc2.0, &fc2.1))
+    }
+
+    /// As [`Self::forward`], with the outputs of fc1 multiplied by the gates of their groups.
+    pub(crate) fn forward_gated(&self, xs: &Tensor, gates: &Tensor) -> Result<Tensor> {
+        let hidden = adavit_kernels::linear(xs, &self.fc1.0, Some(&self.fc1.1))?;
+        let hidden = adavit_kernels::gate_groups(&hidden, gates)?;
+        adavit_kernels::gelu_linear(&hidden, &self.fc2.0, &self.fc2.1)
     }
 }
 

@@ -9,10 +9,11 @@ use rayon::prelude::*;
 
 use super::kernel::Head;
 use super::op::Selection;
-use super::pair::{Shared, with_scratch};
 use crate::fused::{slice, tensor, values};
 use crate::lanes;
+use crate::shared::{Shared, with_scratch};
 use crate::simd::Level;
+use crate::trace::operation;
 
 #[derive(Debug)]
 pub(super) struct ClassAttention {
@@ -70,13 +71,13 @@ fn backward(
     let d = head.width;
     let q = &q[head.start..][..d];
     // SAFETY: the rows of a pair are its own, and this is the only one of dq held.
-    let dq = unsafe { dq.row(head.start, d) };
+    let dq = unsafe { dq.range(head.start, d) };
     // Where the class token does not look p is zero.
     let mean = lanes::dot(ps, grad);
     for (token, place) in head.tokens.iter().zip(head.places()) {
         let ds = ps[*token] * (grad[*token] - mean) * scale;
         // SAFETY: the rows of a pair are its own, and this is the only one of dk held.
-        let dk = unsafe { dk.row(place, d) };
+        let dk = unsafe { dk.range(place, d) };
         for (dk, q) in dk.iter_mut().zip(q) {
             *dk = ds * q;
         }
@@ -98,6 +99,7 @@ impl CustomOp2 for ClassAttention {
         k: &CpuStorage,
         k_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let _span = operation("class_attention", 0);
         let (b, n, c) = layout.shape().dims3()?;
         let inputs = (slice(q, layout)?, slice(k, k_layout)?);
         let mut ps = vec![0.0; b * self.num_heads * n];
@@ -120,6 +122,7 @@ impl CustomOp2 for ClassAttention {
         ps: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let _span = operation("class_attention backward", 0);
         let (_, n, c) = q.dims3()?;
         let grad = grad.contiguous()?;
         let mut found = [(); 2].map(|()| vec![0.0; q.elem_count()]);

@@ -15,6 +15,7 @@ use super::pair::{Backward, Forward, Gate, Pair};
 use crate::fused::{slice, tensor, values};
 use crate::shared::{Shared, with_scratch};
 use crate::simd::Level;
+use crate::trace::operation;
 
 /// The gates of the heads, `(B, H)`, by value.
 #[derive(Debug, Clone)]
@@ -47,6 +48,13 @@ pub(super) struct Attention {
 }
 
 impl Attention {
+    /// Multiply-adds of the two products of a forward, as if every head were on.
+    fn macs(&self, (b, _, c): (usize, usize, usize)) -> usize {
+        let each = |selection: &Selection| 2 * selection.kept.len().pow(2) * c;
+        let sum: usize = self.selections.iter().map(each).sum();
+        sum * b / self.selections.len().max(1)
+    }
+
     /// Returns pair `index` of tensors `(B, N, C)`, counted image by image.
     fn pair<'a>(
         &'a self,
@@ -101,6 +109,7 @@ impl CustomOp3 for Attention {
         v: &CpuStorage,
         v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let _span = operation("attention", self.macs(layout.shape().dims3()?));
         let (b, n, c) = layout.shape().dims3()?;
         let inputs = (slice(q, layout)?, slice(k, k_layout)?, slice(v, v_layout)?);
         let mut ys = vec![0.0; inputs.0.len()];
@@ -126,6 +135,7 @@ impl CustomOp3 for Attention {
         ys: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let _span = operation("attention backward", self.macs(q.dims3()?) * 5 / 2);
         let (b, n, c) = q.dims3()?;
         let grad = grad.contiguous()?;
         let (q_values, k_values, v_values) = (values(q)?, values(k)?, values(v)?);
@@ -178,6 +188,7 @@ impl CustomOp2 for GateTap {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let _span = operation("gate tap", 0);
         let q = slice(q, layout)?.to_vec();
         Ok((CpuStorage::F32(q), layout.shape().clone()))
     }
@@ -189,6 +200,7 @@ impl CustomOp2 for GateTap {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let _span = operation("gate tap backward", 0);
         let found = self
             .gate_gradient
             .lock()
