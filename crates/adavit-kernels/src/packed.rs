@@ -1,18 +1,19 @@
-//! Products Y = X B with B packed in panels of 32 columns, so that a tile of Y is summed whole in
-//! registers and what follows the product (bias, GELU, gates) happens while the tile is in cache.
+//! Products Y = X B with B packed in panels of columns, so that a tile of Y is summed whole in
+//! registers, and what follows the product (bias, GELU, residual) happens while it is in cache.
 //!
-//! Every element of Y is one chain of multiply-adds over the inner dimension: it depends neither on
-//! the other rows of X nor on the number of threads.
+//! Every element of Y is one chain of multiply-adds over the inner dimension, in order: it depends
+//! neither on the other rows of X nor on the number of threads. A product may leave out rows,
+//! ranges of the inner dimension and ranges of columns: what is left out is neither read nor
+//! computed.
+
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::shared::{Aligned, Shared, with_scratch};
 use crate::simd::Level;
-use crate::tile::{Left, multiply};
-
-/// Columns of a panel.
-const PANEL: usize = 32;
+use crate::tile;
 
 /// Rows of a task, so that they stay in the second cache.
 const ROWS: usize = 96;
@@ -24,44 +25,62 @@ const TASK_MACS: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Packed {
     panels: Aligned,
+    /// Columns of a panel: [`Packed::PANEL`], or half of it.
+    width: usize,
     k: usize,
     n: usize,
 }
 
 impl Packed {
+    /// Columns of a panel, where nothing asks for fewer.
+    pub(crate) const PANEL: usize = 32;
+
     /// Packs the transposed of `rows`, which are n rows of k values.
-    pub(crate) fn transposed(rows: &[f32], k: usize) -> Self {
+    pub(crate) fn transposed(rows: &[f32], k: usize, width: usize) -> Self {
         let n = rows.len() / k.max(1);
         let pack = |panel: &mut [f32], first: usize| {
-            for (column, row) in rows.chunks_exact(k).skip(first).take(PANEL).enumerate() {
-                for (to, x) in panel.chunks_exact_mut(PANEL).zip(row) {
+            for (column, row) in rows.chunks_exact(k).skip(first).take(width).enumerate() {
+                for (to, x) in panel.chunks_exact_mut(width).zip(row) {
                     to[column] = *x;
                 }
             }
         };
-        Self::pack((k, n), pack)
+        Self::pack((k, n), width, pack)
     }
 
     /// Packs k rows of n values.
     pub(crate) fn rows(rows: &[f32], n: usize) -> Self {
         let k = rows.len() / n.max(1);
         let pack = |panel: &mut [f32], first: usize| {
-            let width = PANEL.min(n - first);
-            for (to, row) in panel.chunks_exact_mut(PANEL).zip(rows.chunks_exact(n)) {
+            let width = Self::PANEL.min(n - first);
+            for (to, row) in panel
+                .chunks_exact_mut(Self::PANEL)
+                .zip(rows.chunks_exact(n))
+            {
                 to[..width].copy_from_slice(&row[first..first + width]);
             }
         };
-        Self::pack((k, n), pack)
+        Self::pack((k, n), Self::PANEL, pack)
     }
 
-    fn pack((k, n): (usize, usize), pack: impl Fn(&mut [f32], usize) + Sync) -> Self {
-        let mut panels = Aligned::zeros(n.div_ceil(PANEL) * PANEL * k);
+    fn pack((k, n): (usize, usize), width: usize, pack: impl Fn(&mut [f32], usize) + Sync) -> Self {
+        let mut panels = Aligned::zeros(n.div_ceil(width) * width * k);
         panels
             .as_mut_slice()
-            .par_chunks_mut((PANEL * k).max(1))
+            .par_chunks_mut((width * k).max(1))
             .enumerate()
-            .for_each(|(index, panel)| pack(panel, index * PANEL));
-        Self { panels, k, n }
+            .for_each(|(index, panel)| pack(panel, index * width));
+        Self {
+            panels,
+            width,
+            k,
+            n,
+        }
+    }
+
+    /// Returns the inner size.
+    pub(crate) fn k(&self) -> usize {
+        self.k
     }
 
     /// Returns the columns.
@@ -77,8 +96,57 @@ pub(crate) struct Piece {
     pub(crate) column: usize,
 }
 
-/// Multiplies `xs`, rows of k values, by `b`; `finish` gets every piece of a row of the product with
-/// the same piece of each output `(m, n)` to write.
+/// Rows of X and Y, ascending.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    All(usize),
+    Some(&'a [usize]),
+}
+
+impl Rows<'_> {
+    fn len(self) -> usize {
+        match self {
+            Rows::All(n) => n,
+            Rows::Some(rows) => rows.len(),
+        }
+    }
+
+    #[inline(always)]
+    fn at(self, index: usize) -> usize {
+        match self {
+            Rows::All(_) => index,
+            Rows::Some(rows) => rows[index],
+        }
+    }
+}
+
+/// Rows that take the same part of a product.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part<'a> {
+    pub(crate) rows: Rows<'a>,
+    /// Ranges of the inner dimension, ascending: the others count as zero.
+    pub(crate) inner: &'a [Range<usize>],
+    /// Ranges of columns, ascending and of whole panels: the others are left as they are.
+    pub(crate) columns: &'a [Range<usize>],
+}
+
+impl Part<'_> {
+    /// Returns the multiply-adds.
+    fn macs(&self) -> usize {
+        let total = |ranges: &[Range<usize>]| ranges.iter().map(Range::len).sum::<usize>();
+        self.rows.len() * total(self.inner) * total(self.columns)
+    }
+}
+
+/// Some rows and panels of a part.
+#[derive(Debug, Clone)]
+pub(crate) struct Task {
+    part: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+/// Multiplies the whole of `xs`, rows of k values, by `b`.
 pub(crate) fn product<const O: usize>(
     level: Level,
     xs: &[f32],
@@ -86,71 +154,166 @@ pub(crate) fn product<const O: usize>(
     outputs: [&mut [f32]; O],
     finish: impl Fn(Piece, [&mut [f32]; O], &[f32]) + Sync,
 ) {
-    let m = xs.len() / b.k.max(1);
-    if m == 0 || b.n == 0 {
-        return;
-    }
-    for output in &outputs {
-        assert_eq!(output.len(), m * b.n, "product: output size");
-    }
+    let all = Part {
+        rows: Rows::All(xs.len() / b.k.max(1)),
+        inner: &[0..b.k],
+        columns: &[0..b.n],
+    };
+    let mut tasks = Vec::new();
+    partial_product(level, (xs, b), &[all], outputs, (finish, &mut tasks));
+}
+
+/// Multiplies parts of `xs` by parts of `b`; `finish` gets every piece of a row of the product with
+/// the same piece of each output, rows of n values, to write. Returns the multiply-adds.
+///
+/// `tasks` is room for the division of the work.
+///
+/// # Panics
+/// If the rows of all parts together, or the columns of one, do not ascend or lie out of bounds.
+pub(crate) fn partial_product<const O: usize>(
+    level: Level,
+    (xs, b): (&[f32], &Packed),
+    parts: &[Part],
+    outputs: [&mut [f32]; O],
+    (finish, tasks): (
+        impl Fn(Piece, [&mut [f32]; O], &[f32]) + Sync,
+        &mut Vec<Task>,
+    ),
+) -> usize {
+    check(parts, b, xs.len() / b.k.max(1));
     let outputs = outputs.map(|output| Shared::new(output));
-    // Equal tasks of about ROWS rows, whole tiles of 8.
-    let rows = m.div_ceil(m.div_ceil(ROWS)).next_multiple_of(8);
-    let width = PANEL * (TASK_MACS / (rows * b.k * PANEL).max(1)).max(1);
-    let across = b.n.div_ceil(width);
-    (0..m.div_ceil(rows) * across)
-        .into_par_iter()
-        .for_each(|task| {
-            let (down, across) = (task / across, task % across);
-            let columns = across * width..((across + 1) * width).min(b.n);
-            let rows = down * rows..((down + 1) * rows).min(m);
-            with_scratch(rows.len() * PANEL, |tile| {
-                level.dispatch(Task {
-                    xs: &xs[rows.start * b.k..rows.end * b.k],
-                    b,
-                    columns,
-                    first_row: rows.start,
-                    outputs: &outputs,
-                    tile,
-                    finish: &finish,
-                });
-            });
+    divide(parts, b, tasks);
+    tasks.par_iter().with_max_len(1).for_each(|task| {
+        let part = &parts[task.part];
+        with_scratch(task.rows.len() * b.width, |tile| {
+            for column in task.columns.clone().step_by(b.width) {
+                let columns = column..(column + b.width).min(task.columns.end);
+                multiply(
+                    level,
+                    (xs, b),
+                    (part.rows, &task.rows),
+                    part.inner,
+                    (column, tile),
+                );
+                // On its own, so that it takes no register from the product.
+                level.run(
+                    #[inline(always)]
+                    || {
+                        for (index, sums) in tile.chunks_exact(b.width).enumerate() {
+                            let row = part.rows.at(task.rows.start + index);
+                            let place = row * b.n + column;
+                            let ys = outputs.each_ref().map(
+                                #[inline(always)]
+                                |output| {
+                                    // SAFETY: rows and columns ascend, so the pieces of all tasks
+                                    // are apart.
+                                    unsafe { output.range(place, columns.len()) }
+                                },
+                            );
+                            finish(Piece { row, column }, ys, &sums[..columns.len()]);
+                        }
+                    },
+                );
+            }
         });
+    });
+    parts.iter().map(Part::macs).sum()
 }
 
-struct Task<'a, F, const O: usize> {
-    xs: &'a [f32],
-    b: &'a Packed,
-    columns: std::ops::Range<usize>,
-    first_row: usize,
-    outputs: &'a [Shared<'a>; O],
+/// Checks that no two pieces of the outputs overlap and that all lie within bounds.
+fn check(parts: &[Part], b: &Packed, m: usize) {
+    let mut next_row = 0;
+    for part in parts {
+        match part.rows {
+            Rows::All(n) => {
+                assert!(next_row == 0 && n <= m, "product: all rows, once");
+                next_row = n;
+            }
+            Rows::Some(rows) => {
+                for row in rows {
+                    assert!(*row >= next_row && *row < m, "product: ascending rows");
+                    next_row = row + 1;
+                }
+            }
+        }
+        let mut next_column = 0;
+        for columns in part.columns {
+            assert!(
+                columns.start >= next_column
+                    && columns.end <= b.n
+                    && columns.start.is_multiple_of(b.width),
+                "product: ascending columns from panels' starts"
+            );
+            // The last panel of a range ends with it.
+            next_column = columns.end.next_multiple_of(b.width);
+        }
+        let inner = part.inner.iter();
+        assert!(
+            inner.clone().all(|range| range.end <= b.k),
+            "product: inner ranges within bounds"
+        );
+    }
+}
+
+/// Divides the parts into equal tasks of about [`ROWS`] rows, whole tiles of 8.
+fn divide(parts: &[Part], b: &Packed, tasks: &mut Vec<Task>) {
+    tasks.clear();
+    for (index, part) in parts.iter().enumerate() {
+        let m = part.rows.len();
+        if m == 0 {
+            continue;
+        }
+        let height = m.div_ceil(m.div_ceil(ROWS)).next_multiple_of(8);
+        let depth: usize = part.inner.iter().map(Range::len).sum();
+        let panel_macs = (height * depth * b.width).max(1);
+        let width = b.width * (TASK_MACS / panel_macs).max(1);
+        for start in (0..m).step_by(height) {
+            for columns in part.columns {
+                for column in columns.clone().step_by(width) {
+                    tasks.push(Task {
+                        part: index,
+                        rows: start..(start + height).min(m),
+                        columns: column..(column + width).min(columns.end),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Writes the product of some rows and a panel to `tile`.
+fn multiply(
+    level: Level,
+    (xs, b): (&[f32], &Packed),
+    (rows, some): (Rows, &Range<usize>),
+    inner: &[Range<usize>],
+    (column, tile): (usize, &mut [f32]),
+) {
+    level.dispatch(Multiply {
+        tile,
+        xs,
+        place: |index: usize| rows.at(some.start + index) * b.k,
+        panel: &b.panels.as_slice()[column * b.k..][..b.width * b.k],
+        inner,
+        width: b.width,
+    });
+}
+
+struct Multiply<'a, P> {
     tile: &'a mut [f32],
-    finish: &'a F,
+    xs: &'a [f32],
+    place: P,
+    panel: &'a [f32],
+    inner: &'a [Range<usize>],
+    width: usize,
 }
 
-impl<F, const O: usize> WithSimd for Task<'_, F, O>
-where
-    F: Fn(Piece, [&mut [f32]; O], &[f32]),
-{
+impl<P: Fn(usize) -> usize> WithSimd for Multiply<'_, P> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let (k, n) = (self.b.k, self.b.n);
-        let panels = self.b.panels.as_slice();
-        for column in self.columns.step_by(PANEL) {
-            let panel = &panels[column * k..][..PANEL * k];
-            let left = Left::Rows(self.xs, k);
-            multiply(simd, self.tile, left, (panel, k), PANEL);
-            let width = PANEL.min(n - column);
-            for (row, sums) in self.tile.chunks_exact(PANEL).enumerate() {
-                let row = self.first_row + row;
-                let ys = self.outputs.each_ref().map(|output| {
-                    // SAFETY: pieces of one task are apart from those of every other.
-                    unsafe { output.range(row * n + column, width) }
-                });
-                (self.finish)(Piece { row, column }, ys, &sums[..width]);
-            }
-        }
+        let right = (self.panel, self.inner);
+        tile::multiply_rows(simd, self.tile, (self.xs, self.place), right, self.width);
     }
 }

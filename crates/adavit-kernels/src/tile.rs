@@ -2,6 +2,8 @@
 //!
 //! B and Y are row-major and as wide as a multiple of [`LANES`], so that no column is left over.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 /// Widths of packed rows are multiples of this, which is a multiple of every vector's length.
@@ -44,6 +46,69 @@ pub(crate) fn multiply<S: Simd>(
             rows_of::<S, 1>(simd, ys, (start, rows), left, right, (at, vectors));
             at += 1;
         }
+    }
+}
+
+/// Writes `left right` to all of `ys`, rows of `width`: row i of the left operand is at `place(i)`,
+/// and only the ranges `inner` of its values meet those rows of `right`.
+#[inline(always)]
+pub(crate) fn multiply_rows<S: Simd>(
+    simd: S,
+    ys: &mut [f32],
+    (left, place): (&[f32], impl Fn(usize) -> usize),
+    (right, inner): (&[f32], &[Range<usize>]),
+    width: usize,
+) {
+    let right = S::as_simd_f32s(right).0;
+    let ys = S::as_mut_simd_f32s(ys).0;
+    let vectors = width / S::F32_LANES;
+    for (start, rows) in starts::<S>(ys.len() / vectors) {
+        let left = |r: usize| &left[place(start + r)..];
+        let mut at = 0;
+        while at < vectors {
+            let wide = at + WIDTH <= vectors;
+            let right = (right, inner, at, vectors);
+            let ys = &mut ys[start * vectors..];
+            match (rows, wide) {
+                (8, true) => ranges::<S, 8, WIDTH>(simd, ys, left, right),
+                (8, false) => ranges::<S, 8, 1>(simd, ys, left, right),
+                (4, true) => ranges::<S, 4, WIDTH>(simd, ys, left, right),
+                (4, false) => ranges::<S, 4, 1>(simd, ys, left, right),
+                (2, true) => ranges::<S, 2, WIDTH>(simd, ys, left, right),
+                (2, false) => ranges::<S, 2, 1>(simd, ys, left, right),
+                (_, true) => ranges::<S, 1, WIDTH>(simd, ys, left, right),
+                (_, false) => ranges::<S, 1, 1>(simd, ys, left, right),
+            }
+            at += if wide { WIDTH } else { 1 };
+        }
+    }
+}
+
+#[inline(always)]
+fn ranges<'a, S: Simd, const R: usize, const W: usize>(
+    simd: S,
+    ys: &mut [S::f32s],
+    left: impl Fn(usize) -> &'a [f32],
+    (right, inner, at, vectors): (&[S::f32s], &[Range<usize>], usize, usize),
+) {
+    let mut sums = [[simd.splat_f32s(0.0); W]; R];
+    for range in inner {
+        // Bounds are checked here, so that the loop below has nothing but products.
+        let rows: [*const f32; R] = std::array::from_fn(|r| left(r)[range.clone()].as_ptr());
+        let right = &right[range.start * vectors..range.end * vectors];
+        for (p, row) in right.chunks_exact(vectors).enumerate() {
+            let row: &[S::f32s; W] = row[at..]
+                .first_chunk()
+                .expect("a block lies within the width");
+            for (sums, values) in sums.iter_mut().zip(&rows) {
+                // SAFETY: `right` has one row per element of the range, so p < range.len(), and
+                // `values` starts a slice of range.len() elements that outlives this loop.
+                step(simd, sums, unsafe { *values.add(p) }, row);
+            }
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        ys[r * vectors + at..][..W].copy_from_slice(sums);
     }
 }
 
