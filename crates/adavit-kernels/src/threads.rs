@@ -18,6 +18,11 @@ pub const MOST_THREADS: usize = 1024;
 /// on 2 cores beside another busy process ran at 230 images/s with candle's limit and at 1,400
 /// without spinning.
 ///
+/// The system's allocator is told to keep what is freed, where it is glibc's: a step allocates and
+/// frees the same buffers again and again, and fresh pages from the system cost more than the work
+/// on them. A training step of `nano_patch4_28` at batch 128 on 2 cores ran at 517 images/s without
+/// and at 667 with.
+///
 /// # Errors
 /// If `n` is not between 1 and [`MOST_THREADS`], or rayon's global pool was already built.
 pub fn set_threads(n: usize) -> Result<()> {
@@ -37,6 +42,7 @@ pub fn set_threads(n: usize) -> Result<()> {
         // environment at the same time.
         unsafe { std::env::set_var(name, value) };
     }
+    keep_freed_memory();
     let built = rayon::ThreadPoolBuilder::new()
         .num_threads(n)
         .build_global();
@@ -45,6 +51,21 @@ pub fn set_threads(n: usize) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn keep_freed_memory() {
+    /// The largest threshold that glibc takes.
+    const MMAP_THRESHOLD: i32 = 32 << 20;
+    // SAFETY: mallopt only changes numbers of the allocator. One that it refuses changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_TOP_PAD, 4 * MMAP_THRESHOLD);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn keep_freed_memory() {}
 
 /// The number of threads that operations use.
 pub fn threads() -> usize {
