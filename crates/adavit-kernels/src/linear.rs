@@ -2,8 +2,7 @@
 //! the same followed by or following an exact GELU; and both maps of an MLP.
 //!
 //! Gradients: dx = dy W, dW = dy^T x, db = column sums of dy. x W^T and dy W run on packed weights,
-//! with bias and GELU on each tile while it is in cache. dW, long in its inner dimension, runs on
-//! the `gemm` crate, which chooses its vector instructions itself.
+//! with bias and GELU on each tile while it is in cache.
 
 use std::sync::OnceLock;
 
@@ -12,7 +11,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Te
 use crate::activation::{gelu_grad, gelu_into, gelu_values};
 use crate::fused::{self, slice, tensor, values};
 use crate::packed::{Packed, product};
-use crate::product::{Matrix, product as gemm_product};
+use crate::product::transposed_product;
 use crate::simd::Level;
 use crate::trace::operation;
 use crate::{composed, math, rows, shape};
@@ -234,9 +233,8 @@ impl Linear {
                 Gelu::Before => Some(gelu_values(self.level, &x_values)),
                 _ => None,
             };
-            let xs = Matrix::new(before.as_deref().unwrap_or(&x_values), n_in);
-            let mut dw = vec![0.0; n_out * n_in];
-            gemm_product(&mut dw, Matrix::new(grad, n_out).t(), xs);
+            let inputs = before.as_deref().unwrap_or(&x_values);
+            let dw = transposed_product(self.level, (grad, n_out), (inputs, n_in));
             tensor(dw, weight)
         });
         let db = rows::column_sums(self.level, grad, n_out);

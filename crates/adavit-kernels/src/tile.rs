@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
 /// Widths of packed rows are multiples of this, which is a multiple of every vector's length.
 pub(crate) const LANES: usize = 16;
@@ -33,18 +33,40 @@ pub(crate) fn multiply<S: Simd>(
     (right, k): (&[f32], usize),
     width: usize,
 ) {
-    let right = S::as_simd_f32s(&right[..k * width]).0;
-    let ys = S::as_mut_simd_f32s(ys).0;
-    let vectors = width / S::F32_LANES;
-    for (start, rows) in starts::<S>(ys.len() / vectors) {
-        let mut at = 0;
-        while at + WIDTH <= vectors {
-            rows_of::<S, WIDTH>(simd, ys, (start, rows), left, right, (at, vectors));
-            at += WIDTH;
-        }
-        while at < vectors {
-            rows_of::<S, 1>(simd, ys, (start, rows), left, right, (at, vectors));
-            at += 1;
+    // A function of its own, so that its sums stay in registers whatever surrounds it.
+    simd.vectorize(Multiply {
+        ys,
+        left,
+        right: &right[..k * width],
+        width,
+    });
+}
+
+struct Multiply<'a> {
+    ys: &'a mut [f32],
+    left: Left<'a>,
+    right: &'a [f32],
+    width: usize,
+}
+
+impl WithSimd for Multiply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let right = S::as_simd_f32s(self.right).0;
+        let ys = S::as_mut_simd_f32s(self.ys).0;
+        let vectors = self.width / S::F32_LANES;
+        for (start, rows) in starts::<S>(ys.len() / vectors) {
+            let mut at = 0;
+            while at + WIDTH <= vectors {
+                rows_of::<S, WIDTH>(simd, ys, (start, rows), self.left, right, (at, vectors));
+                at += WIDTH;
+            }
+            while at < vectors {
+                rows_of::<S, 1>(simd, ys, (start, rows), self.left, right, (at, vectors));
+                at += 1;
+            }
         }
     }
 }
@@ -164,22 +186,31 @@ fn block<S: Simd, const R: usize, const W: usize>(
             .expect("a block lies within the width");
         row
     });
+    // Bounds are checked before the loops, so that those have nothing but products.
     match left {
         Left::Rows(values, stride) => {
             let k = right.len();
-            let rows: [&[f32]; R] = std::array::from_fn(|r| &values[(start + r) * stride..][..k]);
+            let rows: [*const f32; R] =
+                std::array::from_fn(|r| values[(start + r) * stride..][..k].as_ptr());
             for (p, row) in right.enumerate() {
                 for (sums, values) in sums.iter_mut().zip(&rows) {
-                    step(simd, sums, values[p], row);
+                    // SAFETY: p < k, and `values` starts k elements that outlive this loop.
+                    step(simd, sums, unsafe { *values.add(p) }, row);
                 }
             }
         }
         Left::Columns(values, stride) => {
-            for (column, row) in values.chunks(stride).zip(right) {
-                let column: &[f32; R] = column[start..].first_chunk().expect("a block lies within");
-                for (sums, x) in sums.iter_mut().zip(column) {
-                    step(simd, sums, *x, row);
+            let values = &values[start..];
+            let k = right.len();
+            assert!(k == 0 || values.len() >= (k - 1) * stride + R);
+            let mut column = values.as_ptr();
+            for row in right {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    // SAFETY: this is column p < k, whose R elements lie within by the assertion.
+                    step(simd, sums, unsafe { *column.add(r) }, row);
                 }
+                // Wrapping, since the pointer behind the last column is never read.
+                column = column.wrapping_add(stride);
             }
         }
     }

@@ -88,6 +88,7 @@ impl Attention {
             kept,
             dropped,
             gate,
+            gated: !matches!(self.gates, Gates::All),
             q,
             k,
             v,

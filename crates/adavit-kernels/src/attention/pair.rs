@@ -21,6 +21,8 @@ pub(super) struct Pair<'a> {
     pub(super) kept: Head<'a>,
     pub(super) dropped: Head<'a>,
     pub(super) gate: Gate,
+    /// Whether anyone wants the gradient of a full gate.
+    pub(super) gated: bool,
     pub(super) q: &'a [f32],
     pub(super) k: &'a [f32],
     pub(super) v: &'a [f32],
@@ -174,10 +176,14 @@ impl Backward<'_> {
             for (index, (dx, x)) in found.with([pair.q, pair.k, pair.v]).enumerate() {
                 let dx = &dx[i * padded(d)..][..d];
                 self.scale(index, place, dx, gate);
-                gate_gradient += lanes::dot(dx, &x[place..place + d]);
+                if pair.gated {
+                    gate_gradient += lanes::dot(dx, &x[place..place + d]);
+                }
             }
-            let (ys, grad) = (&self.ys[place..place + d], &self.grad[place..place + d]);
-            gate_gradient += lanes::dot(ys, grad) / gate;
+            if pair.gated {
+                let (ys, grad) = (&self.ys[place..place + d], &self.grad[place..place + d]);
+                gate_gradient += lanes::dot(ys, grad) / gate;
+            }
         }
         gate_gradient
     }
