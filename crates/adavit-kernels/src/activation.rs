@@ -80,6 +80,23 @@ pub(crate) fn gelu_values(level: Level, xs: &[f32]) -> Vec<f32> {
     )
 }
 
+/// Returns the GELU of every element and its derivative.
+pub(crate) fn gelu_and_derivative(level: Level, xs: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let mut derivatives = vec![0.0; xs.len()];
+    let ys = rows::map_into(
+        level,
+        xs,
+        &mut derivatives,
+        #[inline(always)]
+        |ys, ds, xs| {
+            for ((y, d), x) in ys.iter_mut().zip(ds).zip(xs) {
+                (*y, *d) = math::gelu_and_derivative(*x);
+            }
+        },
+    );
+    (ys, derivatives)
+}
+
 /// Returns the gradient of the input of a GELU.
 pub(crate) fn gelu_grad(level: Level, xs: &[f32], grad: &[f32]) -> Vec<f32> {
     rows::map2(

@@ -13,6 +13,7 @@
 //! Every function fails if a shape is not what its documentation says, or if candle fails.
 
 mod activation;
+mod adamw;
 mod attention;
 mod composed;
 mod fused;
@@ -42,6 +43,7 @@ mod nan_tests;
 mod test_common;
 
 pub use activation::{gelu, softmax};
+pub use adamw::{AdamWSlot, AdamWStep, adamw, squared_norms};
 pub use attention::{HeadGate, attention, class_attention};
 pub use gate::{gate_groups, gate_tokens, gated_residual};
 pub use linear::{gelu_linear, linear, linear_gelu, mlp};

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 
-use crate::activation::{gelu_grad, gelu_into, gelu_values};
+use crate::activation::{gelu_and_derivative, gelu_grad, gelu_into, gelu_values};
 use crate::fused::{self, slice, tensor, values};
 use crate::packed::{Packed, product};
 use crate::product::transposed_product;
@@ -224,41 +224,36 @@ impl Linear {
         let inner = inner.map(|inner| gelu_grad(self.level, inner, &outer));
         let grad: &[f32] = inner.as_deref().unwrap_or(&outer);
         let (x_values, w_values) = (values(xs)?, values(weight)?);
+        let before = match self.gelu {
+            Gelu::Before => Some(gelu_and_derivative(self.level, &x_values)),
+            _ => None,
+        };
+        let (activations, derivatives) = match &before {
+            Some((activations, derivatives)) => (&activations[..], Some(&derivatives[..])),
+            None => (&*x_values, None),
+        };
         let dx = xs.track_op().then(|| {
             let weight = Packed::rows(&w_values, n_in);
-            tensor(self.input_gradient(&x_values, grad, &weight), xs)
+            tensor(self.input_gradient(grad, &weight, derivatives), xs)
         });
         let dw = weight.track_op().then(|| {
-            let before = match self.gelu {
-                Gelu::Before => Some(gelu_values(self.level, &x_values)),
-                _ => None,
-            };
-            let inputs = before.as_deref().unwrap_or(&x_values);
-            let dw = transposed_product(self.level, (grad, n_out), (inputs, n_in));
+            let dw = transposed_product(self.level, (grad, n_out), (activations, n_in));
             tensor(dw, weight)
         });
         let db = rows::column_sums(self.level, grad, n_out);
         Ok((dx.transpose()?, dw.transpose()?, db))
     }
 
-    fn input_gradient(&self, xs: &[f32], grad: &[f32], weight: &Packed) -> Vec<f32> {
-        let mut dx = vec![0.0; xs.len()];
+    /// Returns dy W, times the derivatives of what came before, if something did.
+    fn input_gradient(
+        &self,
+        grad: &[f32],
+        weight: &Packed,
+        derivatives: Option<&[f32]>,
+    ) -> Vec<f32> {
         let n_in = weight.n();
-        if let Gelu::Before = self.gelu {
-            product(
-                self.level,
-                grad,
-                weight,
-                [&mut dx],
-                #[inline(always)]
-                |at, [dx], sums| {
-                    let xs = &xs[at.row * n_in + at.column..];
-                    for ((dx, sum), x) in dx.iter_mut().zip(sums).zip(xs) {
-                        *dx = sum * math::gelu_derivative(*x);
-                    }
-                },
-            );
-        } else {
+        let mut dx = vec![0.0; grad.len() / weight.k() * n_in];
+        let Some(derivatives) = derivatives else {
             product(
                 self.level,
                 grad,
@@ -267,7 +262,21 @@ impl Linear {
                 #[inline(always)]
                 |_, [dx], sums| dx.copy_from_slice(sums),
             );
-        }
+            return dx;
+        };
+        product(
+            self.level,
+            grad,
+            weight,
+            [&mut dx],
+            #[inline(always)]
+            |at, [dx], sums| {
+                let derivatives = &derivatives[at.row * n_in + at.column..];
+                for ((dx, sum), d) in dx.iter_mut().zip(sums).zip(derivatives) {
+                    *dx = sum * d;
+                }
+            },
+        );
         dx
     }
 

@@ -83,10 +83,24 @@ pub(crate) fn gelu(x: f32) -> f32 {
 /// Returns the derivative of [`gelu`].
 #[inline(always)]
 pub(crate) fn gelu_derivative(x: f32) -> f32 {
+    normal_cdf(x) + density_term(x)
+}
+
+/// Returns [`gelu`] and its derivative.
+#[inline(always)]
+pub(crate) fn gelu_and_derivative(x: f32) -> (f32, f32) {
+    let factor = if x < -GELU_FLAT { -GELU_FLAT } else { x };
+    let cdf = normal_cdf(x);
+    (factor * cdf, cdf + density_term(x))
+}
+
+/// Returns x times the normal density of x.
+#[inline(always)]
+fn density_term(x: f32) -> f32 {
     const FRAC_1_SQRT_2PI: f32 = 0.3989422804014327;
     // Infinity times zero would be NaN; the density is 0 in f32 at 15 already.
     let near = clamp(x, -15.0, 15.0);
-    normal_cdf(x) + near * (FRAC_1_SQRT_2PI * exp(-0.5 * near * near))
+    near * (FRAC_1_SQRT_2PI * exp(-0.5 * near * near))
 }
 
 #[cfg(test)]

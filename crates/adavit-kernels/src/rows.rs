@@ -28,6 +28,27 @@ pub(crate) fn map(
     ys
 }
 
+/// Returns the first output of an elementwise `f(first, second, input)` and fills the second.
+pub(crate) fn map_into(
+    level: Level,
+    xs: &[f32],
+    seconds: &mut [f32],
+    f: impl Fn(&mut [f32], &mut [f32], &[f32]) + Sync,
+) -> Vec<f32> {
+    let mut ys = vec![0.0; xs.len()];
+    let step = rows_per_task(1);
+    ys.par_chunks_mut(step)
+        .zip(seconds.par_chunks_mut(step))
+        .zip(xs.par_chunks(step))
+        .for_each(|((ys, seconds), xs)| {
+            level.run(
+                #[inline(always)]
+                || f(&mut *ys, &mut *seconds, xs),
+            );
+        });
+    ys
+}
+
 /// As [`map`], from two inputs of one length.
 pub(crate) fn map2(
     level: Level,

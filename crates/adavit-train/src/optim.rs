@@ -10,8 +10,9 @@
 
 use std::collections::BTreeMap;
 
+use adavit_kernels::{AdamWSlot, AdamWStep, adamw, squared_norms};
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::parameters::{Group, Parameters, copy_like, match_by_name};
@@ -176,6 +177,7 @@ impl AdamW {
             .iter()
             .map(|slot| grads.get(&slot.var).map(Tensor::detach))
             .collect();
+        let grads: Vec<Option<&Tensor>> = grads.iter().map(Option::as_ref).collect();
         let grad_norm = self.global_norm(&grads)?;
         let max = self.config.max_grad_norm;
         let clip = if max > 0.0 {
@@ -184,15 +186,20 @@ impl AdamW {
             1.0
         };
         self.step += 1;
-        let now = Now {
+        let step = AdamWStep {
+            beta1: self.config.beta1,
+            beta2: self.config.beta2,
+            eps: self.config.eps,
+            step: self.step,
             clip,
-            lr_factor,
-            correction1: 1.0 - self.config.beta1.powf(self.step as f64),
-            correction2: 1.0 - self.config.beta2.powf(self.step as f64),
         };
-        for (slot, grad) in self.slots.iter_mut().zip(grads) {
-            slot.update(grad.as_ref(), &self.config, &now)?;
-        }
+        let slots: Vec<AdamWSlot> = self
+            .slots
+            .iter()
+            .zip(grads)
+            .map(|(slot, grad)| slot.with(grad, &self.config, lr_factor))
+            .collect();
+        adamw(&slots, &step)?;
         Ok(StepStats {
             grad_norm,
             clipped: clip < 1.0,
@@ -206,10 +213,10 @@ impl AdamW {
 
     /// Returns both moments of every parameter, as `NAME.exp_avg` and `NAME.exp_avg_sq`.
     ///
-    /// A step replaces moments, so what is returned keeps its values.
-    pub fn state(&self) -> BTreeMap<String, Tensor> {
+    /// These are copies: later steps do not change them.
+    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         self.moments()
-            .map(|(name, tensor)| (name, tensor.clone()))
+            .map(|(name, tensor)| Ok((name, copy_like(tensor, tensor)?)))
             .collect()
     }
 
@@ -224,18 +231,12 @@ impl AdamW {
         step: u64,
     ) -> Result<()> {
         let tensors = match_by_name("optimizer moments", self.moments(), tensors)?;
-        let copy = |name: &str, like: &Tensor| copy_like(tensors[name], like);
-        let loaded = self
-            .slots
-            .iter()
-            .map(|slot| {
-                let exp_avg = copy(&slot.exp_avg_name(), &slot.exp_avg)?;
-                let exp_avg_sq = copy(&slot.exp_avg_sq_name(), &slot.exp_avg_sq)?;
-                Ok((exp_avg, exp_avg_sq))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        for (slot, (exp_avg, exp_avg_sq)) in self.slots.iter_mut().zip(loaded) {
-            (slot.exp_avg, slot.exp_avg_sq) = (exp_avg, exp_avg_sq);
+        for slot in &self.slots {
+            let copy = |name: &str, var: &Var| -> Result<()> {
+                Ok(var.set(&copy_like(tensors[name], var)?)?)
+            };
+            copy(&slot.exp_avg_name(), &slot.exp_avg)?;
+            copy(&slot.exp_avg_sq_name(), &slot.exp_avg_sq)?;
         }
         self.step = step;
         Ok(())
@@ -244,29 +245,18 @@ impl AdamW {
     fn moments(&self) -> impl Iterator<Item = (String, &Tensor)> {
         self.slots.iter().flat_map(|slot| {
             [
-                (slot.exp_avg_name(), &slot.exp_avg),
-                (slot.exp_avg_sq_name(), &slot.exp_avg_sq),
+                (slot.exp_avg_name(), slot.exp_avg.as_tensor()),
+                (slot.exp_avg_sq_name(), slot.exp_avg_sq.as_tensor()),
             ]
         })
     }
 
     /// Returns the norm over all gradients, at the cost of one read-back from the device.
-    fn global_norm(&self, grads: &[Option<Tensor>]) -> Result<f64> {
-        let (mut names, mut sums) = (Vec::new(), Vec::new());
-        for (slot, grad) in self.slots.iter().zip(grads) {
-            if let Some(grad) = grad {
-                names.push(&slot.name);
-                sums.push(grad.sqr()?.sum_all()?);
-            }
-        }
-        if sums.is_empty() {
-            return Ok(0.0);
-        }
-        let sums = Tensor::stack(&sums, 0)?.to_device(&Device::Cpu)?;
-        let sums = sums.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    fn global_norm(&self, grads: &[Option<&Tensor>]) -> Result<f64> {
+        let sums = squared_norms(grads)?;
         if let Some(first) = sums.iter().position(|sum| !sum.is_finite()) {
             return Err(Error::NonFinite {
-                what: format!("the gradient of {}", names[first]),
+                what: format!("the gradient of {}", self.slots[first].name),
                 step: self.step,
             });
         }
@@ -280,21 +270,13 @@ struct Slot {
     name: String,
     var: Var,
     group: Group,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-}
-
-/// The factors of one step that all parameters share.
-struct Now {
-    clip: f64,
-    lr_factor: f64,
-    correction1: f64,
-    correction2: f64,
+    exp_avg: Var,
+    exp_avg_sq: Var,
 }
 
 impl Slot {
     fn new(name: &str, var: &Var) -> Result<Self> {
-        let zeros = || Tensor::zeros(var.shape(), var.dtype(), var.device());
+        let zeros = || Var::zeros(var.shape(), var.dtype(), var.device());
         Ok(Self {
             name: name.to_string(),
             var: var.clone(),
@@ -312,34 +294,30 @@ impl Slot {
         format!("{}.exp_avg_sq", self.name)
     }
 
-    fn update(&mut self, grad: Option<&Tensor>, config: &AdamWConfig, now: &Now) -> Result<()> {
-        self.exp_avg = (&self.exp_avg * config.beta1)?;
-        self.exp_avg_sq = (&self.exp_avg_sq * config.beta2)?;
-        if let Some(grad) = grad {
-            let (weight1, weight2) = (1.0 - config.beta1, 1.0 - config.beta2);
-            self.exp_avg = (&self.exp_avg + (grad * (weight1 * now.clip))?)?;
-            self.exp_avg_sq =
-                (&self.exp_avg_sq + (grad.sqr()? * (weight2 * now.clip * now.clip))?)?;
-        }
+    /// The slot as the kernel takes it.
+    fn with<'a>(
+        &'a self,
+        grad: Option<&'a Tensor>,
+        config: &AdamWConfig,
+        lr_factor: f64,
+    ) -> AdamWSlot<'a> {
         let base = if self.group.is_decision() {
             config.decision_lr
         } else {
             config.lr
         };
-        let lr = base * now.lr_factor;
-        let decay = if self.group.decays() {
-            lr * config.weight_decay
-        } else {
-            0.0
-        };
-        let root = self
-            .exp_avg_sq
-            .sqrt()?
-            .affine(1.0 / now.correction2.sqrt(), config.eps)?;
-        let change = ((&self.exp_avg / root)? * (lr / now.correction1))?;
-        let value = (self.var.as_detached_tensor() * (1.0 - decay))?;
-        self.var.set(&(value - change)?)?;
-        Ok(())
+        AdamWSlot {
+            var: &self.var,
+            grad,
+            exp_avg: &self.exp_avg,
+            exp_avg_sq: &self.exp_avg_sq,
+            lr: base * lr_factor,
+            weight_decay: if self.group.decays() {
+                config.weight_decay
+            } else {
+                0.0
+            },
+        }
     }
 }
 

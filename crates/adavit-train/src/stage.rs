@@ -109,7 +109,7 @@ impl StageTrainer {
 
     /// Everything besides the weights that a resume needs, on the CPU.
     pub(crate) fn state(&self) -> Result<Tensors> {
-        let mut state = self.optimizer.state();
+        let mut state = self.optimizer.state()?;
         if let Some(ema) = &self.ema {
             for (name, tensor) in ema.tensors() {
                 state.insert(format!("{EMA_PREFIX}{name}"), tensor.clone());

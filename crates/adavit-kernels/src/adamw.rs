@@ -1,0 +1,456 @@
+//! AdamW over all parameters in one pass, in place.
+//!
+//! ```text
+//! m <- b1 m + (1 - b1) c g          v <- b2 v + (1 - b2) (c g)^2
+//! w <- w (1 - lr wd) - lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+//! ```
+//! c scales the gradient down where its norm over all parameters is clipped. (Loshchilov & Hutter,
+//! 2019, arXiv 1711.05101.)
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Tensor, Var, bail};
+use rayon::prelude::*;
+
+use crate::fused::{self, values};
+use crate::simd::Level;
+use crate::trace::operation;
+use crate::{lanes, shape};
+
+/// Elements of a task, whatever parameter they belong to.
+const TASK: usize = 1 << 14;
+
+/// Squares that are summed in f32 before the sum goes on in f64.
+const RUN: usize = 1 << 10;
+
+/// A parameter with its gradient and its state.
+#[derive(Debug)]
+pub struct AdamWSlot<'a> {
+    /// The parameter, changed in place.
+    pub var: &'a Var,
+    /// Its gradient; none counts as zero.
+    pub grad: Option<&'a Tensor>,
+    /// The decaying mean of gradients, changed in place.
+    pub exp_avg: &'a Var,
+    /// The decaying mean of squared gradients, changed in place.
+    pub exp_avg_sq: &'a Var,
+    /// Learning rate.
+    pub lr: f64,
+    /// Weight decay, times the learning rate.
+    pub weight_decay: f64,
+}
+
+/// What all parameters share in a step.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWStep {
+    /// Decay of the mean of gradients.
+    pub beta1: f64,
+    /// Decay of the mean of squared gradients.
+    pub beta2: f64,
+    /// Added to the root of the corrected mean of squares.
+    pub eps: f64,
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// Factor of every gradient.
+    pub clip: f64,
+}
+
+/// Returns the sum of squares of each gradient, 0 where there is none.
+pub fn squared_norms(grads: &[Option<&Tensor>]) -> Result<Vec<f64>> {
+    squared_norms_at(Level::current(), grads)
+}
+
+pub(crate) fn squared_norms_at(level: Level, grads: &[Option<&Tensor>]) -> Result<Vec<f64>> {
+    let all: Vec<&Tensor> = grads.iter().flatten().copied().collect();
+    if !fused::applies(&all) {
+        return composed_norms(grads);
+    }
+    let contiguous = |grad: &Tensor| grad.contiguous();
+    let grads: Vec<Option<Tensor>> = grads
+        .iter()
+        .map(|grad| grad.map(contiguous).transpose())
+        .collect::<Result<_>>()?;
+    let sums = grads.iter().map(|grad| {
+        let Some(grad) = grad else {
+            return Ok(0.0);
+        };
+        let parts: Vec<f64> = values(grad)?
+            .par_chunks(TASK)
+            .map(|xs| sum_of_squares(level, xs))
+            .collect();
+        Ok(parts.iter().sum())
+    });
+    sums.collect()
+}
+
+fn sum_of_squares(level: Level, xs: &[f32]) -> f64 {
+    let mut sum = 0.0;
+    level.run(
+        #[inline(always)]
+        || {
+            for run in xs.chunks(RUN) {
+                sum += f64::from(lanes::dot(run, run));
+            }
+        },
+    );
+    sum
+}
+
+fn composed_norms(grads: &[Option<&Tensor>]) -> Result<Vec<f64>> {
+    // One read-back for all.
+    let sums = grads.iter().flatten().map(|grad| grad.sqr()?.sum_all());
+    let sums = Tensor::stack(&sums.collect::<Result<Vec<_>>>()?, 0)?;
+    let mut sums = sums
+        .to_device(&Device::Cpu)?
+        .to_dtype(DType::F64)?
+        .to_vec1::<f64>()?
+        .into_iter();
+    let sum = |grad: &Option<&Tensor>| grad.map_or(Some(0.0), |_| sums.next());
+    Ok(grads.iter().filter_map(sum).collect())
+}
+
+/// Does a step of every parameter.
+///
+/// # Errors
+/// If shapes within a slot differ; nothing has changed then.
+pub fn adamw(slots: &[AdamWSlot], step: &AdamWStep) -> Result<()> {
+    adamw_at(Level::current(), slots, step)
+}
+
+pub(crate) fn adamw_at(level: Level, slots: &[AdamWSlot], step: &AdamWStep) -> Result<()> {
+    for slot in slots {
+        shape::same("adamw exp_avg", slot.var, slot.exp_avg)?;
+        shape::same("adamw exp_avg_sq", slot.var, slot.exp_avg_sq)?;
+        if let Some(grad) = slot.grad {
+            shape::same("adamw gradient", slot.var, grad)?;
+        }
+    }
+    let whole = |slot: &AdamWSlot| {
+        [slot.var, slot.exp_avg, slot.exp_avg_sq]
+            .iter()
+            .all(|var| is_whole(var))
+            && slot.grad.is_none_or(|grad| fused::applies(&[grad]))
+    };
+    if !slots.iter().all(whole) {
+        return slots.iter().try_for_each(|slot| composed_step(slot, step));
+    }
+    let _span = operation("adamw", 0);
+    let grads: Vec<Option<Tensor>> = slots
+        .iter()
+        .map(|slot| slot.grad.map(Tensor::contiguous).transpose())
+        .collect::<Result<_>>()?;
+    let grads: Vec<_> = grads
+        .iter()
+        .map(|grad| grad.as_ref().map(values).transpose())
+        .collect::<Result<_>>()?;
+    let mut buffers = slots
+        .iter()
+        .map(|slot| {
+            Ok([
+                exchange(slot.var, Vec::new())?,
+                exchange(slot.exp_avg, Vec::new())?,
+                exchange(slot.exp_avg_sq, Vec::new())?,
+            ])
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut tasks = Vec::new();
+    for ((slot, buffers), grad) in slots.iter().zip(&mut buffers).zip(&grads) {
+        let factors = Factors::new(slot, step);
+        let [w, m, v] = buffers.each_mut().map(|buffer| buffer.chunks_mut(TASK));
+        for (i, ((w, m), v)) in w.zip(m).zip(v).enumerate() {
+            let grad = grad.as_ref().map(|grad| &grad[i * TASK..][..w.len()]);
+            tasks.push((w, m, v, grad, factors));
+        }
+    }
+    tasks.par_iter_mut().for_each(|(w, m, v, grad, factors)| {
+        level.run(
+            #[inline(always)]
+            || factors.apply((&mut **w, &mut **m, &mut **v), *grad),
+        );
+    });
+    drop(tasks);
+    for (slot, [w, m, v]) in slots.iter().zip(buffers) {
+        exchange(slot.var, w)?;
+        exchange(slot.exp_avg, m)?;
+        exchange(slot.exp_avg_sq, v)?;
+    }
+    Ok(())
+}
+
+/// The numbers of one parameter's step.
+#[derive(Debug, Clone, Copy)]
+struct Factors {
+    beta1: f32,
+    beta2: f32,
+    /// Of the gradient in each mean.
+    weight1: f32,
+    weight2: f32,
+    root_scale: f32,
+    eps: f32,
+    keep: f32,
+    rate: f32,
+}
+
+impl Factors {
+    fn new(slot: &AdamWSlot, step: &AdamWStep) -> Self {
+        let correction1 = 1.0 - step.beta1.powf(step.step as f64);
+        let correction2 = 1.0 - step.beta2.powf(step.step as f64);
+        Self {
+            beta1: step.beta1 as f32,
+            beta2: step.beta2 as f32,
+            weight1: ((1.0 - step.beta1) * step.clip) as f32,
+            weight2: ((1.0 - step.beta2) * step.clip * step.clip) as f32,
+            root_scale: correction2.sqrt().recip() as f32,
+            eps: step.eps as f32,
+            keep: (1.0 - slot.lr * slot.weight_decay) as f32,
+            rate: (slot.lr / correction1) as f32,
+        }
+    }
+
+    #[inline(always)]
+    fn apply(&self, (w, m, v): (&mut [f32], &mut [f32], &mut [f32]), grad: Option<&[f32]>) {
+        if let Some(grad) = grad {
+            for ((m, v), g) in m.iter_mut().zip(v.iter_mut()).zip(grad) {
+                *m = self.beta1 * *m + self.weight1 * g;
+                *v = self.beta2 * *v + self.weight2 * (g * g);
+            }
+        } else {
+            for (m, v) in m.iter_mut().zip(v.iter_mut()) {
+                *m *= self.beta1;
+                *v *= self.beta2;
+            }
+        }
+        for ((w, m), v) in w.iter_mut().zip(m).zip(v) {
+            let root = v.sqrt() * self.root_scale + self.eps;
+            *w = *w * self.keep - *m / root * self.rate;
+        }
+    }
+}
+
+/// Tells whether a variable is f32 on the CPU and owns the whole of its storage.
+fn is_whole(var: &Var) -> bool {
+    if !fused::applies(&[var]) {
+        return false;
+    }
+    let (storage, layout) = var.storage_and_layout();
+    let candle_core::Storage::Cpu(CpuStorage::F32(all)) = &*storage else {
+        return false;
+    };
+    layout.contiguous_offsets() == Some((0, all.len()))
+}
+
+/// Puts `values` in place of a variable's own and returns those.
+fn exchange(var: &Var, values: Vec<f32>) -> Result<Vec<f32>> {
+    let op = Exchange(Mutex::new(values));
+    var.inplace_op1(&op)?;
+    Ok(op.0.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+struct Exchange(Mutex<Vec<f32>>);
+
+impl InplaceOp1 for Exchange {
+    fn name(&self) -> &'static str {
+        "exchange"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> Result<()> {
+        let CpuStorage::F32(own) = storage else {
+            bail!("exchange: expected f32 on the CPU");
+        };
+        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(own, &mut values);
+        Ok(())
+    }
+}
+
+/// The same of one parameter with candle's operations, for other devices and f64.
+fn composed_step(slot: &AdamWSlot, step: &AdamWStep) -> Result<()> {
+    if slot.var.elem_count() == 0 {
+        return Ok(());
+    }
+    let mut exp_avg = (slot.exp_avg.as_detached_tensor() * step.beta1)?;
+    let mut exp_avg_sq = (slot.exp_avg_sq.as_detached_tensor() * step.beta2)?;
+    if let Some(grad) = slot.grad {
+        let grad = grad.detach();
+        exp_avg = (exp_avg + (&grad * ((1.0 - step.beta1) * step.clip))?)?;
+        let weight = (1.0 - step.beta2) * step.clip * step.clip;
+        exp_avg_sq = (exp_avg_sq + (grad.sqr()? * weight)?)?;
+    }
+    let correction1 = 1.0 - step.beta1.powf(step.step as f64);
+    let correction2 = 1.0 - step.beta2.powf(step.step as f64);
+    let root = exp_avg_sq
+        .sqrt()?
+        .affine(correction2.sqrt().recip(), step.eps)?;
+    let change = ((&exp_avg / root)? * (slot.lr / correction1))?;
+    let value = (slot.var.as_detached_tensor() * (1.0 - slot.lr * slot.weight_decay))?;
+    slot.var.set(&(value - change)?)?;
+    slot.exp_avg.set(&exp_avg)?;
+    slot.exp_avg_sq.set(&exp_avg_sq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEPS: u64 = 4;
+    const SIZES: [usize; 4] = [3, 0, TASK + 5, 2 * TASK];
+
+    /// A number for each place, in [-1, 1].
+    fn number(seed: usize, i: usize) -> f64 {
+        ((i * 37 + seed * 101) as f64 * 0.7).sin()
+    }
+
+    fn grads(step: u64, dtype: DType) -> Vec<Option<Tensor>> {
+        let grad = |(seed, len): (usize, &usize)| {
+            // The first parameter has none in the second step.
+            let missing = seed == 0 && step == 2;
+            let values: Vec<f64> = (0..*len)
+                .map(|i| number(seed + 7 * step as usize, i))
+                .collect();
+            let grad = Tensor::from_vec(values, *len, &Device::Cpu).unwrap();
+            (!missing).then(|| grad.to_dtype(dtype).unwrap())
+        };
+        SIZES.iter().enumerate().map(grad).collect()
+    }
+
+    /// Weights, both means and the sums of squares after some steps.
+    fn run(level: Level, dtype: DType) -> Vec<Vec<f64>> {
+        let vars: Vec<[Var; 3]> = SIZES
+            .iter()
+            .enumerate()
+            .map(|(seed, len)| {
+                let values: Vec<f64> = (0..*len).map(|i| number(seed, i)).collect();
+                let tensor = Tensor::from_vec(values, *len, &Device::Cpu).unwrap();
+                let zeros = || Var::zeros(*len, dtype, &Device::Cpu).unwrap();
+                let var = Var::from_tensor(&tensor.to_dtype(dtype).unwrap()).unwrap();
+                [var, zeros(), zeros()]
+            })
+            .collect();
+        let mut norms = Vec::new();
+        for number in 1..=STEPS {
+            let grads = grads(number, dtype);
+            let grads: Vec<Option<&Tensor>> = grads.iter().map(Option::as_ref).collect();
+            norms.extend(squared_norms_at(level, &grads).unwrap());
+            let slots: Vec<AdamWSlot> = vars
+                .iter()
+                .zip(grads)
+                .enumerate()
+                .map(|(i, ([var, exp_avg, exp_avg_sq], grad))| AdamWSlot {
+                    var,
+                    grad,
+                    exp_avg,
+                    exp_avg_sq,
+                    lr: 0.01 * (i + 1) as f64,
+                    weight_decay: if i == 0 { 0.0 } else { 0.1 },
+                })
+                .collect();
+            let step = AdamWStep {
+                beta1: 0.9,
+                beta2: 0.99,
+                eps: 1e-8,
+                step: number,
+                clip: 0.5,
+            };
+            adamw_at(level, &slots, &step).unwrap();
+        }
+        let mut all: Vec<Vec<f64>> = vars
+            .iter()
+            .flatten()
+            .map(|var| {
+                let var = var.to_dtype(DType::F64).unwrap();
+                var.to_vec1().unwrap()
+            })
+            .collect();
+        all.push(norms);
+        all
+    }
+
+    /// The weight and its means after the same steps, element by element in f64.
+    fn reference(slot: usize, i: usize) -> [f64; 3] {
+        let (mut w, mut m, mut v) = (number(slot, i), 0.0, 0.0);
+        let (lr, decay) = (0.01 * (slot + 1) as f64, if slot == 0 { 0.0 } else { 0.1 });
+        for step in 1..=STEPS {
+            let missing = slot == 0 && step == 2;
+            let g = if missing {
+                0.0
+            } else {
+                0.5 * number(slot + 7 * step as usize, i)
+            };
+            m = 0.9 * m + 0.1 * g;
+            v = 0.99 * v + 0.01 * g * g;
+            let power = step as i32;
+            let mean = m / (1.0 - 0.9f64.powi(power));
+            let root = (v / (1.0 - 0.99f64.powi(power))).sqrt() + 1e-8;
+            w = w * (1.0 - lr * decay) - lr * mean / root;
+        }
+        [w, m, v]
+    }
+
+    #[test]
+    fn steps_follow_the_formula_at_every_level_and_in_f64() {
+        let mut runs: Vec<_> = Level::available()
+            .map(|level| (run(level, DType::F32), 1e-5))
+            .collect();
+        runs.push((run(Level::Portable, DType::F64), 1e-12));
+        for (found, tolerance) in runs {
+            for (slot, len) in SIZES.iter().enumerate() {
+                for i in 0..*len {
+                    for (part, expected) in reference(slot, i).into_iter().enumerate() {
+                        let found = found[3 * slot + part][i];
+                        assert!(
+                            (found - expected).abs() <= tolerance,
+                            "parameter {slot}, part {part}, at {i}: expected {expected}, found {found}"
+                        );
+                    }
+                }
+            }
+            let exact = |step: u64, slot: usize| -> f64 {
+                let missing = slot == 0 && step == 2;
+                let squares = (0..SIZES[slot]).map(|i| number(slot + 7 * step as usize, i).powi(2));
+                if missing { 0.0 } else { squares.sum() }
+            };
+            let norms = &found[3 * SIZES.len()];
+            for (at, norm) in norms.iter().enumerate() {
+                let expected = exact(1 + (at / SIZES.len()) as u64, at % SIZES.len());
+                assert!((norm - expected).abs() <= 1e-5 * expected.max(1.0));
+            }
+        }
+    }
+
+    #[test]
+    fn the_bits_depend_neither_on_the_level_nor_on_the_threads() {
+        let expected = run(Level::Portable, DType::F32);
+        for level in Level::available() {
+            for threads in [1, 3] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                let found = pool.unwrap().install(|| run(level, DType::F32));
+                assert!(found == expected, "{level:?}, {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gradient_of_another_shape_is_refused_and_changes_nothing() {
+        let var = Var::ones(3, DType::F32, &Device::Cpu).unwrap();
+        let mean = Var::zeros(3, DType::F32, &Device::Cpu).unwrap();
+        let grad = Tensor::ones(4, DType::F32, &Device::Cpu).unwrap();
+        let slot = AdamWSlot {
+            var: &var,
+            grad: Some(&grad),
+            exp_avg: &mean,
+            exp_avg_sq: &mean,
+            lr: 1.0,
+            weight_decay: 0.0,
+        };
+        let step = AdamWStep {
+            beta1: 0.9,
+            beta2: 0.99,
+            eps: 1e-8,
+            step: 1,
+            clip: 1.0,
+        };
+        let error = adamw(&[slot], &step).unwrap_err().to_string();
+        assert!(error.contains("adamw gradient"), "{error}");
+        assert_eq!(var.to_vec1::<f32>().unwrap(), [1.0; 3]);
+    }
+}
