@@ -60,6 +60,16 @@ fn moments(xs: &[f32], eps: f32) -> (f32, f32) {
     (mean, (variance + eps).sqrt().recip())
 }
 
+/// Writes the normalised row.
+#[inline(always)]
+pub(crate) fn norm_row(ys: &mut [f32], xs: &[f32], (weight, bias): (&[f32], &[f32]), eps: f32) {
+    let (mean, r) = moments(xs, eps);
+    let affine = weight.iter().zip(bias);
+    for ((y, x), (w, b)) in ys.iter_mut().zip(xs).zip(affine) {
+        *y = (x - mean) * r * w + b;
+    }
+}
+
 impl CustomOp3 for LayerNorm {
     fn name(&self) -> &'static str {
         "layer_norm"
@@ -84,11 +94,7 @@ impl CustomOp3 for LayerNorm {
             #[inline(always)]
             |_, ys, xs| {
                 for (ys, xs) in ys.chunks_exact_mut(c).zip(xs.chunks_exact(c)) {
-                    let (mean, r) = moments(xs, self.eps);
-                    let affine = weight.iter().zip(bias);
-                    for ((y, x), (w, b)) in ys.iter_mut().zip(xs).zip(affine) {
-                        *y = (x - mean) * r * w + b;
-                    }
+                    norm_row(ys, xs, (weight, bias), self.eps);
                 }
             },
         );

@@ -96,23 +96,37 @@ pub(crate) struct Piece {
     pub(crate) column: usize,
 }
 
-/// Rows of X and Y, ascending.
+/// Rows of an input and of the output that belongs to it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Rows<'a> {
+pub enum Rows<'a> {
+    /// The first n.
     All(usize),
+    /// These, ascending.
     Some(&'a [usize]),
 }
 
 impl Rows<'_> {
-    fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         match self {
             Rows::All(n) => n,
             Rows::Some(rows) => rows.len(),
         }
     }
 
+    /// Panics unless rows ascend and lie below `m`.
+    pub(crate) fn check(self, m: usize) {
+        match self {
+            Rows::All(n) => assert!(n <= m, "rows: at most {m}, found {n}"),
+            Rows::Some(rows) => {
+                let ascending = rows.is_sorted_by(|a, b| a < b);
+                let bounded = rows.last().is_none_or(|row| *row < m);
+                assert!(ascending && bounded, "rows: ascending and below {m}");
+            }
+        }
+    }
+
     #[inline(always)]
-    fn at(self, index: usize) -> usize {
+    pub(crate) fn at(self, index: usize) -> usize {
         match self {
             Rows::All(_) => index,
             Rows::Some(rows) => rows[index],
@@ -120,19 +134,20 @@ impl Rows<'_> {
     }
 }
 
-/// Rows that take the same part of a product.
+/// Rows that take the same part of a product. The rows of all parts of a product together ascend.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Part<'a> {
-    pub(crate) rows: Rows<'a>,
-    /// Ranges of the inner dimension, ascending: the others count as zero.
-    pub(crate) inner: &'a [Range<usize>],
-    /// Ranges of columns, ascending and of whole panels: the others are left as they are.
-    pub(crate) columns: &'a [Range<usize>],
+pub struct Part<'a> {
+    /// The rows to compute.
+    pub rows: Rows<'a>,
+    /// Ranges of inputs, ascending: the others count as zero.
+    pub inner: &'a [Range<usize>],
+    /// Ranges of outputs, ascending, each starting with a group: the others are left as they are.
+    pub columns: &'a [Range<usize>],
 }
 
 impl Part<'_> {
     /// Returns the multiply-adds.
-    fn macs(&self) -> usize {
+    pub(crate) fn macs(&self) -> usize {
         let total = |ranges: &[Range<usize>]| ranges.iter().map(Range::len).sum::<usize>();
         self.rows.len() * total(self.inner) * total(self.columns)
     }
@@ -164,7 +179,7 @@ pub(crate) fn product<const O: usize>(
 }
 
 /// Multiplies parts of `xs` by parts of `b`; `finish` gets every piece of a row of the product with
-/// the same piece of each output, rows of n values, to write. Returns the multiply-adds.
+/// the same piece of each output, rows of n values, to write.
 ///
 /// `tasks` is room for the division of the work.
 ///
@@ -179,7 +194,7 @@ pub(crate) fn partial_product<const O: usize>(
         impl Fn(Piece, [&mut [f32]; O], &[f32]) + Sync,
         &mut Vec<Task>,
     ),
-) -> usize {
+) {
     check(parts, b, xs.len() / b.k.max(1));
     let outputs = outputs.map(|output| Shared::new(output));
     divide(parts, b, tasks);
@@ -217,24 +232,16 @@ pub(crate) fn partial_product<const O: usize>(
             }
         });
     });
-    parts.iter().map(Part::macs).sum()
 }
 
 /// Checks that no two pieces of the outputs overlap and that all lie within bounds.
 fn check(parts: &[Part], b: &Packed, m: usize) {
     let mut next_row = 0;
     for part in parts {
-        match part.rows {
-            Rows::All(n) => {
-                assert!(next_row == 0 && n <= m, "product: all rows, once");
-                next_row = n;
-            }
-            Rows::Some(rows) => {
-                for row in rows {
-                    assert!(*row >= next_row && *row < m, "product: ascending rows");
-                    next_row = row + 1;
-                }
-            }
+        part.rows.check(m);
+        if part.rows.len() > 0 {
+            assert!(part.rows.at(0) >= next_row, "product: parts ascend");
+            next_row = part.rows.at(part.rows.len() - 1) + 1;
         }
         let mut next_column = 0;
         for columns in part.columns {

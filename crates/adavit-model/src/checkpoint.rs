@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::{Error, ModelConfig, Result, Tensors, VisionTransformer, tensor_shapes};
+use crate::{
+    Error, ModelConfig, PreparedTransformer, Result, Tensors, VisionTransformer, tensor_shapes,
+};
 
 const WEIGHTS_FILE: &str = "model.safetensors";
 const CONFIG_FILE: &str = "config.json";
@@ -57,13 +59,21 @@ impl Checkpoint {
 
     /// Builds the model on `device`, without gradients.
     pub fn model(&self, device: &Device) -> Result<VisionTransformer> {
+        VisionTransformer::new(&self.config, &self.variables(device)?)
+    }
+
+    /// Prepares the plain model for inference on the CPU; decision networks are left out.
+    pub fn prepared(&self) -> Result<PreparedTransformer> {
+        PreparedTransformer::new(&self.config, &self.variables(&Device::Cpu)?)
+    }
+
+    fn variables(&self, device: &Device) -> Result<VarBuilder<'static>> {
         let on_device = self
             .tensors
             .iter()
             .map(|(name, tensor)| Ok((name.clone(), tensor.to_device(device)?)))
             .collect::<candle_core::Result<HashMap<_, _>>>()?;
-        let vb = VarBuilder::from_tensors(on_device, DType::F32, device);
-        VisionTransformer::new(&self.config, &vb)
+        Ok(VarBuilder::from_tensors(on_device, DType::F32, device))
     }
 
     /// Checks that the tensors are exactly those of the configuration; `path` is for the error.

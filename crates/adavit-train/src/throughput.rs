@@ -6,7 +6,10 @@
 use std::time::{Duration, Instant};
 
 use adavit_kernels::{cross_entropy, linear};
-use adavit_model::{Capture, Checkpoint, ModelConfig, VisionTransformer, initial_tensors};
+use adavit_model::{
+    Capture, Checkpoint, ModelConfig, PreparedTransformer, VisionTransformer, Workspace,
+    initial_tensors,
+};
 use candle_core::{DType, Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -48,32 +51,43 @@ impl Throughput {
 /// A plain model with its input, ready to run again and again.
 #[derive(Debug)]
 pub struct Workload {
-    model: VisionTransformer,
+    config: ModelConfig,
     images: Tensor,
     device: Device,
-    training: Option<Training>,
+    kind: Kind,
 }
 
-/// What a training step needs besides the model.
 #[derive(Debug)]
-struct Training {
-    optimizer: AdamW,
-    /// `(B, K)`, one-hot.
-    targets: Tensor,
+enum Kind {
+    /// Inference on the CPU.
+    Prepared(PreparedTransformer, Workspace),
+    /// Inference on another device.
+    Plain(VisionTransformer),
+    Training {
+        model: VisionTransformer,
+        optimizer: AdamW,
+        /// `(B, K)`, one-hot.
+        targets: Tensor,
+    },
 }
 
 impl Workload {
-    /// Returns the forward of a preset on `batch` images; weights and images come from `seed`.
+    /// Returns the fastest plain forward of a preset on `batch` images; weights and images come
+    /// from `seed`.
     ///
     /// # Errors
     /// [`Error::Input`] for an empty batch, or if there is no such preset.
     pub fn inference(preset: &str, batch: usize, seed: u64, device: &Device) -> Result<Self> {
         let start = initial(preset, seed)?;
         Ok(Self {
-            model: start.model(device)?,
             images: images(&start.config, batch, seed, device)?,
             device: device.clone(),
-            training: None,
+            kind: if device.is_cpu() {
+                Kind::Prepared(start.prepared()?, Workspace::default())
+            } else {
+                Kind::Plain(start.model(device)?)
+            },
+            config: start.config,
         })
     }
 
@@ -90,31 +104,45 @@ impl Workload {
         for row in targets.chunks_exact_mut(k) {
             row[rng.random_range(0..k)] = 1.0;
         }
-        let training = Training {
-            optimizer: AdamW::new(AdamWConfig::default(), &parameters)?,
-            targets: Tensor::from_vec(targets, (batch, k), device)?,
-        };
         Ok(Self {
-            model,
+            kind: Kind::Training {
+                model,
+                optimizer: AdamW::new(AdamWConfig::default(), &parameters)?,
+                targets: Tensor::from_vec(targets, (batch, k), device)?,
+            },
             images,
             device: device.clone(),
-            training: Some(training),
+            config: start.config,
         })
     }
 
     /// Multiply-adds of a forward of one image.
     pub fn macs(&self) -> u64 {
-        self.model.config().geometry().dense_macs()
+        self.config.geometry().dense_macs()
     }
 
     /// Does the work once and waits for its end.
     pub fn run(&mut self) -> Result<()> {
-        let logits = self.model.forward(&self.images, Capture::default())?.logits;
-        if let Some(training) = &mut self.training {
-            // The graph is freed before the optimizer works.
-            let gradients = cross_entropy(&logits, &training.targets)?.backward()?;
-            drop(logits);
-            training.optimizer.step(&gradients, 1.0)?;
+        let capture = Capture::default();
+        match &mut self.kind {
+            Kind::Prepared(model, workspace) => {
+                model.forward_dense(&self.images, workspace)?;
+            }
+            Kind::Plain(model) => {
+                model.forward(&self.images, capture)?;
+            }
+            Kind::Training {
+                model,
+                optimizer,
+                targets,
+            } => {
+                // The graph is freed before the optimizer works.
+                let gradients = {
+                    let logits = model.forward(&self.images, capture)?.logits;
+                    cross_entropy(&logits, targets)?.backward()?
+                };
+                optimizer.step(&gradients, 1.0)?;
+            }
         }
         self.device.synchronize()?;
         Ok(())
@@ -135,9 +163,9 @@ impl Workload {
         let time = median_time(round, || self.run())?;
         let grown_bytes = memory.and_then(|memory| memory.grown());
         let batch = self.images.dim(0)? as f64;
-        let passes = match self.training {
-            Some(_) => STEP_PRODUCTS,
-            None => 1.0,
+        let passes = match self.kind {
+            Kind::Training { .. } => STEP_PRODUCTS,
+            Kind::Prepared(..) | Kind::Plain(_) => 1.0,
         };
         Ok(Throughput {
             images_per_s: batch / time,
@@ -220,7 +248,10 @@ mod tests {
     fn a_training_step_changes_the_weights_and_is_measured() {
         let mut work = Workload::training("nano_patch7_28", 2, 1, &Device::Cpu).unwrap();
         let logits = |work: &Workload| {
-            let output = work.model.forward(&work.images, Capture::default());
+            let Kind::Training { model, .. } = &work.kind else {
+                panic!("a training step");
+            };
+            let output = model.forward(&work.images, Capture::default());
             output.unwrap().logits.to_vec2::<f32>().unwrap()
         };
         let before = logits(&work);

@@ -3,24 +3,26 @@
 //! S = Q K^T / sqrt(D), P = softmax(S), Y = P V; backwards dP = dY V^T, dS = P (dP - rowsum(P dP)),
 //! dQ = dS K / sqrt(D), dK = dS^T Q / sqrt(D), dV = P^T dY. P is computed again for the backward.
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
 use crate::lanes;
+use crate::shared::Shared;
+use crate::simd::Level;
 use crate::tile::{Left, multiply, padded};
 
 /// One head of one image within a tensor `(B, N, C)`: the head's D channels of token n are at
 /// `start + n * stride`, for the kept tokens n.
 #[derive(Clone, Copy)]
-pub(super) struct Head<'a> {
-    pub(super) start: usize,
-    pub(super) stride: usize,
-    pub(super) width: usize,
-    pub(super) tokens: &'a [usize],
+pub(crate) struct Head<'a> {
+    pub(crate) start: usize,
+    pub(crate) stride: usize,
+    pub(crate) width: usize,
+    pub(crate) tokens: &'a [usize],
 }
 
 impl Head<'_> {
     /// Returns the places of the head's rows, token by token.
-    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = usize> {
         self.tokens.iter().map(|n| self.start + n * self.stride)
     }
 
@@ -57,7 +59,7 @@ impl Head<'_> {
     }
 
     /// Floats that [`Self::forward`] and [`Self::backward`] need.
-    pub(super) fn scratch_len(&self) -> usize {
+    pub(crate) fn scratch_len(&self) -> usize {
         let (t, d) = (self.tokens.len(), self.width);
         6 * t * padded(d) + 2 * d * padded(t) + 2 * t * padded(t)
     }
@@ -123,6 +125,46 @@ pub(super) fn forward<'s, S: Simd>(
         }
     }
     ys
+}
+
+/// Writes the output of the kept tokens of `head`, without a gate, to their places in `ys`.
+pub(crate) fn forward_head(
+    level: Level,
+    head: Head,
+    (q, k, v): (&[f32], &[f32], &[f32]),
+    ys: &Shared,
+    scratch: &mut [f32],
+) {
+    let gate = 1.0;
+    let inputs = Inputs { q, k, v, gate };
+    level.dispatch(ForwardHead {
+        head,
+        inputs,
+        ys,
+        scratch,
+    });
+}
+
+struct ForwardHead<'a> {
+    head: Head<'a>,
+    inputs: Inputs<'a>,
+    ys: &'a Shared<'a>,
+    scratch: &'a mut [f32],
+}
+
+impl WithSimd for ForwardHead<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let d = self.head.width;
+        let attended = forward(simd, self.head, self.inputs, self.scratch);
+        for (place, y) in self.head.places().zip(attended.chunks_exact(padded(d))) {
+            // SAFETY: the rows of a head are its own, and this is the only one held.
+            let row = unsafe { self.ys.range(place, d) };
+            row.copy_from_slice(&y[..d]);
+        }
+    }
 }
 
 /// What the backward gives, packed rows of `padded(D)`, for q, k and v times their gate.

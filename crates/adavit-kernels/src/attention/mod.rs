@@ -15,6 +15,7 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use self::class::ClassAttention;
+pub(crate) use self::kernel::{Head, forward_head};
 use self::op::{Attention, GateTap, Gates, Selection};
 use crate::simd::Level;
 use crate::{composed, fused, shape};
