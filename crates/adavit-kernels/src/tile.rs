@@ -239,7 +239,7 @@ mod tests {
         width: usize,
     }
 
-    impl pulp::WithSimd for Product<'_> {
+    impl WithSimd for Product<'_> {
         type Output = ();
 
         #[inline(always)]

@@ -5,7 +5,6 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::lanes;
 use crate::shared::Shared;
 use crate::simd::Level;
 use crate::tile::{Left, multiply, padded};
@@ -61,7 +60,7 @@ impl Head<'_> {
     /// Floats that [`Self::forward`] and [`Self::backward`] need.
     pub(crate) fn scratch_len(&self) -> usize {
         let (t, d) = (self.tokens.len(), self.width);
-        6 * t * padded(d) + 2 * d * padded(t) + 2 * t * padded(t)
+        7 * t * padded(d) + 2 * d * padded(t) + 2 * (t + 1) * padded(t)
     }
 }
 
@@ -83,13 +82,22 @@ fn take<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
     first
 }
 
-/// Turns scores, rows of `padded(t)`, into e^(x - max); gives each row and its sum to `f`.
+/// Turns scores into e^(x - max) and `sums` into their sums, both per column: rows are keys, columns
+/// queries, so that no vector is ever reduced within itself.
 #[inline(always)]
-fn exponentials(scores: &mut [f32], t: usize, mut f: impl FnMut(usize, &mut [f32], f32)) {
-    for (i, row) in scores.chunks_exact_mut(padded(t)).enumerate() {
-        row[t..].fill(f32::NEG_INFINITY);
-        let sum = lanes::exp_row(row);
-        f(i, row, sum);
+fn exponentials(scores: &mut [f32], tops: &mut [f32], sums: &mut [f32]) {
+    tops.fill(f32::NEG_INFINITY);
+    sums.fill(0.0);
+    for row in scores.chunks_exact(tops.len()) {
+        for (top, x) in tops.iter_mut().zip(row) {
+            *top = if *x > *top { *x } else { *top };
+        }
+    }
+    for row in scores.chunks_exact_mut(tops.len()) {
+        for ((x, top), sum) in row.iter_mut().zip(&*tops).zip(&mut *sums) {
+            *x = crate::math::exp(*x - top);
+            *sum += *x;
+        }
     }
 }
 
@@ -102,24 +110,23 @@ pub(super) fn forward<'s, S: Simd>(
     mut scratch: &'s mut [f32],
 ) -> &'s [f32] {
     let (t, d) = (head.tokens.len(), head.width);
-    let q = take(&mut scratch, t * padded(d));
-    let kt = take(&mut scratch, d * padded(t));
+    let qt = take(&mut scratch, d * padded(t));
+    let k = take(&mut scratch, t * padded(d));
     let v = take(&mut scratch, t * padded(d));
     let ys = take(&mut scratch, t * padded(d));
     let scores = take(&mut scratch, t * padded(t));
-    head.pack(q, inputs.q, inputs.gate * head.scale());
-    head.pack_transposed(kt, inputs.k, inputs.gate);
+    let tops = take(&mut scratch, padded(t));
+    let sums = take(&mut scratch, padded(t));
+    head.pack_transposed(qt, inputs.q, inputs.gate * head.scale());
+    head.pack(k, inputs.k, inputs.gate);
     head.pack(v, inputs.v, inputs.gate);
-    multiply(simd, scores, Left::Rows(q, padded(d)), (kt, d), padded(t));
-    // The sums divide Y, which is narrower than P; q is done with and holds them meanwhile.
-    exponentials(
-        scores,
-        t,
-        #[inline(always)]
-        |i, _, sum| q[i] = sum.recip(),
-    );
-    multiply(simd, ys, Left::Rows(scores, padded(t)), (v, t), padded(d));
-    for (row, factor) in ys.chunks_exact_mut(padded(d)).zip(&*q) {
+    multiply(simd, scores, Left::Rows(k, padded(d)), (qt, d), padded(t));
+    exponentials(scores, tops, sums);
+    let left = Left::Columns(scores, padded(t));
+    multiply(simd, ys, left, (v, t), padded(d));
+    // The sums divide Y, which is narrower than P.
+    for (row, sum) in ys.chunks_exact_mut(padded(d)).zip(&*sums) {
+        let factor = sum.recip();
         for y in row {
             *y *= factor;
         }
@@ -185,6 +192,29 @@ impl<'s> Gradients<'s> {
     }
 }
 
+/// Divides exponentials by their sums to P and turns dP into dS = P (dP - mean), where mean is the
+/// sum of P dP per column.
+#[inline(always)]
+fn score_gradients((p, ds): (&mut [f32], &mut [f32]), sums: &mut [f32], means: &mut [f32]) {
+    let t = sums.len();
+    for sum in sums.iter_mut() {
+        *sum = sum.recip();
+    }
+    means.fill(0.0);
+    for (p, dp) in p.chunks_exact_mut(t).zip(ds.chunks_exact(t)) {
+        let rows = p.iter_mut().zip(dp).zip(&*sums);
+        for (((p, dp), factor), mean) in rows.zip(&mut *means) {
+            *p *= factor;
+            *mean += *p * dp;
+        }
+    }
+    for (p, ds) in p.chunks_exact(t).zip(ds.chunks_exact_mut(t)) {
+        for ((d, p), mean) in ds.iter_mut().zip(p).zip(&*means) {
+            *d = p * (*d - mean);
+        }
+    }
+}
+
 /// Returns the gradients for the packed gradient `factor * grad` of the output.
 #[inline(always)]
 pub(super) fn backward<'s, S: Simd>(
@@ -203,37 +233,28 @@ pub(super) fn backward<'s, S: Simd>(
         take(&mut scratch, t * padded(d)),
         take(&mut scratch, t * padded(d)),
     );
-    let kt = take(&mut scratch, d * padded(t));
-    let vt = take(&mut scratch, d * padded(t));
+    let v = take(&mut scratch, t * padded(d));
+    let qt = take(&mut scratch, d * padded(t));
+    let dyt = take(&mut scratch, d * padded(t));
     let p = take(&mut scratch, t * padded(t));
     let ds = take(&mut scratch, t * padded(t));
+    let tops = take(&mut scratch, padded(t));
+    let sums = take(&mut scratch, padded(t));
     head.pack(q, inputs.q, inputs.gate * head.scale());
     head.pack(k, inputs.k, inputs.gate);
+    head.pack(v, inputs.v, inputs.gate);
     head.pack(dy, grad, factor);
-    head.pack_transposed(kt, inputs.k, inputs.gate);
-    head.pack_transposed(vt, inputs.v, inputs.gate);
+    head.pack_transposed(qt, inputs.q, inputs.gate * head.scale());
+    head.pack_transposed(dyt, grad, factor);
 
-    multiply(simd, p, Left::Rows(q, padded(d)), (kt, d), padded(t));
-    multiply(simd, ds, Left::Rows(dy, padded(d)), (vt, d), padded(t));
-    exponentials(
-        p,
-        t,
-        #[inline(always)]
-        |i, p, sum| {
-            let factor = sum.recip();
-            for p in p.iter_mut() {
-                *p *= factor;
-            }
-            let ds = &mut ds[i * padded(t)..][..padded(t)];
-            let mean = lanes::dot(p, ds);
-            for (d, p) in ds.iter_mut().zip(p) {
-                *d = *p * (*d - mean);
-            }
-        },
-    );
-    multiply(simd, dv, Left::Columns(p, padded(t)), (dy, t), padded(d));
-    multiply(simd, dq, Left::Rows(ds, padded(t)), (k, t), padded(d));
-    multiply(simd, dk, Left::Columns(ds, padded(t)), (q, t), padded(d));
+    // P and dS are transposed: rows are keys.
+    multiply(simd, p, Left::Rows(k, padded(d)), (qt, d), padded(t));
+    multiply(simd, ds, Left::Rows(v, padded(d)), (dyt, d), padded(t));
+    exponentials(p, tops, sums);
+    score_gradients((p, ds), sums, tops);
+    multiply(simd, dv, Left::Rows(p, padded(t)), (dy, t), padded(d));
+    multiply(simd, dq, Left::Columns(ds, padded(t)), (k, t), padded(d));
+    multiply(simd, dk, Left::Rows(ds, padded(t)), (q, t), padded(d));
     for x in dq.iter_mut() {
         *x *= head.scale();
     }
