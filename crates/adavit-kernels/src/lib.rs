@@ -23,7 +23,6 @@ mod loss;
 mod math;
 mod norm;
 mod packed;
-mod patches;
 mod product;
 mod rows;
 mod shape;
@@ -32,6 +31,7 @@ mod simd;
 mod threads;
 mod tile;
 mod trace;
+mod windows;
 
 #[cfg(test)]
 mod levels_tests;
@@ -47,7 +47,7 @@ pub use gate::{gate_groups, gate_tokens, gated_residual};
 pub use linear::{gelu_linear, linear, linear_gelu, mlp};
 pub use loss::cross_entropy;
 pub use norm::layer_norm;
-pub use patches::patchify;
 pub use simd::simd_level;
 pub use threads::{MOST_THREADS, set_threads, threads};
 pub use trace::SPAN_TARGET;
+pub use windows::{Window, im2col, patchify};
