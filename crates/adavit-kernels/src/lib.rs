@@ -41,7 +41,7 @@ mod nan_tests;
 #[path = "../tests/kernels/common.rs"]
 mod test_common;
 
-pub use activation::{gelu, softmax};
+pub use activation::{gelu, softmax, tanh};
 pub use attention::{HeadGate, attention, class_attention};
 pub use gate::{gate_groups, gate_tokens, gated_residual};
 pub use linear::{gelu_linear, linear, linear_gelu, mlp};

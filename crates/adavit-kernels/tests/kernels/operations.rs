@@ -55,9 +55,10 @@ proptest! {
     }
 
     #[test]
-    fn gelu_and_softmax_agree(b in 0usize..4, n in 1usize..40, c in 1usize..70, seed: u64) {
+    fn activations_agree(b in 0usize..4, n in 1usize..40, c in 1usize..70, seed: u64) {
         let inputs = [Values::new(seed).tensor(&[b, n, c])];
         check(&|xs| kernels::gelu(&xs[0]), &inputs, seed);
+        check(&|xs| kernels::tanh(&xs[0]), &inputs, seed);
         check(&|xs| kernels::softmax(&xs[0]), &inputs, seed);
     }
 
@@ -153,6 +154,7 @@ fn inputs_that_are_not_contiguous_agree() {
     let alone = std::slice::from_ref(&xs);
     check(&|xs| kernels::gelu(&turned(&xs[0])?), alone, 4);
     check(&|xs| kernels::softmax(&turned(&xs[0])?), alone, 5);
+    check(&|xs| kernels::tanh(&turned(&xs[0])?), alone, 10);
     let gates = [xs.clone(), values.tensor(&[7, 3])];
     check(
         &|xs| kernels::gate_tokens(&turned(&xs[0])?, &xs[1].t()?),
@@ -323,6 +325,7 @@ fn nan_in_gives_nan_out() {
     let one = f32s(values.tensor(&[1, 1]));
     let same_place = [
         kernels::gelu(&xs),
+        kernels::tanh(&xs),
         kernels::gate_tokens(&xs, &one),
         kernels::gate_groups(&xs, &one),
         kernels::gated_residual(&xs, &xs, &one),
