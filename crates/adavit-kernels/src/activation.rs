@@ -1,5 +1,7 @@
 //! GELU, exact: y = x / 2 (1 + erf(x / sqrt 2)), Hendrycks and Gimpel 2016 (arXiv 1606.08415);
-//! and softmax over the last dimension.
+//! erf; tanh; and softmax over the last dimension.
+
+use std::f32::consts::FRAC_2_SQRT_PI;
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
@@ -18,6 +20,30 @@ pub(crate) fn gelu_at(level: Level, xs: &Tensor) -> Result<Tensor> {
         return xs.contiguous()?.apply_op1(Gelu { level });
     }
     composed::gelu(xs)
+}
+
+/// Returns the error function, elementwise.
+pub fn erf(xs: &Tensor) -> Result<Tensor> {
+    erf_at(Level::current(), xs)
+}
+
+pub(crate) fn erf_at(level: Level, xs: &Tensor) -> Result<Tensor> {
+    if fused::applies(&[xs]) {
+        return xs.contiguous()?.apply_op1(Erf { level });
+    }
+    composed::erf(xs)
+}
+
+/// Returns the hyperbolic tangent, elementwise.
+pub fn tanh(xs: &Tensor) -> Result<Tensor> {
+    tanh_at(Level::current(), xs)
+}
+
+pub(crate) fn tanh_at(level: Level, xs: &Tensor) -> Result<Tensor> {
+    if fused::applies(&[xs]) {
+        return xs.contiguous()?.apply_op1(Tanh { level });
+    }
+    composed::tanh(xs)
 }
 
 /// Returns the softmax over the last dimension.
@@ -110,6 +136,92 @@ pub(crate) fn gelu_grad(level: Level, xs: &[f32], grad: &[f32]) -> Vec<f32> {
             }
         },
     )
+}
+
+struct Erf {
+    level: Level,
+}
+
+impl CustomOp1 for Erf {
+    fn name(&self) -> &'static str {
+        "erf"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = operation("erf", 0);
+        let ys = rows::map(
+            self.level,
+            slice(storage, layout)?,
+            1,
+            #[inline(always)]
+            |_, ys, xs| {
+                for (y, x) in ys.iter_mut().zip(xs) {
+                    *y = math::erf(*x);
+                }
+            },
+        );
+        Ok((CpuStorage::F32(ys), layout.shape().clone()))
+    }
+
+    fn bwd(&self, xs: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let _span = operation("erf backward", 0);
+        let grad = grad.contiguous()?;
+        let ds = rows::map2(
+            self.level,
+            (&values(xs)?, &values(&grad)?),
+            1,
+            #[inline(always)]
+            |_, ds, xs, grad| {
+                for ((d, x), g) in ds.iter_mut().zip(xs).zip(grad) {
+                    *d = g * (FRAC_2_SQRT_PI * math::exp(-x * x));
+                }
+            },
+        );
+        Ok(Some(tensor(ds, xs)?))
+    }
+}
+
+struct Tanh {
+    level: Level,
+}
+
+impl CustomOp1 for Tanh {
+    fn name(&self) -> &'static str {
+        "tanh"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = operation("tanh", 0);
+        let ys = rows::map(
+            self.level,
+            slice(storage, layout)?,
+            1,
+            #[inline(always)]
+            |_, ys, xs| {
+                for (y, x) in ys.iter_mut().zip(xs) {
+                    *y = math::tanh(*x);
+                }
+            },
+        );
+        Ok((CpuStorage::F32(ys), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let _span = operation("tanh backward", 0);
+        let grad = grad.contiguous()?;
+        let ds = rows::map2(
+            self.level,
+            (&values(ys)?, &values(&grad)?),
+            1,
+            #[inline(always)]
+            |_, ds, ys, grad| {
+                for ((d, y), g) in ds.iter_mut().zip(ys).zip(grad) {
+                    *d = g * (1.0 - y * y);
+                }
+            },
+        );
+        Ok(Some(tensor(ds, ys)?))
+    }
 }
 
 struct Softmax {

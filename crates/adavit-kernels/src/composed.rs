@@ -5,6 +5,7 @@
 use candle_core::{D, DType, Result, Tensor};
 
 use crate::attention::HeadGate;
+use crate::windows::Window;
 
 pub(crate) fn layer_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let centred = xs.broadcast_sub(&xs.mean_keepdim(D::Minus1)?)?;
@@ -157,4 +158,44 @@ pub(crate) fn patchify(xs: &Tensor, patch_size: usize) -> Result<Tensor> {
     xs.reshape((b, c, h / p, p, w / p, p))?
         .permute((0, 2, 4, 1, 3, 5))?
         .reshape((b, (h / p) * (w / p), c * p * p))
+}
+
+/// One look-up of every pixel of every window, padding included: candle reads 0 at the largest
+/// index, and its gradient passes over it. candle's own `unfold` has no right gradient.
+pub(crate) fn im2col(xs: &Tensor, window: Window) -> Result<Tensor> {
+    let (b, c, h, w) = xs.dims4()?;
+    let (rows, columns) = (window.count(h)?, window.count(w)?);
+    let k = window.kernel_size;
+    let mut ids = Vec::with_capacity(rows * columns * c * k * k);
+    for (row, column) in pairs(rows, columns) {
+        for channel in 0..c {
+            for (ky, kx) in pairs(k, k) {
+                let y = (row * window.stride + ky).wrapping_sub(window.padding);
+                let x = (column * window.stride + kx).wrapping_sub(window.padding);
+                let inside = y < h && x < w;
+                ids.push(if inside {
+                    ((channel * h + y) * w + x) as u32
+                } else {
+                    u32::MAX
+                });
+            }
+        }
+    }
+    let ids = Tensor::from_vec(ids, rows * columns * c * k * k, xs.device())?;
+    xs.contiguous()?
+        .reshape((b, c * h * w))?
+        .index_select(&ids, 1)?
+        .reshape((b, rows * columns, c * k * k))
+}
+
+fn pairs(n: usize, m: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..n).flat_map(move |i| (0..m).map(move |j| (i, j)))
+}
+
+pub(crate) fn erf(xs: &Tensor) -> Result<Tensor> {
+    xs.erf()
+}
+
+pub(crate) fn tanh(xs: &Tensor) -> Result<Tensor> {
+    xs.tanh()
 }

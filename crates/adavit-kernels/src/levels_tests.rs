@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::activation::{gelu_at, softmax_at};
+use crate::activation::{erf_at, gelu_at, softmax_at, tanh_at};
 use crate::attention::{HeadGate, attention_at, class_attention_at};
 use crate::composed;
 use crate::gate::{gate_groups_at, gate_tokens_at, gated_residual_at};
@@ -61,6 +61,18 @@ fn activations_and_the_norm_agree_at_every_level() {
             "gelu",
             &|level, xs| gelu_at(level, &xs[0]),
             &|xs| composed::gelu(&xs[0]),
+            alone,
+        );
+        compare_bits(
+            "erf",
+            &|level, xs| erf_at(level, &xs[0]),
+            &|xs| composed::erf(&xs[0]),
+            alone,
+        );
+        compare_bits(
+            "tanh",
+            &|level, xs| tanh_at(level, &xs[0]),
+            &|xs| composed::tanh(&xs[0]),
             alone,
         );
         compare_bits(

@@ -24,7 +24,6 @@ mod loss;
 mod math;
 mod norm;
 mod packed;
-mod patches;
 mod prepared;
 mod product;
 mod rows;
@@ -34,6 +33,7 @@ mod simd;
 mod threads;
 mod tile;
 mod trace;
+mod windows;
 
 #[cfg(test)]
 mod levels_tests;
@@ -43,7 +43,7 @@ mod nan_tests;
 #[path = "../tests/kernels/common.rs"]
 mod test_common;
 
-pub use activation::{gelu, softmax};
+pub use activation::{erf, gelu, softmax, tanh};
 pub use adamw::{AdamWSlot, AdamWStep, adamw, squared_norms};
 pub use attention::{HeadGate, attention, class_attention};
 pub use gate::{gate_groups, gate_tokens, gated_residual};
@@ -51,8 +51,8 @@ pub use linear::{gelu_linear, linear, linear_gelu, mlp};
 pub use loss::cross_entropy;
 pub use norm::layer_norm;
 pub use packed::{Part, Rows};
-pub use patches::patchify;
 pub use prepared::{ImageHeads, PreparedLayerNorm, PreparedLinear, Work, attend};
 pub use simd::simd_level;
 pub use threads::{MOST_THREADS, set_threads, threads};
 pub use trace::SPAN_TARGET;
+pub use windows::{Window, im2col, patchify};

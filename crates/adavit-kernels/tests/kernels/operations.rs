@@ -55,9 +55,11 @@ proptest! {
     }
 
     #[test]
-    fn gelu_and_softmax_agree(b in 0usize..4, n in 1usize..40, c in 1usize..70, seed: u64) {
+    fn activations_agree(b in 0usize..4, n in 1usize..40, c in 1usize..70, seed: u64) {
         let inputs = [Values::new(seed).tensor(&[b, n, c])];
         check(&|xs| kernels::gelu(&xs[0]), &inputs, seed);
+        check(&|xs| kernels::erf(&xs[0]), &inputs, seed);
+        check(&|xs| kernels::tanh(&xs[0]), &inputs, seed);
         check(&|xs| kernels::softmax(&xs[0]), &inputs, seed);
     }
 
@@ -89,6 +91,19 @@ proptest! {
     fn patchify_agrees(b in 0usize..3, c in 1usize..4, rows in 1usize..4, p in 1usize..5, seed: u64) {
         let inputs = [Values::new(seed).tensor(&[b, c, rows * p, 3 * p])];
         check(&|xs| kernels::patchify(&xs[0], p), &inputs, seed);
+    }
+
+    #[test]
+    fn im2col_agrees(
+        (b, c) in (0usize..3, 1usize..4),
+        (h, w) in (1usize..12, 1usize..12),
+        (kernel, stride, padding) in (1usize..8, 1usize..6, 0usize..4),
+        seed: u64,
+    ) {
+        let kernel_size = kernel.min(h.min(w) + 2 * padding);
+        let window = kernels::Window { kernel_size, stride, padding };
+        let inputs = [Values::new(seed).tensor(&[b, c, h, w])];
+        check(&|xs| kernels::im2col(&xs[0], window), &inputs, seed);
     }
 }
 
@@ -140,6 +155,7 @@ fn inputs_that_are_not_contiguous_agree() {
     let alone = std::slice::from_ref(&xs);
     check(&|xs| kernels::gelu(&turned(&xs[0])?), alone, 4);
     check(&|xs| kernels::softmax(&turned(&xs[0])?), alone, 5);
+    check(&|xs| kernels::tanh(&turned(&xs[0])?), alone, 10);
     let gates = [xs.clone(), values.tensor(&[7, 3])];
     check(
         &|xs| kernels::gate_tokens(&turned(&xs[0])?, &xs[1].t()?),
@@ -163,6 +179,99 @@ fn inputs_that_are_not_contiguous_agree() {
         &images,
         9,
     );
+}
+
+/// The soft splits of T2T-ViT, on images whose last rows and columns no window meets.
+#[test]
+fn im2col_agrees_on_windows_that_overlap() {
+    for (kernel_size, stride, padding) in [(7, 4, 2), (3, 2, 1), (3, 2, 0), (4, 4, 0)] {
+        let window = kernels::Window {
+            kernel_size,
+            stride,
+            padding,
+        };
+        let inputs = [Values::new(7).tensor(&[2, 3, 30, 26])];
+        check(&|xs| kernels::im2col(&xs[0], window), &inputs, 1);
+        let turned = |xs: &[Tensor]| kernels::im2col(&xs[0].transpose(2, 3)?, window);
+        check(&turned, &inputs, 2);
+    }
+}
+
+/// Two channels of 2 x 3 pixels, 1 to 12; written out by hand.
+#[test]
+fn im2col_reads_channels_then_rows_then_columns() {
+    let window = kernels::Window {
+        kernel_size: 2,
+        stride: 1,
+        padding: 1,
+    };
+    let pixels: Vec<f64> = (1..=12).map(f64::from).collect();
+    let xs = Tensor::from_vec(pixels, (1, 2, 2, 3), &candle_core::Device::Cpu).unwrap();
+    let expected = [
+        [0., 0., 0., 1., 0., 0., 0., 7.],
+        [0., 0., 1., 2., 0., 0., 7., 8.],
+        [0., 0., 2., 3., 0., 0., 8., 9.],
+        [0., 0., 3., 0., 0., 0., 9., 0.],
+        [0., 1., 0., 4., 0., 7., 0., 10.],
+        [1., 2., 4., 5., 7., 8., 10., 11.],
+        [2., 3., 5., 6., 8., 9., 11., 12.],
+        [3., 0., 6., 0., 9., 0., 12., 0.],
+        [0., 4., 0., 0., 0., 10., 0., 0.],
+        [4., 5., 0., 0., 10., 11., 0., 0.],
+        [5., 6., 0., 0., 11., 12., 0., 0.],
+        [6., 0., 0., 0., 12., 0., 0., 0.],
+    ];
+    for dtype in [DType::F32, DType::F64] {
+        let ys = kernels::im2col(&xs.to_dtype(dtype).unwrap(), window).unwrap();
+        assert_eq!(ys.dims(), [1, 12, 8]);
+        assert_eq!(flat(&ys), expected.concat(), "{dtype:?}");
+    }
+}
+
+/// Every pixel of the first row and column lies in fewer windows than the others.
+#[test]
+fn im2col_adds_the_gradients_of_all_windows_of_a_pixel() {
+    let window = kernels::Window {
+        kernel_size: 3,
+        stride: 2,
+        padding: 1,
+    };
+    for dtype in [DType::F32, DType::F64] {
+        let xs = Tensor::ones((1, 1, 4, 4), dtype, &candle_core::Device::Cpu).unwrap();
+        let xs = candle_core::Var::from_tensor(&xs).unwrap();
+        let loss = kernels::im2col(&xs, window).unwrap().sum_all().unwrap();
+        let store = loss.backward().unwrap();
+        let expected = [
+            [1., 2., 1., 1.],
+            [2., 4., 2., 2.],
+            [1., 2., 1., 1.],
+            [1., 2., 1., 1.],
+        ];
+        assert_eq!(
+            flat(store.get(&xs).unwrap()),
+            expected.concat(),
+            "{dtype:?}"
+        );
+    }
+}
+
+#[test]
+fn windows_that_do_not_fit_are_errors_that_say_so() {
+    let xs = Values::new(8).tensor(&[1, 1, 3, 9]);
+    for dtype in [DType::F32, DType::F64] {
+        let xs = xs.to_dtype(dtype).unwrap();
+        let message = |kernel_size, stride, padding| {
+            let window = kernels::Window {
+                kernel_size,
+                stride,
+                padding,
+            };
+            kernels::im2col(&xs, window).unwrap_err().to_string()
+        };
+        assert!(message(6, 1, 1).contains("kernel size between 1 and 5, found 6"));
+        assert!(message(0, 1, 0).contains("kernel size between 1 and 3, found 0"));
+        assert!(message(3, 0, 0).contains("stride of at least 1, found 0"));
+    }
 }
 
 #[test]
@@ -217,6 +326,7 @@ fn nan_in_gives_nan_out() {
     let one = f32s(values.tensor(&[1, 1]));
     let same_place = [
         kernels::gelu(&xs),
+        kernels::tanh(&xs),
         kernels::gate_tokens(&xs, &one),
         kernels::gate_groups(&xs, &one),
         kernels::gated_residual(&xs, &xs, &one),
