@@ -1,5 +1,5 @@
 //! Affine maps of the last dimension: y = x W^T + b, weight stored `(out, in)` as PyTorch does;
-//! the same followed by or following an exact GELU; and both maps of an MLP.
+//! the same followed by or following an exact GELU.
 //!
 //! Gradients: dx = dy W, dW = dy^T x, db = column sums of dy. x W^T and dy W run on packed weights,
 //! with bias and GELU on each tile while it is in cache.
@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 
-use crate::activation::{gelu_and_derivative, gelu_grad, gelu_into, gelu_values};
+use crate::activation::{gelu_and_derivative, gelu_grad, gelu_values};
 use crate::fused::{self, slice, tensor, values};
 use crate::packed::{Packed, product};
 use crate::product::transposed_product;
@@ -104,24 +104,7 @@ pub(crate) fn gelu_linear_at(
         .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
-/// Returns `gelu(xs fc1^T + b1) fc2^T + b2`, each layer given as (weight, bias).
-///
-/// Of the hidden activations, one copy is kept where a gradient will be wanted.
-///
-/// # Shapes
-/// `xs`: `(.., C)`, `fc1`: `(R, C)` and `(R,)`, `fc2`: `(O, R)` and `(O,)` -> `(.., O)`.
-pub fn mlp(xs: &Tensor, fc1: (&Tensor, &Tensor), fc2: (&Tensor, &Tensor)) -> Result<Tensor> {
-    if [xs, fc1.0, fc1.1, fc2.0, fc2.1]
-        .iter()
-        .any(|xs| xs.track_op())
-    {
-        let hidden = linear(xs, fc1.0, Some(fc1.1))?;
-        return gelu_linear(&hidden, fc2.0, fc2.1);
-    }
-    linear(&linear_gelu(xs, fc1.0, fc1.1)?, fc2.0, Some(fc2.1))
-}
-
-fn check(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
+pub(crate) fn check(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
     let (n_out, _) = weight.dims2()?;
     shape::expect("linear weight", weight, &[n_out, xs.dim(D::Minus1)?])?;
     match bias {
@@ -146,6 +129,52 @@ fn affine(ys: &mut [f32], sums: &[f32], bias: &[f32]) {
     }
 }
 
+/// Returns x B for rows of k values.
+pub(crate) fn plain_product(level: Level, xs: &[f32], b: &Packed) -> Vec<f32> {
+    let mut ys = vec![0.0; xs.len() / b.k() * b.n()];
+    product(
+        level,
+        xs,
+        b,
+        [&mut ys],
+        #[inline(always)]
+        |_, [ys], sums| ys.copy_from_slice(sums),
+    );
+    ys
+}
+
+/// Returns x B + bias.
+pub(crate) fn affine_product(level: Level, xs: &[f32], b: &Packed, bias: &[f32]) -> Vec<f32> {
+    let mut ys = vec![0.0; xs.len() / b.k() * b.n()];
+    product(
+        level,
+        xs,
+        b,
+        [&mut ys],
+        #[inline(always)]
+        |at, [ys], sums| affine(ys, sums, &bias[at.column..]),
+    );
+    ys
+}
+
+/// Returns gelu(x B + bias).
+pub(crate) fn gelu_product(level: Level, xs: &[f32], b: &Packed, bias: &[f32]) -> Vec<f32> {
+    let mut ys = vec![0.0; xs.len() / b.k() * b.n()];
+    product(
+        level,
+        xs,
+        b,
+        [&mut ys],
+        #[inline(always)]
+        |at, [ys], sums| {
+            for ((y, sum), b) in ys.iter_mut().zip(sums).zip(&bias[at.column..]) {
+                *y = math::gelu(sum + b);
+            }
+        },
+    );
+    ys
+}
+
 struct Linear {
     level: Level,
     gelu: Gelu,
@@ -157,54 +186,18 @@ impl Linear {
         let _span = operation(self.label(), xs.len() * packed.n());
         let zeros = bias.is_none().then(|| vec![0.0; packed.n()]);
         let bias = bias.or(zeros.as_deref()).unwrap_or_default();
-        let mut ys = vec![0.0; xs.len() / n_in * packed.n()];
         match &self.gelu {
-            Gelu::None => product(
-                self.level,
-                xs,
-                &packed,
-                [&mut ys],
-                #[inline(always)]
-                |at, [ys], sums| affine(ys, sums, &bias[at.column..]),
-            ),
-            Gelu::Before => product(
-                self.level,
-                &gelu_values(self.level, xs),
-                &packed,
-                [&mut ys],
-                #[inline(always)]
-                |at, [ys], sums| affine(ys, sums, &bias[at.column..]),
-            ),
-            Gelu::After => product(
-                self.level,
-                xs,
-                &packed,
-                [&mut ys],
-                #[inline(always)]
-                |at, [ys], sums| {
-                    for ((y, sum), b) in ys.iter_mut().zip(sums).zip(&bias[at.column..]) {
-                        *y = math::gelu(sum + b);
-                    }
-                },
-            ),
+            Gelu::None => affine_product(self.level, xs, &packed, bias),
+            Gelu::Before => affine_product(self.level, &gelu_values(self.level, xs), &packed, bias),
+            Gelu::After => gelu_product(self.level, xs, &packed, bias),
             Gelu::AfterKept(kept) => {
-                let mut inner = vec![0.0; ys.len()];
-                product(
-                    self.level,
-                    xs,
-                    &packed,
-                    [&mut ys, &mut inner],
-                    #[inline(always)]
-                    |at, [ys, inner], sums| {
-                        affine(inner, sums, &bias[at.column..]);
-                        gelu_into(ys, inner);
-                    },
-                );
+                let inner = affine_product(self.level, xs, &packed, bias);
+                let ys = gelu_values(self.level, &inner);
                 // A second forward of the same operation has the same values.
                 let _ = kept.set(inner);
+                ys
             }
         }
-        ys
     }
 
     fn backward(
@@ -252,18 +245,10 @@ impl Linear {
         derivatives: Option<&[f32]>,
     ) -> Vec<f32> {
         let n_in = weight.n();
-        let mut dx = vec![0.0; grad.len() / weight.k() * n_in];
         let Some(derivatives) = derivatives else {
-            product(
-                self.level,
-                grad,
-                weight,
-                [&mut dx],
-                #[inline(always)]
-                |_, [dx], sums| dx.copy_from_slice(sums),
-            );
-            return dx;
+            return plain_product(self.level, grad, weight);
         };
+        let mut dx = vec![0.0; grad.len() / weight.k() * n_in];
         product(
             self.level,
             grad,
@@ -298,7 +283,7 @@ impl Linear {
 }
 
 /// Returns the shape `(.., O)` of the output for inputs `(.., I)`.
-fn output_shape(layout: &Layout, n_out: usize) -> Shape {
+pub(crate) fn output_shape(layout: &Layout, n_out: usize) -> Shape {
     let mut dims = layout.dims().to_vec();
     if let Some(last) = dims.last_mut() {
         *last = n_out;
