@@ -7,9 +7,12 @@
 //! c scales the gradient down where its norm over all parameters is clipped. (Loshchilov & Hutter,
 //! 2019, arXiv 1711.05101.)
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Tensor, Var, bail};
+use candle_core::{
+    CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, Var, bail,
+};
 use rayon::prelude::*;
 
 use crate::fused::{self, values};
@@ -105,19 +108,24 @@ fn composed_norms(grads: &[Option<&Tensor>]) -> Result<Vec<f64>> {
         .to_dtype(DType::F64)?
         .to_vec1::<f64>()?
         .into_iter();
-    let sum = |grad: &Option<&Tensor>| grad.map_or(Some(0.0), |_| sums.next());
-    Ok(grads.iter().filter_map(sum).collect())
+    let sum = |grad: Option<&Tensor>| grad.map_or(Some(0.0), |_| sums.next());
+    Ok(grads.iter().copied().filter_map(sum).collect())
 }
 
 /// Does a step of every parameter.
 ///
+/// While it runs the variables have no values: no other thread may read them.
+///
 /// # Errors
-/// If shapes within a slot differ; nothing has changed then.
+/// If shapes within a slot differ, or `step.step` is 0; nothing has changed then.
 pub fn adamw(slots: &[AdamWSlot], step: &AdamWStep) -> Result<()> {
     adamw_at(Level::current(), slots, step)
 }
 
 pub(crate) fn adamw_at(level: Level, slots: &[AdamWSlot], step: &AdamWStep) -> Result<()> {
+    if step.step == 0 {
+        bail!("adamw: expected a step number from 1, found 0");
+    }
     for slot in slots {
         shape::same("adamw exp_avg", slot.var, slot.exp_avg)?;
         shape::same("adamw exp_avg_sq", slot.var, slot.exp_avg_sq)?;
@@ -125,15 +133,14 @@ pub(crate) fn adamw_at(level: Level, slots: &[AdamWSlot], step: &AdamWStep) -> R
             shape::same("adamw gradient", slot.var, grad)?;
         }
     }
-    let whole = |slot: &AdamWSlot| {
-        [slot.var, slot.exp_avg, slot.exp_avg_sq]
-            .iter()
-            .all(|var| is_whole(var))
-            && slot.grad.is_none_or(|grad| fused::applies(&[grad]))
-    };
-    if !slots.iter().all(whole) {
+    if !applies(slots) {
         return slots.iter().try_for_each(|slot| composed_step(slot, step));
     }
+    fused_step(level, slots, step)
+}
+
+/// Takes the values of all variables out, updates them in one pass, and puts them back.
+fn fused_step(level: Level, slots: &[AdamWSlot], step: &AdamWStep) -> Result<()> {
     let _span = operation("adamw", 0);
     let grads: Vec<Option<Tensor>> = slots
         .iter()
@@ -175,6 +182,35 @@ pub(crate) fn adamw_at(level: Level, slots: &[AdamWSlot], step: &AdamWStep) -> R
         exchange(slot.exp_avg_sq, v)?;
     }
     Ok(())
+}
+
+/// Tells whether every tensor is f32 on the CPU and every variable owns the whole of a storage that
+/// no other tensor of the step shares: only then can values be taken out.
+fn applies(slots: &[AdamWSlot]) -> bool {
+    let mut taken = HashSet::new();
+    let alone = |var: &Var| whole(var).is_some_and(|(at, len)| len == 0 || taken.insert(at));
+    let vars = slots
+        .iter()
+        .flat_map(|slot| [slot.var, slot.exp_avg, slot.exp_avg_sq]);
+    vars.into_iter().all(alone)
+        && slots
+            .iter()
+            .filter_map(|slot| slot.grad)
+            .all(|grad| storage(grad).is_some_and(|(at, len)| len == 0 || !taken.contains(&at)))
+}
+
+/// Returns address and length of the storage of an f32 tensor on the CPU.
+fn storage(xs: &Tensor) -> Option<(usize, usize)> {
+    match &*xs.storage_and_layout().0 {
+        Storage::Cpu(CpuStorage::F32(all)) => Some((all.as_ptr().addr(), all.len())),
+        _ => None,
+    }
+}
+
+/// As [`storage`], if the variable is the whole of it.
+fn whole(var: &Var) -> Option<(usize, usize)> {
+    let (at, len) = storage(var)?;
+    (var.layout().contiguous_offsets() == Some((0, len))).then_some((at, len))
 }
 
 /// The numbers of one parameter's step.
@@ -227,18 +263,6 @@ impl Factors {
     }
 }
 
-/// Tells whether a variable is f32 on the CPU and owns the whole of its storage.
-fn is_whole(var: &Var) -> bool {
-    if !fused::applies(&[var]) {
-        return false;
-    }
-    let (storage, layout) = var.storage_and_layout();
-    let candle_core::Storage::Cpu(CpuStorage::F32(all)) = &*storage else {
-        return false;
-    };
-    layout.contiguous_offsets() == Some((0, all.len()))
-}
-
 /// Puts `values` in place of a variable's own and returns those.
 fn exchange(var: &Var, values: Vec<f32>) -> Result<Vec<f32>> {
     let op = Exchange(Mutex::new(values));
@@ -289,168 +313,4 @@ fn composed_step(slot: &AdamWSlot, step: &AdamWStep) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const STEPS: u64 = 4;
-    const SIZES: [usize; 4] = [3, 0, TASK + 5, 2 * TASK];
-
-    /// A number for each place, in [-1, 1].
-    fn number(seed: usize, i: usize) -> f64 {
-        ((i * 37 + seed * 101) as f64 * 0.7).sin()
-    }
-
-    fn grads(step: u64, dtype: DType) -> Vec<Option<Tensor>> {
-        let grad = |(seed, len): (usize, &usize)| {
-            // The first parameter has none in the second step.
-            let missing = seed == 0 && step == 2;
-            let values: Vec<f64> = (0..*len)
-                .map(|i| number(seed + 7 * step as usize, i))
-                .collect();
-            let grad = Tensor::from_vec(values, *len, &Device::Cpu).unwrap();
-            (!missing).then(|| grad.to_dtype(dtype).unwrap())
-        };
-        SIZES.iter().enumerate().map(grad).collect()
-    }
-
-    /// Weights, both means and the sums of squares after some steps.
-    fn run(level: Level, dtype: DType) -> Vec<Vec<f64>> {
-        let vars: Vec<[Var; 3]> = SIZES
-            .iter()
-            .enumerate()
-            .map(|(seed, len)| {
-                let values: Vec<f64> = (0..*len).map(|i| number(seed, i)).collect();
-                let tensor = Tensor::from_vec(values, *len, &Device::Cpu).unwrap();
-                let zeros = || Var::zeros(*len, dtype, &Device::Cpu).unwrap();
-                let var = Var::from_tensor(&tensor.to_dtype(dtype).unwrap()).unwrap();
-                [var, zeros(), zeros()]
-            })
-            .collect();
-        let mut norms = Vec::new();
-        for number in 1..=STEPS {
-            let grads = grads(number, dtype);
-            let grads: Vec<Option<&Tensor>> = grads.iter().map(Option::as_ref).collect();
-            norms.extend(squared_norms_at(level, &grads).unwrap());
-            let slots: Vec<AdamWSlot> = vars
-                .iter()
-                .zip(grads)
-                .enumerate()
-                .map(|(i, ([var, exp_avg, exp_avg_sq], grad))| AdamWSlot {
-                    var,
-                    grad,
-                    exp_avg,
-                    exp_avg_sq,
-                    lr: 0.01 * (i + 1) as f64,
-                    weight_decay: if i == 0 { 0.0 } else { 0.1 },
-                })
-                .collect();
-            let step = AdamWStep {
-                beta1: 0.9,
-                beta2: 0.99,
-                eps: 1e-8,
-                step: number,
-                clip: 0.5,
-            };
-            adamw_at(level, &slots, &step).unwrap();
-        }
-        let mut all: Vec<Vec<f64>> = vars
-            .iter()
-            .flatten()
-            .map(|var| {
-                let var = var.to_dtype(DType::F64).unwrap();
-                var.to_vec1().unwrap()
-            })
-            .collect();
-        all.push(norms);
-        all
-    }
-
-    /// The weight and its means after the same steps, element by element in f64.
-    fn reference(slot: usize, i: usize) -> [f64; 3] {
-        let (mut w, mut m, mut v) = (number(slot, i), 0.0, 0.0);
-        let (lr, decay) = (0.01 * (slot + 1) as f64, if slot == 0 { 0.0 } else { 0.1 });
-        for step in 1..=STEPS {
-            let missing = slot == 0 && step == 2;
-            let g = if missing {
-                0.0
-            } else {
-                0.5 * number(slot + 7 * step as usize, i)
-            };
-            m = 0.9 * m + 0.1 * g;
-            v = 0.99 * v + 0.01 * g * g;
-            let power = step as i32;
-            let mean = m / (1.0 - 0.9f64.powi(power));
-            let root = (v / (1.0 - 0.99f64.powi(power))).sqrt() + 1e-8;
-            w = w * (1.0 - lr * decay) - lr * mean / root;
-        }
-        [w, m, v]
-    }
-
-    #[test]
-    fn steps_follow_the_formula_at_every_level_and_in_f64() {
-        let mut runs: Vec<_> = Level::available()
-            .map(|level| (run(level, DType::F32), 1e-5))
-            .collect();
-        runs.push((run(Level::Portable, DType::F64), 1e-12));
-        for (found, tolerance) in runs {
-            for (slot, len) in SIZES.iter().enumerate() {
-                for i in 0..*len {
-                    for (part, expected) in reference(slot, i).into_iter().enumerate() {
-                        let found = found[3 * slot + part][i];
-                        assert!(
-                            (found - expected).abs() <= tolerance,
-                            "parameter {slot}, part {part}, at {i}: expected {expected}, found {found}"
-                        );
-                    }
-                }
-            }
-            let exact = |step: u64, slot: usize| -> f64 {
-                let missing = slot == 0 && step == 2;
-                let squares = (0..SIZES[slot]).map(|i| number(slot + 7 * step as usize, i).powi(2));
-                if missing { 0.0 } else { squares.sum() }
-            };
-            let norms = &found[3 * SIZES.len()];
-            for (at, norm) in norms.iter().enumerate() {
-                let expected = exact(1 + (at / SIZES.len()) as u64, at % SIZES.len());
-                assert!((norm - expected).abs() <= 1e-5 * expected.max(1.0));
-            }
-        }
-    }
-
-    #[test]
-    fn the_bits_depend_neither_on_the_level_nor_on_the_threads() {
-        let expected = run(Level::Portable, DType::F32);
-        for level in Level::available() {
-            for threads in [1, 3] {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-                let found = pool.unwrap().install(|| run(level, DType::F32));
-                assert!(found == expected, "{level:?}, {threads} threads");
-            }
-        }
-    }
-
-    #[test]
-    fn a_gradient_of_another_shape_is_refused_and_changes_nothing() {
-        let var = Var::ones(3, DType::F32, &Device::Cpu).unwrap();
-        let mean = Var::zeros(3, DType::F32, &Device::Cpu).unwrap();
-        let grad = Tensor::ones(4, DType::F32, &Device::Cpu).unwrap();
-        let slot = AdamWSlot {
-            var: &var,
-            grad: Some(&grad),
-            exp_avg: &mean,
-            exp_avg_sq: &mean,
-            lr: 1.0,
-            weight_decay: 0.0,
-        };
-        let step = AdamWStep {
-            beta1: 0.9,
-            beta2: 0.99,
-            eps: 1e-8,
-            step: 1,
-            clip: 1.0,
-        };
-        let error = adamw(&[slot], &step).unwrap_err().to_string();
-        assert!(error.contains("adamw gradient"), "{error}");
-        assert_eq!(var.to_vec1::<f32>().unwrap(), [1.0; 3]);
-    }
-}
+mod tests;

@@ -1,13 +1,15 @@
 //! Every operation of this crate written with candle's own differentiable ones.
 //!
-//! This is the path of CUDA, Metal and f64, and the reference of the tests.
+//! This is the path of CUDA, Metal and f64, and the reference of tests and benches. Shapes, gates and
+//! gradients are those of the operation of the same name at the root; shapes are not checked here.
 
 use candle_core::{D, DType, Result, Tensor};
 
 use crate::attention::HeadGate;
 use crate::windows::Window;
 
-pub(crate) fn layer_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+/// Returns the layer norm.
+pub fn layer_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let centred = xs.broadcast_sub(&xs.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
     centred
@@ -16,7 +18,8 @@ pub(crate) fn layer_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) 
         .broadcast_add(bias)
 }
 
-pub(crate) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+/// Returns the affine map.
+pub fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (n_out, n_in) = weight.dims2()?;
     let mut dims = xs.dims().to_vec();
     if let Some(last) = dims.last_mut() {
@@ -31,12 +34,14 @@ pub(crate) fn linear(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Res
     ys.reshape(dims)
 }
 
-pub(crate) fn gelu(xs: &Tensor) -> Result<Tensor> {
+/// Returns the exact GELU.
+pub fn gelu(xs: &Tensor) -> Result<Tensor> {
     let erf = (xs * std::f64::consts::FRAC_1_SQRT_2)?.erf()?;
     (xs * 0.5)? * (erf + 1.0)?
 }
 
-pub(crate) fn softmax(xs: &Tensor) -> Result<Tensor> {
+/// Returns the softmax over the last dimension.
+pub fn softmax(xs: &Tensor) -> Result<Tensor> {
     // candle finds no largest value in an empty batch.
     if xs.elem_count() == 0 {
         return Ok(xs.clone());
@@ -44,11 +49,13 @@ pub(crate) fn softmax(xs: &Tensor) -> Result<Tensor> {
     candle_nn::ops::softmax(xs, D::Minus1)
 }
 
-pub(crate) fn gate_tokens(xs: &Tensor, tokens: &Tensor) -> Result<Tensor> {
+/// Returns the tokens times their gates.
+pub fn gate_tokens(xs: &Tensor, tokens: &Tensor) -> Result<Tensor> {
     xs.broadcast_mul(&tokens.unsqueeze(2)?)
 }
 
-pub(crate) fn gate_groups(xs: &Tensor, gates: &Tensor) -> Result<Tensor> {
+/// Returns the groups of channels times their gates.
+pub fn gate_groups(xs: &Tensor, gates: &Tensor) -> Result<Tensor> {
     let (b, n, c) = xs.dims3()?;
     let groups = gates.dim(1)?;
     xs.reshape((b, n, groups, c / groups))?
@@ -56,7 +63,8 @@ pub(crate) fn gate_groups(xs: &Tensor, gates: &Tensor) -> Result<Tensor> {
         .reshape((b, n, c))
 }
 
-pub(crate) fn gated_residual(xs: &Tensor, ys: &Tensor, gates: &Tensor) -> Result<Tensor> {
+/// Returns `xs + gates * ys`.
+pub fn gated_residual(xs: &Tensor, ys: &Tensor, gates: &Tensor) -> Result<Tensor> {
     let gates = match gates.rank() {
         1 => gates.reshape(((), 1, 1))?,
         _ => gates.unsqueeze(2)?,
@@ -101,7 +109,8 @@ fn attention_probabilities(
     }
 }
 
-pub(crate) fn attention(
+/// Returns the attended values.
+pub fn attention(
     (q, k, v): (&Tensor, &Tensor, &Tensor),
     num_heads: usize,
     tokens: Option<&Tensor>,
@@ -127,7 +136,8 @@ pub(crate) fn attention(
     }
 }
 
-pub(crate) fn class_attention(
+/// Returns the class token's attention rows.
+pub fn class_attention(
     q: &Tensor,
     k: &Tensor,
     num_heads: usize,
@@ -144,7 +154,8 @@ pub(crate) fn class_attention(
     softmax(&scores)?.squeeze(2)
 }
 
-pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+/// Returns the mean cross entropy.
+pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     let log_probabilities = candle_nn::ops::log_softmax(logits, D::Minus1)?;
     (targets * log_probabilities)?
         .sum(D::Minus1)?
@@ -152,7 +163,8 @@ pub(crate) fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor>
         .neg()
 }
 
-pub(crate) fn patchify(xs: &Tensor, patch_size: usize) -> Result<Tensor> {
+/// Returns the patches of each image.
+pub fn patchify(xs: &Tensor, patch_size: usize) -> Result<Tensor> {
     let (b, c, h, w) = xs.dims4()?;
     let p = patch_size;
     xs.reshape((b, c, h / p, p, w / p, p))?
@@ -160,42 +172,30 @@ pub(crate) fn patchify(xs: &Tensor, patch_size: usize) -> Result<Tensor> {
         .reshape((b, (h / p) * (w / p), c * p * p))
 }
 
-/// One look-up of every pixel of every window, padding included: candle reads 0 at the largest
-/// index, and its gradient passes over it. candle's own `unfold` has no right gradient.
-pub(crate) fn im2col(xs: &Tensor, window: Window) -> Result<Tensor> {
+/// Returns the windows of each image, from padded rows and columns that are looked up axis by axis;
+/// candle's own `unfold` has no right gradient.
+pub fn im2col(xs: &Tensor, window: Window) -> Result<Tensor> {
     let (b, c, h, w) = xs.dims4()?;
     let (rows, columns) = (window.count(h)?, window.count(w)?);
     let k = window.kernel_size;
-    let mut ids = Vec::with_capacity(rows * columns * c * k * k);
-    for (row, column) in pairs(rows, columns) {
-        for channel in 0..c {
-            for (ky, kx) in pairs(k, k) {
-                let y = (row * window.stride + ky).wrapping_sub(window.padding);
-                let x = (column * window.stride + kx).wrapping_sub(window.padding);
-                let inside = y < h && x < w;
-                ids.push(if inside {
-                    ((channel * h + y) * w + x) as u32
-                } else {
-                    u32::MAX
-                });
-            }
-        }
-    }
-    let ids = Tensor::from_vec(ids, rows * columns * c * k * k, xs.device())?;
-    xs.contiguous()?
-        .reshape((b, c * h * w))?
-        .index_select(&ids, 1)?
+    let select = |xs: &Tensor, count: usize, dim: usize| {
+        let xs = xs.pad_with_zeros(dim, window.padding, window.padding)?;
+        let at = (0..count * k).map(|i| (i / k * window.stride + i % k) as u32);
+        let at = Tensor::from_iter(at, xs.device())?;
+        xs.contiguous()?.index_select(&at, dim)
+    };
+    select(&select(xs, rows, 2)?, columns, 3)?
+        .reshape((b, c, rows, k, columns, k))?
+        .permute((0, 2, 4, 1, 3, 5))?
         .reshape((b, rows * columns, c * k * k))
 }
 
-fn pairs(n: usize, m: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..n).flat_map(move |i| (0..m).map(move |j| (i, j)))
-}
-
-pub(crate) fn erf(xs: &Tensor) -> Result<Tensor> {
+/// Returns the error function.
+pub fn erf(xs: &Tensor) -> Result<Tensor> {
     xs.erf()
 }
 
-pub(crate) fn tanh(xs: &Tensor) -> Result<Tensor> {
+/// Returns the hyperbolic tangent.
+pub fn tanh(xs: &Tensor) -> Result<Tensor> {
     xs.tanh()
 }

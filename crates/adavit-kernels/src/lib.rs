@@ -15,7 +15,7 @@
 mod activation;
 mod adamw;
 mod attention;
-mod composed;
+pub mod composed;
 mod fused;
 mod gate;
 mod lanes;

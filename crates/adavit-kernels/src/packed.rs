@@ -196,7 +196,7 @@ pub(crate) fn partial_product<const O: usize>(
     ),
 ) {
     check(parts, b, xs.len() / b.k.max(1));
-    let outputs = outputs.map(|output| Shared::new(output));
+    let outputs = outputs.map(Shared::new);
     divide(parts, b, tasks);
     tasks.par_iter().with_max_len(1).for_each(|task| {
         let part = &parts[task.part];

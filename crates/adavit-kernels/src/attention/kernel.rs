@@ -179,6 +179,8 @@ pub(super) struct Gradients<'s> {
     pub(super) q: &'s [f32],
     pub(super) k: &'s [f32],
     pub(super) v: &'s [f32],
+    /// The product of output and its packed gradient, for each kept token.
+    pub(super) means: &'s [f32],
 }
 
 impl<'s> Gradients<'s> {
@@ -262,5 +264,6 @@ pub(super) fn backward<'s, S: Simd>(
         q: dq,
         k: dk,
         v: dv,
+        means: &tops[..t],
     }
 }

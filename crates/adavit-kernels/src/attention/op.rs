@@ -133,7 +133,7 @@ impl CustomOp3 for Attention {
         q: &Tensor,
         k: &Tensor,
         v: &Tensor,
-        ys: &Tensor,
+        _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let _span = operation("attention backward", self.macs(q.dims3()?) * 5 / 2);
@@ -141,8 +141,8 @@ impl CustomOp3 for Attention {
         let grad = grad.contiguous()?;
         let (q_values, k_values, v_values) = (values(q)?, values(k)?, values(v)?);
         let inputs = (&*q_values, &*k_values, &*v_values);
-        let (ys, grad) = (&*values(ys)?, &*values(&grad)?);
-        let mut found = [(); 3].map(|()| vec![0.0; ys.len()]);
+        let grad = &*values(&grad)?;
+        let mut found = [(); 3].map(|()| vec![0.0; grad.len()]);
         let outputs = found.each_mut().map(|found| Shared::new(found));
         let gate_gradient = (0..b * self.num_heads)
             .into_par_iter()
@@ -151,7 +151,6 @@ impl CustomOp3 for Attention {
                 with_scratch(pair.scratch_len(), |scratch| {
                     self.level.dispatch(Backward {
                         pair: &pair,
-                        ys,
                         grad,
                         outputs: &outputs,
                         scratch,

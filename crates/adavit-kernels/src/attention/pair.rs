@@ -122,7 +122,6 @@ impl Forward<'_> {
 /// Writes a pair's part of the three gradients, which hold zeros, and returns that of its gate.
 pub(super) struct Backward<'a> {
     pub(super) pair: &'a Pair<'a>,
-    pub(super) ys: &'a [f32],
     pub(super) grad: &'a [f32],
     pub(super) outputs: &'a [Shared<'a>; 3],
     pub(super) scratch: &'a mut [f32],
@@ -180,12 +179,9 @@ impl Backward<'_> {
                     gate_gradient += lanes::dot(dx, &x[place..place + d]);
                 }
             }
-            if pair.gated {
-                let (ys, grad) = (&self.ys[place..place + d], &self.grad[place..place + d]);
-                gate_gradient += lanes::dot(ys, grad) / gate;
-            }
         }
-        gate_gradient
+        // The output, times its gradient, over the gate that the packed gradient has.
+        gate_gradient + found.means.iter().sum::<f32>() / gate
     }
 
     #[inline(always)]
@@ -205,10 +201,9 @@ impl Backward<'_> {
             let dv = unsafe { self.outputs[2].range(place, d) };
             blend(dv, (1.0, &found.v[packed]), (1.0 - gate, grad));
             // y = v + gate (attended - v).
-            let ys = &self.ys[place..place + d];
-            gate_gradient += (lanes::dot(ys, grad) - lanes::dot(v, grad)) / gate;
+            gate_gradient -= lanes::dot(v, grad);
         }
-        gate_gradient
+        gate_gradient + found.means.iter().sum::<f32>() / gate
     }
 
     /// The value passes through, but the gate's gradient needs what attention would give.

@@ -181,3 +181,13 @@ fn dropped_tokens_do_not_change_the_kept_ones() {
     let masked = masked.index_select(&ids, 1).unwrap();
     assert_eq!(flat(&masked), flat(&gathered), "the same bits");
 }
+
+#[test]
+fn a_gate_near_zero_keeps_its_gradient() {
+    let mut values = Values::new(11);
+    let mut case = Case::new(&mut values, (2, 7), (2, 5));
+    for scale in [1e-4, 1e-6] {
+        case.inputs[3] = (values.tensor(&[2, 2]) * scale).unwrap();
+        case.check(11);
+    }
+}

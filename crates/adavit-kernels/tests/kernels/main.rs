@@ -4,4 +4,5 @@
 mod attention;
 mod common;
 mod operations;
+mod prepared;
 mod threads;

@@ -25,6 +25,14 @@ fn linear_gelu(xs: &[Tensor]) -> Result<Tensor> {
     kernels::linear_gelu(&xs[0], &xs[1], &xs[2])
 }
 
+fn gelu_linear(xs: &[Tensor]) -> Result<Tensor> {
+    kernels::gelu_linear(&xs[0], &xs[1], &xs[2])
+}
+
+fn mlp(xs: &[Tensor]) -> Result<Tensor> {
+    kernels::mlp(&xs[0], (&xs[1], &xs[2]), (&xs[3], &xs[4]))
+}
+
 fn layer_norm(xs: &[Tensor]) -> Result<Tensor> {
     kernels::layer_norm(&xs[0], &xs[1], &xs[2], 1e-6)
 }
@@ -43,6 +51,15 @@ proptest! {
         check(&linear, &inputs, seed);
         check(&linear_without_bias, &inputs[..2], seed);
         check(&linear_gelu, &inputs, seed);
+        check(&gelu_linear, &inputs, seed);
+    }
+
+    #[test]
+    fn mlp_agrees(b in 0usize..4, n in 1usize..40, c in 1usize..40, r in 1usize..60, seed: u64) {
+        let mut values = Values::new(seed);
+        let inputs = [&[b, n, c][..], &[r, c], &[r], &[c, r], &[c]].map(|dims| values.tensor(dims));
+        // Two products of some dozen terms each, with sums up to a few hundred.
+        check_within(&mlp, &inputs, seed, 2.0 * TOLERANCE);
     }
 
     #[test]
