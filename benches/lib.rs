@@ -22,8 +22,25 @@ pub fn adaptive_model(preset: &str) -> Result<VisionTransformer> {
 /// If candle fails.
 pub fn images(config: &ModelConfig, batch: usize) -> Result<Tensor> {
     let (height, width) = config.img_size;
-    let n = batch * config.in_chans * height * width;
+    numbers(&[batch, config.in_chans, height, width])
+}
+
+/// Numbers that are no two alike, around zero.
+///
+/// # Errors
+/// If candle fails.
+pub fn numbers(shape: &[usize]) -> Result<Tensor> {
+    let n: usize = shape.iter().product();
     let values: Vec<f32> = (0..n).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
-    let shape = (batch, config.in_chans, height, width);
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+}
+
+/// Sets the threads of every pool to all processors, as the program does: the first call of a bench,
+/// before any pool exists.
+///
+/// # Panics
+/// If a pool exists already.
+pub fn set_threads() {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    adavit_kernels::set_threads(threads).expect("the first call of the process");
 }

@@ -7,6 +7,7 @@ use adavit_model::Capture;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn masked(c: &mut Criterion) {
+    adavit_benches::set_threads();
     let preset = "nano_patch4_28";
     let model = adaptive_model(preset).expect("a preset of the crate");
     let mut group = c.benchmark_group(format!("masked/{preset}"));
