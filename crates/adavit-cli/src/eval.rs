@@ -84,8 +84,8 @@ fn table(found: &Evaluation) -> String {
     )
 }
 
-/// Sets the number of threads, all processors where none is given. The first thing that a command
-/// does.
+/// Sets the number of threads, all processors where none is given, and checks `ADAVIT_SIMD`. The
+/// first thing that a command does.
 pub(crate) fn set_threads(threads: Option<usize>) -> Result<usize> {
     let threads = match threads {
         Some(threads) => threads,
@@ -95,6 +95,7 @@ pub(crate) fn set_threads(threads: Option<usize>) -> Result<usize> {
         let message = format!("threads: expected between 1 and {MOST_THREADS}, found {threads}");
         return Err(Error::Input(message).into());
     }
+    adavit_kernels::simd_level().map_err(|error| Error::Input(error.to_string()))?;
     adavit_kernels::set_threads(threads)?;
     Ok(threads)
 }

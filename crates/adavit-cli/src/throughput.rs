@@ -85,14 +85,14 @@ pub(crate) fn run(args: &ThroughputArgs) -> Result<Ended> {
 /// What was measured, for people.
 fn table(what: &str, measured: &Measured) -> Vec<String> {
     let found = &measured.found;
-    let mut line = format!(
-        "{what:<10} {:>9.1} images/s   {:.2} of the product peak",
+    let memory = found.grown_bytes.map_or(String::new(), |bytes| {
+        format!("   +{:.0} MB", bytes as f64 / 1e6)
+    });
+    let line = format!(
+        "{what:<10} {:>9.1} images/s   {:.2} of the product peak{memory}",
         found.images_per_s,
         found.share_of_peak(),
     );
-    if let Some(bytes) = found.grown_bytes {
-        line += &format!("   +{:.0} MB", bytes as f64 / 1e6);
-    }
     let mut lines = vec![line];
     let Some(rows) = &measured.rows else {
         return lines;

@@ -357,3 +357,69 @@ fn options_that_do_not_exist_or_go_together_are_refused_with_help() {
         );
     }
 }
+
+#[test]
+fn throughput_tells_speed_memory_and_where_the_time_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = "throughput --preset nano_patch7_28 --batch 2 --seconds 0.01 --threads 2 --train --profile --json";
+    let found = json(&adavit(folder.path(), &args.split(' ').collect::<Vec<_>>()));
+    assert_eq!(found["preset"], "nano_patch7_28");
+    assert_eq!(
+        (found["batch"].as_u64(), found["threads"].as_u64()),
+        (Some(2), Some(2))
+    );
+    assert_eq!(found["dense"]["macs"], 5_286_272);
+    for key in ["dense", "train"] {
+        assert!(found[key]["images_per_s"].as_f64().unwrap() > 0.0);
+        let share = found[key]["share_of_peak"].as_f64().unwrap();
+        assert!(share > 0.0 && share.is_finite());
+        let profile = found[key]["profile"].as_array().unwrap();
+        let operations: Vec<&str> = profile
+            .iter()
+            .map(|row| row["operation"].as_str().unwrap())
+            .collect();
+        assert!(operations.contains(&"attention") && operations.contains(&"rest"));
+        let shares: f64 = profile
+            .iter()
+            .map(|row| row["share"].as_f64().unwrap())
+            .sum();
+        assert!((shares - 1.0).abs() < 1e-6, "{shares}");
+    }
+    let text = adavit(
+        folder.path(),
+        &args
+            .split(' ')
+            .filter(|arg| *arg != "--json")
+            .collect::<Vec<_>>(),
+    );
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(
+        text.contains("images/s") && text.contains("mlp backward"),
+        "{text}"
+    );
+}
+
+#[test]
+fn work_that_cannot_be_measured_is_refused() {
+    let cases = [
+        (&["--batch", "0"][..], "batch: expected"),
+        (&["--seconds", "0"], "seconds: expected"),
+        (&["--seconds", "-1"], "seconds: expected"),
+        (&["--threads", "0"], "threads: expected"),
+    ];
+    for (extra, what) in cases {
+        let args = [&["throughput", "--preset", "nano_patch7_28"], extra].concat();
+        assert_refused(&args, what, |_| {});
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_adavit"))
+        .args(["throughput", "--preset", "nano_patch7_28"])
+        .env("ADAVIT_SIMD", "mmx")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("ADAVIT_SIMD") && text.lines().count() == 1,
+        "{text}"
+    );
+}

@@ -185,12 +185,11 @@ impl AdamW {
         } else {
             1.0
         };
-        self.step += 1;
         let step = AdamWStep {
             beta1: self.config.beta1,
             beta2: self.config.beta2,
             eps: self.config.eps,
-            step: self.step,
+            step: self.step + 1,
             clip,
         };
         let slots: Vec<AdamWSlot> = self
@@ -200,6 +199,7 @@ impl AdamW {
             .map(|(slot, grad)| slot.with(grad, &self.config, lr_factor))
             .collect();
         adamw(&slots, &step)?;
+        self.step += 1;
         Ok(StepStats {
             grad_norm,
             clipped: clip < 1.0,

@@ -60,7 +60,7 @@ pub struct Workload {
 #[derive(Debug)]
 enum Kind {
     /// Inference on the CPU.
-    Prepared(PreparedTransformer, Workspace),
+    Prepared(Box<(PreparedTransformer, Workspace)>),
     /// Inference on another device.
     Plain(VisionTransformer),
     Training {
@@ -83,7 +83,7 @@ impl Workload {
             images: images(&start.config, batch, seed, device)?,
             device: device.clone(),
             kind: if device.is_cpu() {
-                Kind::Prepared(start.prepared()?, Workspace::default())
+                Kind::Prepared(Box::new((start.prepared()?, Workspace::default())))
             } else {
                 Kind::Plain(start.model(device)?)
             },
@@ -125,7 +125,8 @@ impl Workload {
     pub fn run(&mut self) -> Result<()> {
         let capture = Capture::default();
         match &mut self.kind {
-            Kind::Prepared(model, workspace) => {
+            Kind::Prepared(prepared) => {
+                let (model, workspace) = &mut **prepared;
                 model.forward_dense(&self.images, workspace)?;
             }
             Kind::Plain(model) => {
@@ -161,7 +162,7 @@ impl Workload {
         let memory = Memory::watch();
         let round = Duration::from_secs_f64(seconds) / ROUNDS;
         let time = median_time(round, || self.run())?;
-        let grown_bytes = memory.and_then(|memory| memory.grown());
+        let grown_bytes = memory.and_then(Memory::grown);
         let batch = self.images.dim(0)? as f64;
         let passes = match self.kind {
             Kind::Training { .. } => STEP_PRODUCTS,
