@@ -233,10 +233,10 @@ impl Default for TrainConfig {
                 flip: true,
             },
             dense_checkpoint: None,
-            dense: stage(30, 2e-3, 2e-3),
+            dense: stage(50, 2e-3, 2e-3),
             // Decision networks learn fast: their choices have to become sharp, or the model
             // learns to do without any of its parts, as under dropout.
-            adaptive: stage(16, 1e-3, 1e-2),
+            adaptive: stage(20, 1e-3, 1e-2),
             gates: Gates {
                 // The published temperature: the gradient reaches gates that are sure already.
                 temperature: Temperature::Constant { tau: 5.0 },
