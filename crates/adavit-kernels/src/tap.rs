@@ -1,7 +1,7 @@
 //! More than three differentiable inputs for one operation.
 //!
-//! candle's operations take three tensors. A [`Tap`] takes up to three more and gives a tensor of
-//! one element, which stands for them as an input of the operation. The backward of the operation
+//! candle's operations take three tensors. A [`tap`] takes any number more and gives a tensor of one
+//! element, which stands for them as an input of the operation. The backward of the operation
 //! leaves their gradients with [`Gradients`]; the tap's, which candle runs later since the tap is a
 //! producer, hands them over.
 
@@ -27,31 +27,27 @@ impl Gradients {
 
 /// Returns the tensor that stands for `inputs`, two or more.
 pub(crate) fn tap(inputs: &[&Tensor], gradients: &Gradients) -> Result<Tensor> {
-    let op = |first: usize| Tap {
-        first,
-        gradients: gradients.clone(),
-    };
-    let [a, b, rest @ ..] = inputs else {
+    let [first, second, rest @ ..] = inputs else {
         bail!("tap: expected two inputs or more, found {}", inputs.len());
     };
-    let mut bundle = a.apply_op2(b, op(0))?;
+    let tap = |left, right| Tap {
+        left,
+        right,
+        gradients: gradients.clone(),
+    };
+    let mut bundle = first.apply_op2(second, tap(Some(0), 1))?;
     for (i, input) in rest.iter().enumerate() {
-        // The bundle so far has no gradient but the sign to go on.
-        bundle = bundle.apply_op2(input, Chain(op(i + 2)))?;
+        bundle = bundle.apply_op2(input, tap(None, i + 2))?;
     }
     Ok(bundle)
 }
 
+/// Two inputs, of which the left one may be the bundle of those before.
 struct Tap {
-    first: usize,
+    /// The place of the left input, unless it is a bundle.
+    left: Option<usize>,
+    right: usize,
     gradients: Gradients,
-}
-
-/// A tap of one more input, behind the bundle of those before it.
-struct Chain(Tap);
-
-fn one() -> (CpuStorage, Shape) {
-    (CpuStorage::F32(vec![0.0]), Shape::from(1))
 }
 
 impl CustomOp2 for Tap {
@@ -66,34 +62,7 @@ impl CustomOp2 for Tap {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Ok(one())
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let collect = |index| self.gradients.collect(index);
-        Ok((collect(self.first), collect(self.first + 1)))
-    }
-}
-
-impl CustomOp2 for Chain {
-    fn name(&self) -> &'static str {
-        "tap"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        Ok(one())
+        Ok((CpuStorage::F32(vec![0.0]), Shape::from(1)))
     }
 
     fn bwd(
@@ -103,6 +72,11 @@ impl CustomOp2 for Chain {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(grad.clone()), self.0.gradients.collect(self.0.first)))
+        let left = match self.left {
+            Some(index) => self.gradients.collect(index),
+            // A bundle's own gradient is nothing but the sign to go on.
+            None => Some(grad.clone()),
+        };
+        Ok((left, self.gradients.collect(self.right)))
     }
 }

@@ -183,7 +183,7 @@ fn initial(preset: &str, seed: u64) -> Result<Checkpoint> {
     Ok(Checkpoint { config, tensors })
 }
 
-/// Standardised images: normal values.
+/// Images of mean 0 and variance 1, as standardised ones are.
 fn images(config: &ModelConfig, batch: usize, seed: u64, device: &Device) -> Result<Tensor> {
     if batch == 0 {
         let message = "batch: expected at least 1 image, found 0";
@@ -191,7 +191,7 @@ fn images(config: &ModelConfig, batch: usize, seed: u64, device: &Device) -> Res
     }
     let (height, width) = config.img_size;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    // Uniform with variance 1.
+    // Of a uniform distribution with variance 1.
     let bound = 3f32.sqrt();
     let values: Vec<f32> = (0..batch * config.in_chans * height * width)
         .map(|_| rng.random_range(-bound..bound))
