@@ -2,6 +2,7 @@
 //! erf; tanh; and softmax over the last dimension.
 
 use std::f32::consts::FRAC_2_SQRT_PI;
+use std::marker::PhantomData;
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
@@ -17,7 +18,7 @@ pub fn gelu(xs: &Tensor) -> Result<Tensor> {
 
 pub(crate) fn gelu_at(level: Level, xs: &Tensor) -> Result<Tensor> {
     if fused::applies(&[xs]) {
-        return xs.contiguous()?.apply_op1(Gelu { level });
+        return xs.contiguous()?.apply_op1(Elementwise::<Gelu>::new(level));
     }
     composed::gelu(xs)
 }
@@ -29,7 +30,7 @@ pub fn erf(xs: &Tensor) -> Result<Tensor> {
 
 pub(crate) fn erf_at(level: Level, xs: &Tensor) -> Result<Tensor> {
     if fused::applies(&[xs]) {
-        return xs.contiguous()?.apply_op1(Erf { level });
+        return xs.contiguous()?.apply_op1(Elementwise::<Erf>::new(level));
     }
     composed::erf(xs)
 }
@@ -41,7 +42,7 @@ pub fn tanh(xs: &Tensor) -> Result<Tensor> {
 
 pub(crate) fn tanh_at(level: Level, xs: &Tensor) -> Result<Tensor> {
     if fused::applies(&[xs]) {
-        return xs.contiguous()?.apply_op1(Tanh { level });
+        return xs.contiguous()?.apply_op1(Elementwise::<Tanh>::new(level));
     }
     composed::tanh(xs)
 }
@@ -58,40 +59,121 @@ pub(crate) fn softmax_at(level: Level, xs: &Tensor) -> Result<Tensor> {
     composed::softmax(xs)
 }
 
-struct Gelu {
-    level: Level,
+/// A function of one number, by what its loops need.
+trait Function {
+    const NAME: &'static str;
+    const BACKWARD: &'static str;
+
+    fn value(x: f32) -> f32;
+
+    /// Returns the derivative at x, where the value is y.
+    fn derivative(x: f32, y: f32) -> f32;
 }
 
-impl CustomOp1 for Gelu {
+struct Gelu;
+
+impl Function for Gelu {
+    const NAME: &'static str = "gelu";
+    const BACKWARD: &'static str = "gelu backward";
+
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        math::gelu(x)
+    }
+
+    #[inline(always)]
+    fn derivative(x: f32, _: f32) -> f32 {
+        math::gelu_derivative(x)
+    }
+}
+
+struct Erf;
+
+impl Function for Erf {
+    const NAME: &'static str = "erf";
+    const BACKWARD: &'static str = "erf backward";
+
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        math::erf(x)
+    }
+
+    #[inline(always)]
+    fn derivative(x: f32, _: f32) -> f32 {
+        FRAC_2_SQRT_PI * math::exp(-x * x)
+    }
+}
+
+struct Tanh;
+
+impl Function for Tanh {
+    const NAME: &'static str = "tanh";
+    const BACKWARD: &'static str = "tanh backward";
+
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        math::tanh(x)
+    }
+
+    #[inline(always)]
+    fn derivative(_: f32, y: f32) -> f32 {
+        1.0 - y * y
+    }
+}
+
+/// A function applied to every element.
+struct Elementwise<F> {
+    level: Level,
+    function: PhantomData<F>,
+}
+
+impl<F: Function> Elementwise<F> {
+    fn new(level: Level) -> Self {
+        Self {
+            level,
+            function: PhantomData,
+        }
+    }
+}
+
+impl<F: Function + Send + Sync> CustomOp1 for Elementwise<F> {
     fn name(&self) -> &'static str {
-        "gelu"
+        F::NAME
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let _span = operation("gelu", 0);
+        let _span = operation(F::NAME, 0);
         let ys = rows::map(
             self.level,
             slice(storage, layout)?,
             1,
             #[inline(always)]
-            |_, ys, xs| gelu_into(ys, xs),
+            |_, ys, xs| {
+                for (y, x) in ys.iter_mut().zip(xs) {
+                    *y = F::value(*x);
+                }
+            },
         );
         Ok((CpuStorage::F32(ys), layout.shape().clone()))
     }
 
-    fn bwd(&self, xs: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let _span = operation("gelu backward", 0);
+    fn bwd(&self, xs: &Tensor, ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let _span = operation(F::BACKWARD, 0);
         let grad = grad.contiguous()?;
-        let ds = gelu_grad(self.level, &values(xs)?, &values(&grad)?);
+        let (x_values, y_values) = (values(xs)?, values(ys)?);
+        let ds = rows::map2(
+            self.level,
+            (&x_values, &values(&grad)?),
+            1,
+            #[inline(always)]
+            |first, ds, xs, grad| {
+                let inputs = xs.iter().zip(&y_values[first..]).zip(grad);
+                for (d, ((x, y), g)) in ds.iter_mut().zip(inputs) {
+                    *d = g * F::derivative(*x, *y);
+                }
+            },
+        );
         Ok(Some(tensor(ds, xs)?))
-    }
-}
-
-/// Writes the GELU of every element.
-#[inline(always)]
-pub(crate) fn gelu_into(ys: &mut [f32], xs: &[f32]) {
-    for (y, x) in ys.iter_mut().zip(xs) {
-        *y = math::gelu(*x);
     }
 }
 
@@ -102,7 +184,11 @@ pub(crate) fn gelu_values(level: Level, xs: &[f32]) -> Vec<f32> {
         xs,
         1,
         #[inline(always)]
-        |_, ys, xs| gelu_into(ys, xs),
+        |_, ys, xs| {
+            for (y, x) in ys.iter_mut().zip(xs) {
+                *y = math::gelu(*x);
+            }
+        },
     )
 }
 
@@ -136,92 +222,6 @@ pub(crate) fn gelu_grad(level: Level, xs: &[f32], grad: &[f32]) -> Vec<f32> {
             }
         },
     )
-}
-
-struct Erf {
-    level: Level,
-}
-
-impl CustomOp1 for Erf {
-    fn name(&self) -> &'static str {
-        "erf"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let _span = operation("erf", 0);
-        let ys = rows::map(
-            self.level,
-            slice(storage, layout)?,
-            1,
-            #[inline(always)]
-            |_, ys, xs| {
-                for (y, x) in ys.iter_mut().zip(xs) {
-                    *y = math::erf(*x);
-                }
-            },
-        );
-        Ok((CpuStorage::F32(ys), layout.shape().clone()))
-    }
-
-    fn bwd(&self, xs: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let _span = operation("erf backward", 0);
-        let grad = grad.contiguous()?;
-        let ds = rows::map2(
-            self.level,
-            (&values(xs)?, &values(&grad)?),
-            1,
-            #[inline(always)]
-            |_, ds, xs, grad| {
-                for ((d, x), g) in ds.iter_mut().zip(xs).zip(grad) {
-                    *d = g * (FRAC_2_SQRT_PI * math::exp(-x * x));
-                }
-            },
-        );
-        Ok(Some(tensor(ds, xs)?))
-    }
-}
-
-struct Tanh {
-    level: Level,
-}
-
-impl CustomOp1 for Tanh {
-    fn name(&self) -> &'static str {
-        "tanh"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let _span = operation("tanh", 0);
-        let ys = rows::map(
-            self.level,
-            slice(storage, layout)?,
-            1,
-            #[inline(always)]
-            |_, ys, xs| {
-                for (y, x) in ys.iter_mut().zip(xs) {
-                    *y = math::tanh(*x);
-                }
-            },
-        );
-        Ok((CpuStorage::F32(ys), layout.shape().clone()))
-    }
-
-    fn bwd(&self, _: &Tensor, ys: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let _span = operation("tanh backward", 0);
-        let grad = grad.contiguous()?;
-        let ds = rows::map2(
-            self.level,
-            (&values(ys)?, &values(&grad)?),
-            1,
-            #[inline(always)]
-            |_, ds, ys, grad| {
-                for ((d, y), g) in ds.iter_mut().zip(ys).zip(grad) {
-                    *d = g * (1.0 - y * y);
-                }
-            },
-        );
-        Ok(Some(tensor(ds, ys)?))
-    }
 }
 
 struct Softmax {

@@ -2,6 +2,14 @@
 
 use super::*;
 
+const FIRST: AdamWStep = AdamWStep {
+    beta1: 0.9,
+    beta2: 0.99,
+    eps: 1e-8,
+    step: 1,
+    clip: 1.0,
+};
+
 const STEPS: u64 = 4;
 const SIZES: [usize; 4] = [3, 0, TASK + 5, 2 * TASK];
 
@@ -152,27 +160,13 @@ fn a_gradient_of_another_shape_is_refused_and_changes_nothing() {
         lr: 1.0,
         weight_decay: 0.0,
     };
-    let step = AdamWStep {
-        beta1: 0.9,
-        beta2: 0.99,
-        eps: 1e-8,
-        step: 1,
-        clip: 1.0,
-    };
-    let error = adamw(&[slot], &step).unwrap_err().to_string();
+    let error = adamw(&[slot], &FIRST).unwrap_err().to_string();
     assert!(error.contains("adamw gradient"), "{error}");
     assert_eq!(var.to_vec1::<f32>().unwrap(), [1.0; 3]);
 }
 
 fn one_step(slot: AdamWSlot) {
-    let step = AdamWStep {
-        beta1: 0.9,
-        beta2: 0.99,
-        eps: 1e-8,
-        step: 1,
-        clip: 1.0,
-    };
-    adamw(&[slot], &step).unwrap();
+    adamw(&[slot], &FIRST).unwrap();
 }
 
 #[test]
