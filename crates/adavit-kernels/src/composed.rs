@@ -5,7 +5,7 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use crate::attention::HeadGate;
+use crate::attention::{AttentionMaps, HeadGate};
 use crate::windows::Window;
 
 /// Returns the layer norm.
@@ -134,6 +134,20 @@ pub fn attention(
         HeadGate::Partial(gates) => v + gate_groups(&(ys - v)?, gates)?,
         _ => Ok(ys),
     }
+}
+
+/// Returns the projected attention of the mapped inputs.
+pub fn multi_head_attention(
+    xs: &Tensor,
+    maps: &AttentionMaps,
+    num_heads: usize,
+    tokens: Option<&Tensor>,
+    heads: HeadGate,
+) -> Result<Tensor> {
+    let map = |(weight, bias)| linear(xs, weight, bias);
+    let (q, k, v) = (map(maps.query)?, map(maps.key)?, map(maps.value)?);
+    let ys = attention((&q, &k, &v), num_heads, tokens, heads)?;
+    linear(&ys, maps.proj.0, maps.proj.1)
 }
 
 /// Returns the class token's attention rows.

@@ -4,7 +4,9 @@
 use candle_core::{DType, Result, Tensor};
 
 use crate::activation::{erf_at, gelu_at, softmax_at, tanh_at};
-use crate::attention::{HeadGate, attention_at, class_attention_at};
+use crate::attention::{
+    AttentionMaps, HeadGate, attention_at, class_attention_at, multi_head_attention_at,
+};
 use crate::composed;
 use crate::gate::{gate_groups_at, gate_tokens_at, gated_residual_at};
 use crate::linear::{linear_at, linear_gelu_at};
@@ -203,6 +205,67 @@ fn attention_agrees_at_every_level_under_masks_of_tokens_and_heads() {
             let inputs = [q.clone(), k.clone(), v.clone(), heads];
             for tokens in [None, Some(&some), Some(&none)] {
                 compare_attention(&inputs, num_heads, tokens);
+            }
+        }
+    }
+}
+
+/// Maps from inputs x, the four weights, the four biases and the gates.
+fn maps(xs: &[Tensor], with_bias: bool) -> AttentionMaps<'_> {
+    let map = |index: usize| (&xs[index], with_bias.then(|| &xs[index + 4]));
+    AttentionMaps {
+        query: map(1),
+        key: map(2),
+        value: map(3),
+        proj: map(4),
+    }
+}
+
+#[test]
+fn multi_head_attention_agrees_at_every_level() {
+    // Inner, attended and outer widths differ, and rows end within a vector.
+    for (b, n, num_heads, d) in [(2, 7, 3, 5), (1, 37, 2, 21), (3, 1, 1, 3)] {
+        let mut values = Values::new(10);
+        let (n_in, c, n_out) = (19, num_heads * d, 23);
+        let shapes: [&[usize]; 9] = [
+            &[b, n, n_in],
+            &[c, n_in],
+            &[c, n_in],
+            &[c, n_in],
+            &[n_out, c],
+            &[c],
+            &[c],
+            &[c],
+            &[n_out],
+        ];
+        let mut inputs: Vec<Tensor> = shapes.map(|dims| values.tensor(dims)).into();
+        // Small weights, so that no softmax is all on one token.
+        for weight in &mut inputs[1..5] {
+            *weight = (&*weight * 0.2).unwrap();
+        }
+        inputs.push(values.mask(&[b, num_heads], 0.6));
+        let tokens = values.token_mask(b, n, 0.5);
+        let narrow = tokens.to_dtype(DType::F32).unwrap();
+        let kinds: [(Kind, usize, bool); 4] = [
+            (|_| HeadGate::All, 5, false),
+            (|_| HeadGate::All, 9, true),
+            (|xs| HeadGate::Full(&xs[9]), 10, true),
+            (|xs| HeadGate::Partial(&xs[9]), 10, true),
+        ];
+        for (kind, n_inputs, with_bias) in kinds {
+            for (exact, some) in [(None, None), (Some(&tokens), Some(&narrow))] {
+                compare(
+                    "multi_head_attention",
+                    &|level, xs| {
+                        let inputs = (&xs[0], &maps(xs, with_bias));
+                        multi_head_attention_at(level, inputs, num_heads, some, kind(xs))
+                    },
+                    &|xs| {
+                        let maps = maps(xs, with_bias);
+                        composed::multi_head_attention(&xs[0], &maps, num_heads, exact, kind(xs))
+                    },
+                    &inputs[..n_inputs],
+                );
             }
         }
     }

@@ -47,7 +47,7 @@ mod test_common;
 
 pub use activation::{erf, gelu, softmax, tanh};
 pub use adamw::{AdamWSlot, AdamWStep, adamw, squared_norms};
-pub use attention::{HeadGate, attention, class_attention};
+pub use attention::{AttentionMaps, HeadGate, attention, class_attention, multi_head_attention};
 pub use gate::{gate_groups, gate_tokens, gated_residual};
 pub use linear::{gelu_linear, linear, linear_gelu};
 pub use loss::cross_entropy;

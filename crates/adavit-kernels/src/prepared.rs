@@ -7,7 +7,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::attention::{Head, forward_head};
+use crate::attention::{Channels, Head, forward_head};
 use crate::norm::norm_row;
 use crate::packed::{Packed, Part, Piece, Rows, Task, partial_product};
 use crate::shared::{Shared, with_scratch};
@@ -242,9 +242,13 @@ pub fn attend(
     let (level, shared) = (Level::current(), Shared::new(ys));
     images.par_iter().for_each(|image| {
         image.heads.par_iter().for_each(|head| {
-            let head = Head {
+            let channels = Channels {
                 start: head * width,
                 stride: c,
+            };
+            let head = Head {
+                inputs: channels,
+                outputs: channels,
                 width,
                 tokens: image.rows,
             };

@@ -27,6 +27,20 @@ impl<'a> Shared<'a> {
         }
     }
 
+    /// Returns the same output, counted from `place`.
+    ///
+    /// # Panics
+    /// If that lies beyond its end.
+    pub(crate) fn from(&self, place: usize) -> Self {
+        assert!(place <= self.len, "output: start within bounds");
+        Self {
+            // SAFETY: within the allocation by the assertion.
+            start: unsafe { self.start.add(place) },
+            len: self.len - place,
+            borrowed: PhantomData,
+        }
+    }
+
     /// Returns the `len` values at `place`.
     ///
     /// # Safety

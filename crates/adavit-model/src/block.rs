@@ -14,7 +14,8 @@ use adavit_decision::{
     BlockLogits, BlockPolicy, Decision, DecisionNetwork, Gating, HeadDeactivation, Thresholds,
 };
 use adavit_kernels::{
-    HeadGate, attention, class_attention, gate_groups, gate_tokens, gated_residual,
+    AttentionMaps, HeadGate, class_attention, gate_groups, gate_tokens, gated_residual,
+    multi_head_attention,
 };
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -96,9 +97,8 @@ impl Block {
 
     pub(crate) fn forward(&self, xs: &Tensor, capture: Capture) -> Result<BlockOutput> {
         let zs = self.norm1.forward(xs)?;
-        let (q, k, v) = self.qkv(&zs)?;
-        let ys = attention((&q, &k, &v), self.num_heads, None, HeadGate::All)?;
-        let xs = (xs + self.proj.forward(&ys)?)?;
+        let ys = multi_head_attention(&zs, &self.maps(), self.num_heads, None, HeadGate::All)?;
+        let xs = (xs + ys)?;
         let us = self.norm2.forward(&xs)?;
         let ys = self.mlp.forward(&us)?;
         Ok(BlockOutput {
@@ -109,7 +109,7 @@ impl Block {
             },
             class_attention: capture
                 .class_attention
-                .then(|| class_attention(&q, &k, self.num_heads, None))
+                .then(|| self.class_attention(&zs, None, HeadGate::All))
                 .transpose()?,
         })
     }
@@ -148,12 +148,28 @@ impl Block {
         }
     }
 
-    fn qkv(&self, zs: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
-        Ok((
-            self.query.forward(zs)?,
-            self.key.forward(zs)?,
-            self.value.forward(zs)?,
-        ))
+    fn maps(&self) -> AttentionMaps<'_> {
+        AttentionMaps {
+            query: self.query.parts(),
+            key: self.key.parts(),
+            value: self.value.parts(),
+            proj: self.proj.parts(),
+        }
+    }
+
+    /// The class token's attention rows, from query and key computed once more.
+    fn class_attention(
+        &self,
+        zs: &Tensor,
+        tokens: Option<&Tensor>,
+        heads: HeadGate,
+    ) -> Result<Tensor> {
+        let (q, k) = (self.query.forward(zs)?, self.key.forward(zs)?);
+        let (q, k) = match heads {
+            HeadGate::Full(gates) => (gate_groups(&q, gates)?, gate_groups(&k, gates)?),
+            _ => (q, k),
+        };
+        class_attention(&q, &k, self.num_heads, tokens)
     }
 
     /// The attention branch without its sub-layer gate, and the class token's attention rows.
@@ -164,25 +180,16 @@ impl Block {
         policy: &BlockPolicy,
         capture: Capture,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let (q, k, v) = self.qkv(zs)?;
         let heads = match (policy.heads(), adaptive.heads) {
             (Some(gates), Some(HeadDeactivation::Partial)) => HeadGate::Partial(gates),
             (Some(gates), _) => HeadGate::Full(gates),
             (None, _) => HeadGate::All,
         };
-        let ys = attention((&q, &k, &v), self.num_heads, policy.tokens(), heads)?;
-        let ys = gate(self.proj.forward(&ys)?, policy.tokens(), gate_tokens)?;
+        let ys = multi_head_attention(zs, &self.maps(), self.num_heads, policy.tokens(), heads)?;
+        let ys = gate(ys, policy.tokens(), gate_tokens)?;
         let rows = capture
             .class_attention
-            .then(|| match heads {
-                HeadGate::Full(gates) => class_attention(
-                    &gate_groups(&q, gates)?,
-                    &gate_groups(&k, gates)?,
-                    self.num_heads,
-                    policy.tokens(),
-                ),
-                _ => class_attention(&q, &k, self.num_heads, policy.tokens()),
-            })
+            .then(|| self.class_attention(zs, policy.tokens(), heads))
             .transpose()?;
         Ok((ys, rows))
     }

@@ -18,6 +18,11 @@ impl Linear {
         })
     }
 
+    /// Returns weight and bias.
+    pub(crate) fn parts(&self) -> (&Tensor, Option<&Tensor>) {
+        (&self.weight, self.bias.as_ref())
+    }
+
     pub(crate) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         adavit_kernels::linear(xs, &self.weight, self.bias.as_ref())
     }

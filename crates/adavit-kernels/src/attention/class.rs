@@ -7,7 +7,7 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::Head;
+use super::kernel::{Channels, Head};
 use super::op::Selection;
 use crate::fused::{slice, tensor, values};
 use crate::lanes;
@@ -30,9 +30,13 @@ impl ClassAttention {
         let (image, head) = (index / self.num_heads, index % self.num_heads);
         let seen = &self.seen[if self.seen.len() == 1 { 0 } else { image }];
         let width = c / self.num_heads;
-        let head = Head {
+        let channels = Channels {
             start: image * n * c + head * width,
             stride: c,
+        };
+        let head = Head {
+            inputs: channels,
+            outputs: channels,
             width,
             tokens: &seen.kept,
         };
@@ -49,8 +53,8 @@ fn forward(
     (q, k): (&[f32], &[f32]),
     (head, scale): (Head, f32),
 ) {
-    let q = &q[head.start..][..head.width];
-    for (score, place) in scores.iter_mut().zip(head.places()) {
+    let q = &q[head.inputs.start..][..head.width];
+    for (score, (place, _)) in scores.iter_mut().zip(head.places()) {
         *score = lanes::dot(q, &k[place..][..head.width]) * scale;
     }
     let sum = lanes::exp_row(scores);
@@ -69,12 +73,12 @@ fn backward(
     (head, scale): (Head, f32),
 ) {
     let d = head.width;
-    let q = &q[head.start..][..d];
+    let q = &q[head.inputs.start..][..d];
     // SAFETY: the rows of a pair are its own, and this is the only one of dq held.
-    let dq = unsafe { dq.range(head.start, d) };
+    let dq = unsafe { dq.range(head.inputs.start, d) };
     // Where the class token does not look p is zero.
     let mean = lanes::dot(ps, grad);
-    for (token, place) in head.tokens.iter().zip(head.places()) {
+    for (token, (place, _)) in head.tokens.iter().zip(head.places()) {
         let ds = ps[*token] * (grad[*token] - mean) * scale;
         // SAFETY: the rows of a pair are its own, and this is the only one of dk held.
         let dk = unsafe { dk.range(place, d) };

@@ -9,29 +9,46 @@ use crate::shared::Shared;
 use crate::simd::Level;
 use crate::tile::{Left, multiply, padded};
 
-/// One head of one image within a tensor `(B, N, C)`: the head's D channels of token n are at
-/// `start + n * stride`, for the kept tokens n.
-#[derive(Clone, Copy)]
-pub(crate) struct Head<'a> {
+/// Where the D channels of a head are in a tensor with a row per token: those of token n are at
+/// `start + n * stride`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Channels {
     pub(crate) start: usize,
     pub(crate) stride: usize,
+}
+
+impl Channels {
+    fn of(self, token: usize) -> usize {
+        self.start + token * self.stride
+    }
+}
+
+/// One head of one image: some of its tokens, and where they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head<'a> {
+    /// Within q, k and v, each from its own start.
+    pub(crate) inputs: Channels,
+    /// Within the output.
+    pub(crate) outputs: Channels,
     pub(crate) width: usize,
     pub(crate) tokens: &'a [usize],
 }
 
-impl Head<'_> {
-    /// Returns the places of the head's rows, token by token.
-    pub(crate) fn places(&self) -> impl Iterator<Item = usize> {
-        self.tokens.iter().map(|n| self.start + n * self.stride)
+impl<'a> Head<'a> {
+    /// Returns the places of the head's rows in the inputs and in the output, token by token.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (usize, usize)> + use<'a> {
+        let (inputs, outputs) = (self.inputs, self.outputs);
+        let tokens = self.tokens.iter();
+        tokens.map(move |n| (inputs.of(*n), outputs.of(*n)))
     }
 
     /// Packs rows times `factor`, each as wide as [`padded`], zeros behind.
     #[inline(always)]
-    fn pack(&self, packed: &mut [f32], xs: &[f32], factor: f32) {
+    fn pack(&self, packed: &mut [f32], (xs, channels): (&[f32], Channels), factor: f32) {
         let rows = packed.chunks_exact_mut(padded(self.width));
-        for (row, place) in rows.zip(self.places()) {
+        for (row, token) in rows.zip(self.tokens) {
             let (row, rest) = row.split_at_mut(self.width);
-            for (y, x) in row.iter_mut().zip(&xs[place..]) {
+            for (y, x) in row.iter_mut().zip(&xs[channels.of(*token)..]) {
                 *y = x * factor;
             }
             rest.fill(0.0);
@@ -40,13 +57,16 @@ impl Head<'_> {
 
     /// As [`Self::pack`], one row per channel, as wide as [`padded`] number of tokens.
     #[inline(always)]
-    fn pack_transposed(&self, packed: &mut [f32], xs: &[f32], factor: f32) {
+    fn pack_transposed(&self, packed: &mut [f32], (xs, channels): (&[f32], Channels), factor: f32) {
         let width = padded(self.tokens.len());
         for row in packed.chunks_exact_mut(width) {
             row[self.tokens.len()..].fill(0.0);
         }
-        for (i, place) in self.places().enumerate() {
-            for (x, row) in xs[place..].iter().zip(packed.chunks_exact_mut(width)) {
+        for (i, token) in self.tokens.iter().enumerate() {
+            for (x, row) in xs[channels.of(*token)..]
+                .iter()
+                .zip(packed.chunks_exact_mut(width))
+            {
                 row[i] = x * factor;
             }
         }
@@ -57,7 +77,7 @@ impl Head<'_> {
         (self.width as f32).sqrt().recip()
     }
 
-    /// Floats that [`Self::forward`] and [`Self::backward`] need.
+    /// Floats that [`forward`] and [`backward`] need.
     pub(crate) fn scratch_len(&self) -> usize {
         let (t, d) = (self.tokens.len(), self.width);
         7 * t * padded(d) + 2 * d * padded(t) + 2 * (t + 1) * padded(t)
@@ -117,9 +137,9 @@ pub(super) fn forward<'s, S: Simd>(
     let scores = take(&mut scratch, t * padded(t));
     let tops = take(&mut scratch, padded(t));
     let sums = take(&mut scratch, padded(t));
-    head.pack_transposed(qt, inputs.q, inputs.gate * head.scale());
-    head.pack(k, inputs.k, inputs.gate);
-    head.pack(v, inputs.v, inputs.gate);
+    head.pack_transposed(qt, (inputs.q, head.inputs), inputs.gate * head.scale());
+    head.pack(k, (inputs.k, head.inputs), inputs.gate);
+    head.pack(v, (inputs.v, head.inputs), inputs.gate);
     multiply(simd, scores, Left::Rows(k, padded(d)), (qt, d), padded(t));
     exponentials(scores, tops, sums);
     let left = Left::Columns(scores, padded(t));
@@ -166,7 +186,7 @@ impl WithSimd for ForwardHead<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let d = self.head.width;
         let attended = forward(simd, self.head, self.inputs, self.scratch);
-        for (place, y) in self.head.places().zip(attended.chunks_exact(padded(d))) {
+        for ((_, place), y) in self.head.places().zip(attended.chunks_exact(padded(d))) {
             // SAFETY: the rows of a head are its own, and this is the only one held.
             let row = unsafe { self.ys.range(place, d) };
             row.copy_from_slice(&y[..d]);
@@ -242,12 +262,12 @@ pub(super) fn backward<'s, S: Simd>(
     let ds = take(&mut scratch, t * padded(t));
     let tops = take(&mut scratch, padded(t));
     let sums = take(&mut scratch, padded(t));
-    head.pack(q, inputs.q, inputs.gate * head.scale());
-    head.pack(k, inputs.k, inputs.gate);
-    head.pack(v, inputs.v, inputs.gate);
-    head.pack(dy, grad, factor);
-    head.pack_transposed(qt, inputs.q, inputs.gate * head.scale());
-    head.pack_transposed(dyt, grad, factor);
+    head.pack(q, (inputs.q, head.inputs), inputs.gate * head.scale());
+    head.pack(k, (inputs.k, head.inputs), inputs.gate);
+    head.pack(v, (inputs.v, head.inputs), inputs.gate);
+    head.pack(dy, (grad, head.outputs), factor);
+    head.pack_transposed(qt, (inputs.q, head.inputs), inputs.gate * head.scale());
+    head.pack_transposed(dyt, (grad, head.outputs), factor);
 
     // P and dS are transposed: rows are keys.
     multiply(simd, p, Left::Rows(k, padded(d)), (qt, d), padded(t));

@@ -7,6 +7,7 @@
 
 mod class;
 mod kernel;
+mod multi_head;
 mod op;
 mod pair;
 
@@ -15,8 +16,11 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use self::class::ClassAttention;
-pub(crate) use self::kernel::{Head, forward_head};
-use self::op::{Attention, GateTap, Gates, Selection};
+pub(crate) use self::kernel::{Channels, Head, forward_head};
+#[cfg(test)]
+pub(crate) use self::multi_head::multi_head_attention_at;
+pub use self::multi_head::{AttentionMaps, multi_head_attention};
+use self::op::{Attention, GateTap, Gates, Pairs, Selection};
 use crate::simd::Level;
 use crate::{composed, fused, shape};
 
@@ -29,6 +33,15 @@ pub enum HeadGate<'a> {
     Full(&'a Tensor),
     /// The attention matrix of an off head is the identity: its value passes through.
     Partial(&'a Tensor),
+}
+
+impl<'a> HeadGate<'a> {
+    fn gates(self) -> Option<&'a Tensor> {
+        match self {
+            HeadGate::All => None,
+            HeadGate::Full(gates) | HeadGate::Partial(gates) => Some(gates),
+        }
+    }
 }
 
 /// Returns the attended values, `(B, N, C)`, before the projection.
@@ -63,22 +76,21 @@ pub(crate) fn attention_at(
 ) -> Result<Tensor> {
     shape::attention(q, k, num_heads, tokens)?;
     shape::same("attention", k, v)?;
-    if let HeadGate::Full(gates) | HeadGate::Partial(gates) = heads {
+    if let Some(gates) = heads.gates() {
         shape::expect("attention head gates", gates, &[q.dim(0)?, num_heads])?;
     }
-    let gates = match heads {
-        HeadGate::All => None,
-        HeadGate::Full(gates) | HeadGate::Partial(gates) => Some(gates),
-    };
+    let gates = heads.gates();
     let operands: Vec<&Tensor> = [q, k, v].into_iter().chain(tokens).chain(gates).collect();
     if !fused::applies(&operands) || q.elem_count() == 0 {
         return composed::attention((q, k, v), num_heads, tokens, heads);
     }
     let op = Attention {
-        level,
-        num_heads,
-        selections: selections(q.dim(1)?, tokens)?,
-        gates: gate_values(heads)?,
+        pairs: Pairs {
+            level,
+            num_heads,
+            selections: selections(q.dim(1)?, tokens)?,
+            gates: gate_values(heads)?,
+        },
         gate_gradient: Arc::default(),
     };
     let q = match gates {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::Head;
+use super::kernel::{Channels, Head};
 use super::pair::{Backward, Forward, Gate, Pair};
 use crate::fused::{slice, tensor, values};
 use crate::shared::{Shared, with_scratch};
@@ -37,30 +37,39 @@ pub(super) struct Selection {
 /// The gradient of the gates, `(B, H)`, from the last backward of an [`Attention`].
 pub(super) type GateGradient = Arc<Mutex<Vec<f32>>>;
 
+/// q, k and v, each with `stride` values from token to token.
+#[derive(Clone, Copy)]
+pub(super) struct Operands<'a> {
+    pub(super) q: &'a [f32],
+    pub(super) k: &'a [f32],
+    pub(super) v: &'a [f32],
+    pub(super) stride: usize,
+}
+
+/// All (image, head) pairs of a batch, and what masks leave of them.
 #[derive(Debug)]
-pub(super) struct Attention {
+pub(super) struct Pairs {
     pub(super) level: Level,
     pub(super) num_heads: usize,
     /// One per image, or a single one for all.
     pub(super) selections: Vec<Selection>,
     pub(super) gates: Gates,
-    pub(super) gate_gradient: GateGradient,
 }
 
-impl Attention {
+impl Pairs {
     /// Multiply-adds of the two products of a forward, as if every head were on.
-    fn macs(&self, (b, _, c): (usize, usize, usize)) -> usize {
+    pub(super) fn macs(&self, (b, _, c): (usize, usize, usize)) -> usize {
         let each = |selection: &Selection| 2 * selection.kept.len().pow(2) * c;
         let sum: usize = self.selections.iter().map(each).sum();
         sum * b / self.selections.len().max(1)
     }
 
-    /// Returns pair `index` of tensors `(B, N, C)`, counted image by image.
+    /// Returns pair `index`, counted image by image, of `n` tokens and `c` channels.
     fn pair<'a>(
         &'a self,
         index: usize,
         (n, c): (usize, usize),
-        (q, k, v): (&'a [f32], &'a [f32], &'a [f32]),
+        operands: Operands<'a>,
     ) -> Pair<'a> {
         let (image, head) = (index / self.num_heads, index % self.num_heads);
         let selection = &self.selections[if self.selections.len() == 1 { 0 } else { image }];
@@ -73,10 +82,13 @@ impl Attention {
             Gates::Partial(gates) => Gate::Partial(gates[index]),
         };
         let width = c / self.num_heads;
-        let start = image * n * c + head * width;
+        let channels = |stride: usize| Channels {
+            start: image * n * stride + head * width,
+            stride,
+        };
         let kept = Head {
-            start,
-            stride: c,
+            inputs: channels(operands.stride),
+            outputs: channels(c),
             width,
             tokens: &selection.kept,
         };
@@ -89,11 +101,62 @@ impl Attention {
             dropped,
             gate,
             gated: !matches!(self.gates, Gates::All),
-            q,
-            k,
-            v,
+            q: operands.q,
+            k: operands.k,
+            v: operands.v,
         }
     }
+
+    /// Returns the attended values `(B, N, C)`.
+    pub(super) fn forward(&self, (b, n, c): (usize, usize, usize), operands: Operands) -> Vec<f32> {
+        let _span = operation("attention", self.macs((b, n, c)));
+        let mut ys = vec![0.0; b * n * c];
+        let shared = Shared::new(&mut ys);
+        (0..b * self.num_heads).into_par_iter().for_each(|index| {
+            let pair = self.pair(index, (n, c), operands);
+            with_scratch(pair.scratch_len(), |scratch| {
+                self.level.dispatch(Forward {
+                    pair: &pair,
+                    ys: &shared,
+                    scratch,
+                });
+            });
+        });
+        ys
+    }
+
+    /// Writes the gradients of q, k and v, laid out like them and given zeros, from that of the
+    /// attended values, and returns the gradient of the gates.
+    pub(super) fn backward(
+        &self,
+        (b, n, c): (usize, usize, usize),
+        operands: Operands,
+        grad: &[f32],
+        outputs: &[Shared; 3],
+    ) -> Vec<f32> {
+        let _span = operation("attention backward", self.macs((b, n, c)) * 5 / 2);
+        (0..b * self.num_heads)
+            .into_par_iter()
+            .map(|index| {
+                let pair = self.pair(index, (n, c), operands);
+                with_scratch(pair.scratch_len(), |scratch| {
+                    self.level.dispatch(Backward {
+                        pair: &pair,
+                        grad,
+                        outputs,
+                        scratch,
+                    })
+                })
+            })
+            .collect()
+    }
+}
+
+/// Attention on q, k and v.
+#[derive(Debug)]
+pub(super) struct Attention {
+    pub(super) pairs: Pairs,
+    pub(super) gate_gradient: GateGradient,
 }
 
 impl CustomOp3 for Attention {
@@ -110,21 +173,14 @@ impl CustomOp3 for Attention {
         v: &CpuStorage,
         v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let _span = operation("attention", self.macs(layout.shape().dims3()?));
         let (b, n, c) = layout.shape().dims3()?;
-        let inputs = (slice(q, layout)?, slice(k, k_layout)?, slice(v, v_layout)?);
-        let mut ys = vec![0.0; inputs.0.len()];
-        let shared = Shared::new(&mut ys);
-        (0..b * self.num_heads).into_par_iter().for_each(|index| {
-            let pair = self.pair(index, (n, c), inputs);
-            with_scratch(pair.scratch_len(), |scratch| {
-                self.level.dispatch(Forward {
-                    pair: &pair,
-                    ys: &shared,
-                    scratch,
-                });
-            });
-        });
+        let operands = Operands {
+            q: slice(q, layout)?,
+            k: slice(k, k_layout)?,
+            v: slice(v, v_layout)?,
+            stride: c,
+        };
+        let ys = self.pairs.forward((b, n, c), operands);
         Ok((CpuStorage::F32(ys), layout.shape().clone()))
     }
 
@@ -136,32 +192,23 @@ impl CustomOp3 for Attention {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let _span = operation("attention backward", self.macs(q.dims3()?) * 5 / 2);
         let (b, n, c) = q.dims3()?;
         let grad = grad.contiguous()?;
-        let (q_values, k_values, v_values) = (values(q)?, values(k)?, values(v)?);
-        let inputs = (&*q_values, &*k_values, &*v_values);
-        let grad = &*values(&grad)?;
-        let mut found = [(); 3].map(|()| vec![0.0; grad.len()]);
+        let operands = Operands {
+            q: &values(q)?,
+            k: &values(k)?,
+            v: &values(v)?,
+            stride: c,
+        };
+        let mut found = [(); 3].map(|()| vec![0.0; b * n * c]);
         let outputs = found.each_mut().map(|found| Shared::new(found));
-        let gate_gradient = (0..b * self.num_heads)
-            .into_par_iter()
-            .map(|index| {
-                let pair = self.pair(index, (n, c), inputs);
-                with_scratch(pair.scratch_len(), |scratch| {
-                    self.level.dispatch(Backward {
-                        pair: &pair,
-                        grad,
-                        outputs: &outputs,
-                        scratch,
-                    })
-                })
-            })
-            .collect();
+        let gates = self
+            .pairs
+            .backward((b, n, c), operands, &values(&grad)?, &outputs);
         *self
             .gate_gradient
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = gate_gradient;
+            .unwrap_or_else(PoisonError::into_inner) = gates;
         let [dq, dk, dv] = found;
         Ok((
             Some(tensor(dq, q)?),

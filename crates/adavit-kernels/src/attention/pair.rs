@@ -77,13 +77,13 @@ impl WithSimd for Forward<'_> {
             Gate::Full(0.0) => {}
             Gate::Full(gate) => {
                 // A token that sees only itself attends to its own value.
-                for place in pair.dropped.places() {
-                    self.scale(place, &v[place..], gate * gate);
+                for (from, to) in pair.dropped.places() {
+                    self.scale(to, &v[from..], gate * gate);
                 }
                 let scratch = std::mem::take(&mut self.scratch);
                 let attended = kernel::forward(simd, pair.kept, pair.inputs(gate), scratch);
-                for (place, y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
-                    self.scale(place, y, gate);
+                for ((_, to), y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
+                    self.scale(to, y, gate);
                 }
             }
             Gate::Partial(0.0) => self.pass_on(pair.dropped.places().chain(pair.kept.places())),
@@ -91,10 +91,10 @@ impl WithSimd for Forward<'_> {
                 self.pass_on(pair.dropped.places());
                 let scratch = std::mem::take(&mut self.scratch);
                 let attended = kernel::forward(simd, pair.kept, pair.inputs(1.0), scratch);
-                for (place, y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
+                for ((from, to), y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
                     // SAFETY: the rows of a pair are its own, and this is the only one held.
-                    let row = unsafe { self.ys.range(place, d) };
-                    blend(row, (gate, y), (1.0 - gate, &v[place..]));
+                    let row = unsafe { self.ys.range(to, d) };
+                    blend(row, (gate, y), (1.0 - gate, &v[from..]));
                 }
             }
         }
@@ -112,9 +112,9 @@ impl Forward<'_> {
 
     /// Passes values on unchanged.
     #[inline(always)]
-    fn pass_on(&self, places: impl Iterator<Item = usize>) {
-        for place in places {
-            self.scale(place, &self.pair.v[place..], 1.0);
+    fn pass_on(&self, places: impl Iterator<Item = (usize, usize)>) {
+        for (from, to) in places {
+            self.scale(to, &self.pair.v[from..], 1.0);
         }
     }
 }
@@ -153,9 +153,9 @@ impl Backward<'_> {
 
     /// Passes the gradient of the output on to v, for tokens whose output is their value.
     #[inline(always)]
-    fn pass_on(&self, places: impl Iterator<Item = usize>) {
-        for place in places {
-            self.scale(2, place, &self.grad[place..], 1.0);
+    fn pass_on(&self, places: impl Iterator<Item = (usize, usize)>) {
+        for (to, from) in places {
+            self.scale(2, to, &self.grad[from..], 1.0);
         }
     }
 
@@ -163,15 +163,15 @@ impl Backward<'_> {
     fn full<S: Simd>(mut self, simd: S, gate: f32) -> f32 {
         let (pair, d) = (self.pair, self.pair.kept.width);
         let mut gate_gradient = 0.0;
-        for place in pair.dropped.places() {
-            let (v, grad) = (&pair.v[place..place + d], &self.grad[place..place + d]);
+        for (place, from) in pair.dropped.places() {
+            let (v, grad) = (&pair.v[place..place + d], &self.grad[from..from + d]);
             self.scale(2, place, grad, gate * gate);
             gate_gradient += 2.0 * gate * lanes::dot(v, grad);
         }
         let scratch = std::mem::take(&mut self.scratch);
         let grads = (self.grad, gate);
         let found = kernel::backward(simd, pair.kept, pair.inputs(gate), grads, scratch);
-        for (i, place) in pair.kept.places().enumerate() {
+        for (i, (place, _)) in pair.kept.places().enumerate() {
             for (index, (dx, x)) in found.with([pair.q, pair.k, pair.v]).enumerate() {
                 let dx = &dx[i * padded(d)..][..d];
                 self.scale(index, place, dx, gate);
@@ -192,9 +192,9 @@ impl Backward<'_> {
         let grads = (self.grad, gate);
         let found = kernel::backward(simd, pair.kept, pair.inputs(1.0), grads, scratch);
         let mut gate_gradient = 0.0;
-        for (i, place) in pair.kept.places().enumerate() {
+        for (i, (place, from)) in pair.kept.places().enumerate() {
             let packed = i * padded(d)..i * padded(d) + d;
-            let (v, grad) = (&pair.v[place..place + d], &self.grad[place..place + d]);
+            let (v, grad) = (&pair.v[place..place + d], &self.grad[from..from + d]);
             self.scale(0, place, &found.q[packed.clone()], 1.0);
             self.scale(1, place, &found.k[packed.clone()], 1.0);
             // SAFETY: the rows of a pair are its own, and this is the only one held.
@@ -214,8 +214,8 @@ impl Backward<'_> {
         let scratch = std::mem::take(&mut self.scratch);
         let attended = kernel::forward(simd, pair.kept, pair.inputs(1.0), scratch);
         let mut gate_gradient = 0.0;
-        for (place, y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
-            let (v, grad) = (&pair.v[place..place + d], &self.grad[place..place + d]);
+        for ((place, from), y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
+            let (v, grad) = (&pair.v[place..place + d], &self.grad[from..from + d]);
             gate_gradient += lanes::dot(&y[..d], grad) - lanes::dot(v, grad);
         }
         gate_gradient

@@ -1,7 +1,7 @@
 //! Attention: fused against composed, gradients, masks and gates at the edges.
 
 use crate::common::{Values, check, flat};
-use adavit_kernels::{HeadGate, attention, class_attention};
+use adavit_kernels::{AttentionMaps, HeadGate, attention, class_attention, multi_head_attention};
 use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 
@@ -190,4 +190,77 @@ fn a_gate_near_zero_keeps_its_gradient() {
         case.inputs[3] = (values.tensor(&[2, 2]) * scale).unwrap();
         case.check(11);
     }
+}
+
+/// Multi-head attention of three heads with 5 channels, from x and the four weights.
+fn multi_head(
+    xs: &[Tensor],
+    tokens: Option<&Tensor>,
+    heads: HeadGate,
+) -> candle_core::Result<Tensor> {
+    let maps = AttentionMaps {
+        query: (&xs[1], None),
+        key: (&xs[2], None),
+        value: (&xs[3], None),
+        proj: (&xs[4], None),
+    };
+    multi_head_attention(&xs[0], &maps, 3, tokens, heads)
+}
+
+fn multi_head_inputs(values: &mut Values, (b, n): (usize, usize)) -> Vec<Tensor> {
+    let mut inputs = vec![values.tensor(&[b, n, 11])];
+    for _ in 0..3 {
+        inputs.push((values.tensor(&[15, 11]) * 0.2).unwrap());
+    }
+    inputs.push(values.tensor(&[13, 15]));
+    inputs.push(values.mask(&[b, 3], 0.5));
+    inputs
+}
+
+proptest! {
+    #![proptest_config(few())]
+
+    #[test]
+    fn multi_head_attention_agrees(b in 0usize..4, n in 1usize..20, seed: u64) {
+        let mut values = Values::new(seed);
+        let inputs = multi_head_inputs(&mut values, (b, n));
+        let tokens = values.token_mask(b, n, 0.5);
+        check(&|xs| multi_head(xs, None, HeadGate::All), &inputs[..5], seed);
+        let gated = |xs: &[Tensor]| {
+            let tokens = tokens.to_dtype(xs[0].dtype())?;
+            multi_head(xs, Some(&tokens), HeadGate::Full(&xs[5]))
+        };
+        check(&gated, &inputs, seed);
+    }
+}
+
+#[test]
+fn multi_head_attention_takes_inputs_that_are_not_contiguous() {
+    let mut values = Values::new(12);
+    let mut inputs = multi_head_inputs(&mut values, (2, 6));
+    inputs[0] = values.tensor(&[6, 2, 11]);
+    inputs[4] = values.tensor(&[15, 13]);
+    let op = |xs: &[Tensor]| {
+        let mut xs = xs.to_vec();
+        (xs[0], xs[4]) = (xs[0].transpose(0, 1)?, xs[4].t()?);
+        multi_head(&xs, None, HeadGate::Partial(&xs[5]))
+    };
+    check(&op, &inputs, 12);
+}
+
+#[test]
+fn a_second_backward_of_multi_head_attention_gives_the_same_gradient() {
+    let mut values = Values::new(13);
+    let inputs = multi_head_inputs(&mut values, (2, 6));
+    let narrow: Vec<Tensor> = inputs
+        .iter()
+        .map(|xs| xs.to_dtype(DType::F32).unwrap())
+        .collect();
+    let x = candle_core::Var::from_tensor(&narrow[0]).unwrap();
+    let mut operands = narrow;
+    operands[0] = x.as_tensor().clone();
+    let loss = multi_head(&operands, None, HeadGate::All).unwrap();
+    let loss = loss.sqr().unwrap().sum_all().unwrap();
+    let gradient = || flat(loss.backward().unwrap().get(&x).unwrap());
+    assert_eq!(gradient(), gradient());
 }
