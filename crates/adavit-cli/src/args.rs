@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use adavit_model::PRESETS;
+use adavit_train::Keep;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -118,9 +119,14 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 
-    /// How decisions are carried out; a plain checkpoint makes none
-    #[arg(long, value_enum, default_value = "masked")]
-    pub(crate) exec: Exec,
+    /// How decisions are carried out; a plain checkpoint makes none. Without it, sparse on the CPU
+    /// and masked elsewhere
+    #[arg(long, value_enum)]
+    pub(crate) exec: Option<Exec>,
+
+    /// Write what was found of each image, a JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) per_image: Option<PathBuf>,
 
     /// Images per forward
     #[arg(long, value_name = "N", default_value_t = 250)]
@@ -158,6 +164,11 @@ pub(crate) struct ThroughputArgs {
     /// Measure training steps first: cross entropy and AdamW
     #[arg(long)]
     pub(crate) train: bool,
+
+    /// Compare plain model, masked and sparse path, keeping these shares: tokens=T,heads=H,blocks=B,
+    /// each in (0, 1] and 1 where it is left out
+    #[arg(long, value_name = "SHARES", value_parser = keep)]
+    pub(crate) usage: Option<Keep>,
 
     /// Also tell milliseconds and GFLOP/s of each operation
     #[arg(long)]
@@ -201,6 +212,8 @@ pub(crate) struct MachineArgs {
 pub(crate) enum Exec {
     /// Everything is computed; gates are factors.
     Masked,
+    /// What is off is skipped.
+    Sparse,
 }
 
 /// How multiply-adds are counted.
@@ -210,4 +223,29 @@ pub(crate) enum Accounting {
     Exact,
     /// As the published tables.
     Paper,
+}
+
+/// Reads `tokens=T,heads=H,blocks=B`, in any order.
+fn keep(text: &str) -> Result<Keep, String> {
+    let mut keep = Keep {
+        tokens: 1.0,
+        heads: 1.0,
+        blocks: 1.0,
+    };
+    for part in text.split(',') {
+        let expected = || format!("expected tokens=T, heads=H or blocks=B, found {part:?}");
+        let (name, value) = part.split_once('=').ok_or_else(expected)?;
+        let place = match name.trim() {
+            "tokens" => &mut keep.tokens,
+            "heads" => &mut keep.heads,
+            "blocks" => &mut keep.blocks,
+            _ => return Err(expected()),
+        };
+        let share: f64 = value.trim().parse().map_err(|_| expected())?;
+        if !(share > 0.0 && share <= 1.0) {
+            return Err(format!("expected {name} in (0, 1], found {share}"));
+        }
+        *place = share;
+    }
+    Ok(keep)
 }

@@ -1,11 +1,15 @@
 //! `adavit eval`: a checkpoint on test images.
 
+use std::path::Path;
 use std::thread::available_parallelism;
 
 use adavit_kernels::MOST_THREADS;
-use adavit_model::Checkpoint;
+use adavit_model::{Checkpoint, write_file};
 use adavit_train::data::{self, MeanStd};
-use adavit_train::{Error, Evaluation, Images, Mode, check_images, evaluate, select_device};
+use adavit_train::{
+    Error, Evaluation, ImageReport, Images, Mode, check_images, evaluate_each, evaluate_sparse,
+    select_device,
+};
 use anyhow::Result;
 use serde_json::json;
 
@@ -35,11 +39,18 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
         batch_size: args.batch_size,
         device: &device,
     };
-    let (exec, mode) = match (args.exec, &config.decisions) {
-        (_, None) => ("dense", Mode::Dense),
-        (Exec::Masked, Some(_)) => ("masked", Mode::Masked),
+    let exec = match (args.exec, &config.decisions) {
+        (_, None) => None,
+        (Some(exec), Some(_)) => Some(exec),
+        (None, Some(_)) if device.is_cpu() => Some(Exec::Sparse),
+        (None, Some(_)) => Some(Exec::Masked),
     };
-    let found = evaluate(&checkpoint.model(&device)?, &images, mode)?;
+    let found = measure(&checkpoint, &images, exec, args.per_image.as_deref())?;
+    let exec = match exec {
+        None => "dense",
+        Some(Exec::Masked) => "masked",
+        Some(Exec::Sparse) => "sparse",
+    };
     if args.machine.json {
         let usage = &found.usage;
         print_json(&json!({
@@ -53,6 +64,11 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
             "top5": found.top5,
             "macs": found.macs,
             "macs_std": found.macs_std,
+            "macs_percentiles": {
+                "p10": found.macs_percentiles[0],
+                "p50": found.macs_percentiles[1],
+                "p90": found.macs_percentiles[2],
+            },
             "macs_share": found.macs_share,
             "usage": {"tokens": usage.tokens, "heads": usage.heads, "blocks": usage.blocks},
             "images_per_s": found.images_per_s,
@@ -64,12 +80,53 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
     Ok(Ended::Done)
 }
 
+/// Evaluates the checkpoint, without decisions where `exec` is none, and writes a line per image to
+/// `path`.
+fn measure(
+    checkpoint: &Checkpoint,
+    images: &Images,
+    exec: Option<Exec>,
+    path: Option<&Path>,
+) -> Result<Evaluation> {
+    let mut lines = Vec::new();
+    let mut on_image = |image: &ImageReport| {
+        if path.is_some() {
+            serde_json::to_writer(&mut lines, image)
+                .map_err(|error| Error::Input(format!("per-image report: {error}")))?;
+            lines.push(b'\n');
+        }
+        Ok(())
+    };
+    let found = match exec {
+        Some(Exec::Sparse) if !images.device.is_cpu() => {
+            let message =
+                "exec: the sparse path runs on the CPU; use --exec masked or --device cpu";
+            return Err(Error::Input(message.into()).into());
+        }
+        Some(Exec::Sparse) => evaluate_sparse(&checkpoint.prepared()?, images, &mut on_image)?,
+        Some(Exec::Masked) | None => {
+            let mode = if exec.is_some() {
+                Mode::Masked
+            } else {
+                Mode::Dense
+            };
+            let model = checkpoint.model(images.device)?;
+            evaluate_each(&model, images, mode, &mut on_image)?
+        }
+    };
+    if let Some(path) = path {
+        write_file(path, &lines)?;
+    }
+    Ok(found)
+}
+
 /// What was found, for people.
 fn table(found: &Evaluation) -> String {
     let usage = &found.usage;
     format!(
         "top-1 {:.4}   top-5 {:.4}\n\
          MACs per image {} (std {}), {:.3} of the plain model\n\
+         10 % of the images below {}, half below {}, 90 % below {}\n\
          kept tokens {:.3}, heads {:.3}, blocks {:.3}\n\
          {:.1} images/s",
         found.top1,
@@ -77,6 +134,9 @@ fn table(found: &Evaluation) -> String {
         macs(found.macs),
         macs(found.macs_std),
         found.macs_share,
+        macs(found.macs_percentiles[0] as f64),
+        macs(found.macs_percentiles[1] as f64),
+        macs(found.macs_percentiles[2] as f64),
         usage.tokens,
         usage.heads,
         usage.blocks,

@@ -1,8 +1,10 @@
 //! `adavit throughput`: how fast a preset runs on this machine.
 
-use adavit_train::{Throughput, Workload, peak_rss_bytes, select_device};
+use adavit_train::{
+    Adaptive, Error, Keep, Realised, Throughput, Workload, peak_rss_bytes, select_device,
+};
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Ended;
 use crate::args::ThroughputArgs;
@@ -44,42 +46,97 @@ pub(crate) fn run(args: &ThroughputArgs) -> Result<Ended> {
         .then(|| measure(Workload::training(preset, batch, seed, &device)?))
         .transpose()?;
     let dense = measure(Workload::inference(preset, batch, seed, &device)?)?;
+    let adaptive = match args.usage {
+        Some(keep) => Some(compare(args, keep, device.is_cpu())?),
+        None => None,
+    };
+    let measured = All {
+        train,
+        dense,
+        adaptive,
+    };
     if args.machine.json {
-        let step_bytes = train.as_ref().map(|train| train.found.grown_bytes);
-        let speed = |measured: &Measured| {
-            json!({
-                "images_per_s": measured.found.images_per_s,
-                "macs": measured.macs,
-                "share_of_peak": measured.found.share_of_peak(),
-                "profile": measured.rows,
-            })
-        };
-        print_json(&json!({
-            "preset": preset,
-            "batch": batch,
-            "threads": threads,
-            "simd": simd,
-            "device": name,
-            "dense": speed(&dense),
-            "train": train.as_ref().map(speed),
-            "peak_gflops": dense.found.peak_flops / 1e9,
-            "step_rss_bytes": step_bytes,
-            "peak_rss_bytes": peak_rss_bytes(),
-        }))?;
+        print_json(&json_report(args, (threads, simd, name), &measured))?;
         return Ok(Ended::Done);
     }
+    let All {
+        train,
+        dense,
+        adaptive,
+    } = &measured;
     let mut lines = vec![format!(
         "{preset}, batch {batch}, {threads} threads, {simd}, {name}; {} per image, product peak \
          {:.0} GFLOP/s",
         macs(dense.macs as f64),
         dense.found.peak_flops / 1e9,
     )];
-    if let Some(train) = &train {
+    if let Some(train) = train {
         lines.extend(table("training", train));
     }
-    lines.extend(table("inference", &dense));
+    lines.extend(table("inference", dense));
+    if let Some((realised, rows)) = adaptive {
+        lines.extend(realised_table(realised));
+        lines.extend(rows.iter().flat_map(|rows| profile_table(rows)));
+    }
     print(&lines.join("\n"))?;
     Ok(Ended::Done)
+}
+
+/// Everything that was measured.
+struct All {
+    train: Option<Measured>,
+    dense: Measured,
+    adaptive: Option<Compared>,
+}
+
+/// Plain model, masked and sparse path in turn, and the profile of the latter.
+type Compared = (Realised, Option<Vec<Row>>);
+
+fn compare(args: &ThroughputArgs, keep: Keep, on_cpu: bool) -> Result<Compared> {
+    if !on_cpu {
+        let message = "usage: the sparse path runs on the CPU; use --device cpu";
+        return Err(Error::Input(message.into()).into());
+    }
+    let adaptive = Adaptive::new(&args.preset, keep, args.seed)?;
+    let realised = adaptive.measure(args.batch, args.seconds)?;
+    let mut work = adaptive.sparse(args.batch)?;
+    let rows = args
+        .profile
+        .then(|| profile(PROFILED, || Ok(work.run()?)))
+        .transpose()?;
+    Ok((realised, rows))
+}
+
+fn json_report(
+    args: &ThroughputArgs,
+    (threads, simd, device): (usize, &str, &str),
+    measured: &All,
+) -> Value {
+    let speed = |measured: &Measured| {
+        json!({
+            "images_per_s": measured.found.images_per_s,
+            "macs": measured.macs,
+            "share_of_peak": measured.found.share_of_peak(),
+            "profile": measured.rows,
+        })
+    };
+    let (train, dense) = (measured.train.as_ref(), &measured.dense);
+    let mut report = json!({
+        "preset": args.preset,
+        "batch": args.batch,
+        "threads": threads,
+        "simd": simd,
+        "device": device,
+        "dense": speed(dense),
+        "train": train.map(speed),
+        "peak_gflops": dense.found.peak_flops / 1e9,
+        "step_rss_bytes": train.map(|train| train.found.grown_bytes),
+        "peak_rss_bytes": peak_rss_bytes(),
+    });
+    if let Some((realised, rows)) = &measured.adaptive {
+        add_realised(&mut report, realised, rows.as_ref());
+    }
+    report
 }
 
 /// What was measured, for people.
@@ -94,21 +151,64 @@ fn table(what: &str, measured: &Measured) -> Vec<String> {
         found.share_of_peak(),
     );
     let mut lines = vec![line];
-    let Some(rows) = &measured.rows else {
-        return lines;
-    };
-    lines.push(format!(
+    lines.extend(measured.rows.iter().flat_map(|rows| profile_table(rows)));
+    lines
+}
+
+fn profile_table(rows: &[Row]) -> Vec<String> {
+    let head = format!(
         "  {:<26}{:>10}{:>8}{:>10}",
         "operation", "ms", "share", "GFLOP/s"
-    ));
-    for row in rows {
+    );
+    let line = |row: &Row| {
         let gflops = row
             .gflops
             .map_or(String::new(), |gflops| format!("{gflops:.0}"));
-        lines.push(format!(
+        format!(
             "  {:<26}{:>10.3}{:>8.3}{gflops:>10}",
             row.operation, row.ms, row.share
-        ));
-    }
-    lines
+        )
+    };
+    std::iter::once(head).chain(rows.iter().map(line)).collect()
+}
+
+/// Plain model, masked and sparse path, for people.
+fn realised_table(found: &Realised) -> Vec<String> {
+    let share = found.macs / found.dense_macs as f64;
+    let speed = |what: &str, images_per_s: f64, macs_per_image: f64| {
+        format!(
+            "{what:<10} {images_per_s:>9.1} images/s   {} per image",
+            macs(macs_per_image)
+        )
+    };
+    vec![
+        format!("in turn, keeping {share:.3} of the multiply-adds:"),
+        speed("dense", found.dense_images_per_s, found.dense_macs as f64),
+        speed("masked", found.masked_images_per_s, found.dense_macs as f64),
+        speed("sparse", found.sparse_images_per_s, found.macs_executed),
+        format!(
+            "realised {:.3}: {:.2} times the plain model's images/s for {:.2} times fewer multiply-adds",
+            found.ratio,
+            found.sparse_images_per_s / found.dense_images_per_s,
+            share.recip()
+        ),
+        format!(
+            "one image at a time: half below {:.2} ms, 99 % below {:.2} ms",
+            found.latency_p50, found.latency_p99
+        ),
+    ]
+}
+
+/// Adds what was measured in turn. `dense` is of the same rounds then.
+fn add_realised(report: &mut Value, found: &Realised, rows: Option<&Vec<Row>>) {
+    report["dense"]["images_per_s"] = json!(found.dense_images_per_s);
+    report["masked"] = json!({"images_per_s": found.masked_images_per_s});
+    report["sparse"] = json!({
+        "images_per_s": found.sparse_images_per_s,
+        "macs": found.macs,
+        "macs_executed": found.macs_executed,
+        "profile": rows,
+    });
+    report["realised"] = json!(found.ratio);
+    report["latency_ms"] = json!({"p50": found.latency_p50, "p99": found.latency_p99});
 }

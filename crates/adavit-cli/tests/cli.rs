@@ -68,6 +68,54 @@ fn made_images(folder: &Path, labels_less: usize) -> PathBuf {
     data
 }
 
+/// Checks a report of each image against that of all.
+fn assert_per_image(path: &Path, found: &Value) {
+    let lines = fs::read_to_string(path).unwrap();
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len() as u64, found["images"].as_u64().unwrap());
+    let mean = |f: &dyn Fn(&Value) -> f64| lines.iter().map(f).sum::<f64>() / lines.len() as f64;
+    let macs = mean(&|line| line["macs"].as_f64().unwrap());
+    assert!((macs - found["macs"].as_f64().unwrap()).abs() < 1e-3);
+    let top1 = mean(&|line| f64::from(u8::from(line["label"] == line["predicted"])));
+    assert!((top1 - found["top1"].as_f64().unwrap()).abs() < 1e-9);
+}
+
+/// Checks the evaluations of a run's checkpoints against its summary.
+fn assert_evaluations(folder: &Path, summary: &Value) {
+    let eval = [
+        "eval",
+        "--checkpoint",
+        "runs/train",
+        "--data",
+        "images",
+        "--json",
+    ];
+    let found = json(&adavit(folder, &eval));
+    assert_eq!(found["exec"], "sparse");
+    let per_image = ["--exec", "masked", "--per-image", "images.jsonl"];
+    let masked = json(&adavit(folder, &[&eval[..], &per_image].concat()));
+    assert_eq!(masked["exec"], "masked");
+    for found in [&found, &masked] {
+        assert_eq!(found["top1"], summary["adaptive"]["top1"]);
+        assert_eq!(found["macs"], summary["adaptive"]["macs"]);
+    }
+    assert_per_image(&folder.join("images.jsonl"), &found);
+    let dense = [
+        "eval",
+        "--checkpoint",
+        "runs/train/dense",
+        "--data",
+        "images",
+        "--json",
+    ];
+    let found = json(&adavit(folder, &dense));
+    assert_eq!(found["top1"], summary["dense"]["top1"]);
+    assert_eq!(found["exec"], "dense");
+}
+
 #[test]
 fn training_then_evaluation_give_json_and_a_run_folder() {
     let folder = tempfile::tempdir().unwrap();
@@ -87,7 +135,7 @@ fn training_then_evaluation_give_json_and_a_run_folder() {
     ];
     let summary = json(&adavit(folder.path(), &train));
     assert_eq!(summary["threads"], 2);
-    assert_eq!(summary["adaptive"]["images_per_s"], Value::Null);
+    assert!(summary["adaptive"]["images_per_s"].as_f64().unwrap() > 0.0);
     for name in [
         "config.toml",
         "metrics.csv",
@@ -105,29 +153,7 @@ fn training_then_evaluation_give_json_and_a_run_folder() {
     json(&adavit(folder.path(), &train));
     assert!(folder.path().join("runs/train-2/summary.json").exists());
 
-    let eval = [
-        "eval",
-        "--checkpoint",
-        "runs/train",
-        "--data",
-        "images",
-        "--json",
-    ];
-    let found = json(&adavit(folder.path(), &eval));
-    assert_eq!(found["top1"], summary["adaptive"]["top1"]);
-    assert_eq!(found["macs"], summary["adaptive"]["macs"]);
-    let dense = [
-        "eval",
-        "--checkpoint",
-        "runs/train/dense",
-        "--data",
-        "images",
-        "--json",
-    ];
-    let found = json(&adavit(folder.path(), &dense));
-    assert_eq!(found["top1"], summary["dense"]["top1"]);
-    assert_eq!(found["exec"], "dense");
-
+    assert_evaluations(folder.path(), &summary);
     // A finished run says what it came to again.
     let again = ["train", "--resume", "runs/train", "--json"];
     assert_eq!(
@@ -422,4 +448,30 @@ fn work_that_cannot_be_measured_is_refused() {
         text.contains("ADAVIT_SIMD") && text.lines().count() == 1,
         "{text}"
     );
+}
+
+#[test]
+fn throughput_compares_the_paths_under_a_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = "throughput --preset nano_patch7_28 --batch 2 --seconds 0.01 --threads 2 --json --profile \
+                --usage heads=0.5,tokens=0.7";
+    let args: Vec<&str> = args.split_whitespace().collect();
+    let found = json(&adavit(folder.path(), &args));
+    let number = |value: &Value| value.as_f64().unwrap();
+    for path in ["dense", "masked", "sparse"] {
+        assert!(number(&found[path]["images_per_s"]) > 0.0, "{path}");
+    }
+    let macs = number(&found["sparse"]["macs"]);
+    assert!((macs - number(&found["sparse"]["macs_executed"])).abs() < 0.5);
+    assert!(macs < number(&found["dense"]["macs"]));
+    assert!(number(&found["realised"]) > 0.0);
+    let latency = &found["latency_ms"];
+    assert!(number(&latency["p50"]) <= number(&latency["p99"]));
+    let profile = found["sparse"]["profile"].as_array().unwrap();
+    assert!(profile.iter().any(|row| row["operation"] == "decisions"));
+    for usage in ["heads=0", "heads=1.5", "width=0.5", "tokens", ""] {
+        let args = ["throughput", "--preset", "nano_patch7_28", "--usage", usage];
+        let refused = adavit(folder.path(), &args);
+        assert_eq!(refused.status.code(), Some(2), "{usage}");
+    }
 }

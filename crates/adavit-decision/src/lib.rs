@@ -29,6 +29,7 @@
 //! ```
 
 mod config;
+mod hard;
 mod loss;
 mod macs;
 mod network;
@@ -37,6 +38,7 @@ mod random;
 mod usage;
 
 pub use config::{DecisionConfig, HeadDeactivation, Thresholds};
+pub use hard::HardPolicy;
 pub use loss::{AxisLoss, Deviation, UsageLoss, UsageLosses};
 pub use macs::{Geometry, MacsParts};
 pub use network::{Axis, BlockLogits, Decision, DecisionNetwork, Gating};

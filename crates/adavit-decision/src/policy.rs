@@ -4,6 +4,7 @@
 //! The class token is always kept: no constructor can drop it.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
+use serde::Serialize;
 
 /// The decisions of one block for a batch. An axis without gates keeps everything.
 #[derive(Debug, Clone, Default)]
@@ -121,7 +122,7 @@ impl BlockPolicy {
 }
 
 /// What one image uses of one block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct BlockUse {
     /// Kept tokens, class token included: at least 1.
     pub tokens: usize,

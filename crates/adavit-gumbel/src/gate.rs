@@ -96,6 +96,20 @@ pub fn threshold_gate(logits: &Tensor, threshold: f64) -> Result<Tensor> {
     hard.add(&value.sub(&value)?)
 }
 
+/// Tells whether the gate of one logit is on at inference, as [`threshold_gate`] does for tensors
+/// of f32; a NaN is off.
+///
+/// # Example
+///
+/// ```
+/// assert!(adavit_gumbel::is_on(0.5, 0.6));
+/// assert!(!adavit_gumbel::is_on(0.4, 0.6));
+/// ```
+pub fn is_on(logit: f32, threshold: f64) -> bool {
+    let value = 1. / (1. + (-logit).exp());
+    value > threshold as f32
+}
+
 /// Returns the probability that a [`hard_gate`] with logistic noise is 1: σ(ℓ - τ ln(t / (1 - t))).
 ///
 /// # Example

@@ -53,8 +53,10 @@ pub use linear::{gelu_linear, linear, linear_gelu};
 pub use loss::cross_entropy;
 pub use mlp::mlp;
 pub use norm::layer_norm;
-pub use packed::{Part, Rows};
-pub use prepared::{ImageHeads, PreparedLayerNorm, PreparedLinear, Work, attend};
+pub use packed::{Parts, Rows};
+pub use prepared::{
+    ImageHeads, Images, PreparedLayerNorm, PreparedLinear, SmallLinear, Work, attend,
+};
 pub use simd::simd_level;
 pub use threads::{MOST_THREADS, set_threads, threads};
 pub use trace::SPAN_TARGET;

@@ -182,7 +182,7 @@ struct Linear {
 
 impl Linear {
     fn forward(&self, xs: &[f32], weight: &[f32], bias: Option<&[f32]>, n_in: usize) -> Vec<f32> {
-        let packed = Packed::transposed(weight, n_in, Packed::PANEL);
+        let packed = Packed::transposed(weight, n_in);
         let _span = operation(self.label(), xs.len() * packed.n());
         let zeros = bias.is_none().then(|| vec![0.0; packed.n()]);
         let bias = bias.or(zeros.as_deref()).unwrap_or_default();

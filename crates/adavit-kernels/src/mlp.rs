@@ -70,7 +70,7 @@ impl Mlp {
     /// Returns x W1^T + b1.
     fn hidden(&self, xs: &[f32]) -> Result<Vec<f32>> {
         let [weight, bias, ..] = &self.layers;
-        let weight = Packed::transposed(&values(weight)?, weight.dim(1)?, Packed::PANEL);
+        let weight = Packed::transposed(&values(weight)?, weight.dim(1)?);
         Ok(linear::affine_product(
             self.level,
             xs,
@@ -82,7 +82,7 @@ impl Mlp {
     /// Returns gelu(x W1^T + b1), without keeping what is before the GELU.
     fn activations(&self, xs: &[f32]) -> Result<Vec<f32>> {
         let [weight, bias, ..] = &self.layers;
-        let weight = Packed::transposed(&values(weight)?, weight.dim(1)?, Packed::PANEL);
+        let weight = Packed::transposed(&values(weight)?, weight.dim(1)?);
         Ok(linear::gelu_product(
             self.level,
             xs,
@@ -123,7 +123,7 @@ impl CustomOp2 for Mlp {
         };
         let [.., weight, bias] = &self.layers;
         let (n_out, n_in) = weight.dims2()?;
-        let weight = Packed::transposed(&values(weight)?, n_in, Packed::PANEL);
+        let weight = Packed::transposed(&values(weight)?, n_in);
         let ys = linear::affine_product(self.level, &activations, &weight, &values(bias)?);
         Ok((CpuStorage::F32(ys), linear::output_shape(layout, n_out)))
     }

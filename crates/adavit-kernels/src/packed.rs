@@ -21,12 +21,15 @@ const ROWS: usize = 96;
 /// Multiply-adds below which a task is not worth its start.
 const TASK_MACS: usize = 1 << 20;
 
-/// A matrix `(k, n)` in panels of columns, zeros behind the last.
+/// A matrix `(k, n)` in panels of columns. Columns come in groups; a group starts with a panel, and
+/// zeros follow its last column.
 #[derive(Debug, Clone)]
 pub(crate) struct Packed {
     panels: Aligned,
     /// Columns of a panel: [`Packed::PANEL`], or half of it.
     width: usize,
+    /// Columns of a group.
+    group: usize,
     k: usize,
     n: usize,
 }
@@ -36,46 +39,87 @@ impl Packed {
     pub(crate) const PANEL: usize = 32;
 
     /// Packs the transposed of `rows`, which are n rows of k values.
-    pub(crate) fn transposed(rows: &[f32], k: usize, width: usize) -> Self {
+    pub(crate) fn transposed(rows: &[f32], k: usize) -> Self {
+        Self::grouped(rows, k, rows.len() / k.max(1))
+    }
+
+    /// As [`Self::transposed`], with columns in groups of `group`.
+    pub(crate) fn grouped(rows: &[f32], k: usize, group: usize) -> Self {
         let n = rows.len() / k.max(1);
-        let pack = |panel: &mut [f32], first: usize| {
-            for (column, row) in rows.chunks_exact(k).skip(first).take(width).enumerate() {
+        let half = Self::PANEL / 2;
+        // The narrower panel where the wider one would have an eighth of zeros more.
+        let (wide, narrow) = (
+            group.next_multiple_of(Self::PANEL),
+            group.next_multiple_of(half),
+        );
+        let width = if 8 * wide <= 9 * narrow {
+            Self::PANEL
+        } else {
+            half
+        };
+        let pack = |panel: &mut [f32], columns: Range<usize>| {
+            let rows = rows.chunks_exact(k).skip(columns.start);
+            for (column, row) in rows.take(columns.len()).enumerate() {
                 for (to, x) in panel.chunks_exact_mut(width).zip(row) {
                     to[column] = *x;
                 }
             }
         };
-        Self::pack((k, n), width, pack)
+        Self::pack((k, n), (width, group), pack)
     }
 
     /// Packs k rows of n values.
     pub(crate) fn rows(rows: &[f32], n: usize) -> Self {
         let k = rows.len() / n.max(1);
-        let pack = |panel: &mut [f32], first: usize| {
-            let width = Self::PANEL.min(n - first);
+        let pack = |panel: &mut [f32], columns: Range<usize>| {
             for (to, row) in panel
                 .chunks_exact_mut(Self::PANEL)
                 .zip(rows.chunks_exact(n))
             {
-                to[..width].copy_from_slice(&row[first..first + width]);
+                to[..columns.len()].copy_from_slice(&row[columns.clone()]);
             }
         };
-        Self::pack((k, n), Self::PANEL, pack)
+        Self::pack((k, n), (Self::PANEL, n), pack)
     }
 
-    fn pack((k, n): (usize, usize), width: usize, pack: impl Fn(&mut [f32], usize) + Sync) -> Self {
-        let mut panels = Aligned::zeros(n.div_ceil(width) * width * k);
+    fn pack(
+        (k, n): (usize, usize),
+        (width, group): (usize, usize),
+        pack: impl Fn(&mut [f32], Range<usize>) + Sync,
+    ) -> Self {
+        let group = group.max(1);
+        let per_group = group.div_ceil(width);
+        let mut panels = Aligned::zeros(n / group * per_group * width * k);
         panels
             .as_mut_slice()
             .par_chunks_mut((width * k).max(1))
             .enumerate()
-            .for_each(|(index, panel)| pack(panel, index * width));
+            .for_each(|(index, panel)| {
+                let start = index / per_group * group + index % per_group * width;
+                let end = (start + width).min((index / per_group + 1) * group);
+                pack(panel, start..end);
+            });
         Self {
             panels,
             width,
+            group,
             k,
             n,
         }
+    }
+
+    /// Returns the panel that starts with `column`.
+    fn panel(&self, column: usize) -> &[f32] {
+        let padded = self.group.next_multiple_of(self.width);
+        let place = column / self.group * padded + column % self.group;
+        &self.panels.as_slice()[place * self.k..][..self.width * self.k]
+    }
+
+    /// Returns the end of the panel that `column` lies in.
+    fn panel_end(&self, column: usize) -> usize {
+        let start = column / self.group * self.group;
+        let within = (column - start + 1).next_multiple_of(self.width);
+        start + within.min(self.group)
     }
 
     /// Returns the inner size.
@@ -134,31 +178,136 @@ impl Rows<'_> {
     }
 }
 
-/// Rows that take the same part of a product. The rows of all parts of a product together ascend.
+/// Rows that take the same part of a product.
 #[derive(Debug, Clone, Copy)]
-pub struct Part<'a> {
-    /// The rows to compute.
-    pub rows: Rows<'a>,
+pub(crate) struct Part<'a> {
+    pub(crate) rows: Rows<'a>,
     /// Ranges of inputs, ascending: the others count as zero.
-    pub inner: &'a [Range<usize>],
-    /// Ranges of outputs, ascending, each starting with a group: the others are left as they are.
-    pub columns: &'a [Range<usize>],
+    pub(crate) inner: &'a [Range<usize>],
+    /// Ranges of outputs, ascending, each starting with a panel: the others are left as they are.
+    pub(crate) columns: &'a [Range<usize>],
 }
 
 impl Part<'_> {
-    /// Returns the multiply-adds.
-    pub(crate) fn macs(&self) -> usize {
-        let total = |ranges: &[Range<usize>]| ranges.iter().map(Range::len).sum::<usize>();
+    fn macs(&self) -> usize {
         self.rows.len() * total(self.inner) * total(self.columns)
     }
 }
 
-/// Some rows and panels of a part.
+fn total(ranges: &[Range<usize>]) -> usize {
+    ranges.iter().map(Range::len).sum()
+}
+
+/// What to compute of a product: for some rows, from some ranges of inputs, some ranges of outputs.
+///
+/// The lists keep their room when cleared.
+#[derive(Debug, Clone, Default)]
+pub struct Parts {
+    rows: Vec<usize>,
+    ranges: Vec<Range<usize>>,
+    places: Vec<PartAt>,
+}
+
+/// A part by its places in the lists.
+#[derive(Debug, Clone)]
+struct PartAt {
+    rows: Range<usize>,
+    inner: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl Parts {
+    /// Forgets all parts.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.ranges.clear();
+        self.places.clear();
+    }
+
+    /// Adds `rows`, which follow those of the part before, ascending; with the same ranges as that
+    /// part's they join it. Inputs outside of `inner` count as zero; outputs outside of `columns`
+    /// stay as they are. Ranges ascend, and each of `columns` starts with a group.
+    pub fn push(
+        &mut self,
+        rows: impl IntoIterator<Item = usize>,
+        inner: &[Range<usize>],
+        columns: &[Range<usize>],
+    ) {
+        let start = self.rows.len();
+        self.rows.extend(rows);
+        let rows = start..self.rows.len();
+        if let Some(last) = self.places.last_mut()
+            && self.ranges[last.inner.clone()] == *inner
+            && self.ranges[last.columns.clone()] == *columns
+        {
+            last.rows.end = rows.end;
+            return;
+        }
+        let mut list = |ranges: &[Range<usize>]| {
+            let start = self.ranges.len();
+            self.ranges.extend_from_slice(ranges);
+            start..self.ranges.len()
+        };
+        let (inner, columns) = (list(inner), list(columns));
+        self.places.push(PartAt {
+            rows,
+            inner,
+            columns,
+        });
+    }
+
+    /// Returns the rows of all parts.
+    pub fn rows(&self) -> &[usize] {
+        &self.rows
+    }
+
+    /// Returns the multiply-adds.
+    pub fn macs(&self) -> usize {
+        let parts = 0..self.places.len();
+        parts.map(|index| self.get(index).macs()).sum()
+    }
+
+    fn get(&self, index: usize) -> Part<'_> {
+        let part = &self.places[index];
+        Part {
+            rows: Rows::Some(&self.rows[part.rows.clone()]),
+            inner: &self.ranges[part.inner.clone()],
+            columns: &self.ranges[part.columns.clone()],
+        }
+    }
+}
+
+/// The parts of a product.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum PartList<'a> {
+    One(Part<'a>),
+    Many(&'a Parts),
+}
+
+impl<'a> PartList<'a> {
+    fn len(self) -> usize {
+        match self {
+            PartList::One(_) => 1,
+            PartList::Many(parts) => parts.places.len(),
+        }
+    }
+
+    fn get(self, index: usize) -> Part<'a> {
+        match self {
+            PartList::One(part) => part,
+            PartList::Many(parts) => parts.get(index),
+        }
+    }
+}
+
+/// Some rows of a part, and some of its panels: so many from a column within one of its ranges.
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
     part: usize,
     rows: Range<usize>,
-    columns: Range<usize>,
+    range: usize,
+    column: usize,
+    panels: usize,
 }
 
 /// Multiplies the whole of `xs`, rows of k values, by `b`.
@@ -175,7 +324,8 @@ pub(crate) fn product<const O: usize>(
         columns: &[0..b.n],
     };
     let mut tasks = Vec::new();
-    partial_product(level, (xs, b), &[all], outputs, (finish, &mut tasks));
+    let parts = PartList::One(all);
+    partial_product(level, (xs, b), parts, outputs, (finish, &mut tasks));
 }
 
 /// Multiplies parts of `xs` by parts of `b`; `finish` gets every piece of a row of the product with
@@ -188,21 +338,26 @@ pub(crate) fn product<const O: usize>(
 pub(crate) fn partial_product<const O: usize>(
     level: Level,
     (xs, b): (&[f32], &Packed),
-    parts: &[Part],
+    parts: PartList,
     outputs: [&mut [f32]; O],
     (finish, tasks): (
         impl Fn(Piece, [&mut [f32]; O], &[f32]) + Sync,
         &mut Vec<Task>,
     ),
 ) {
-    check(parts, b, xs.len() / b.k.max(1));
+    let (mut next_row, m) = (0, xs.len() / b.k.max(1));
+    tasks.clear();
+    for index in 0..parts.len() {
+        let part = parts.get(index);
+        next_row = check(&part, b, next_row..m);
+        divide(&part, index, b, tasks);
+    }
     let outputs = outputs.map(Shared::new);
-    divide(parts, b, tasks);
     tasks.par_iter().with_max_len(1).for_each(|task| {
-        let part = &parts[task.part];
+        let part = parts.get(task.part);
         with_scratch(task.rows.len() * b.width, |tile| {
-            for column in task.columns.clone().step_by(b.width) {
-                let columns = column..(column + b.width).min(task.columns.end);
+            for columns in panels(&part, b, (task.range, task.column)).take(task.panels) {
+                let column = columns.start;
                 multiply(
                     level,
                     (xs, b),
@@ -234,55 +389,82 @@ pub(crate) fn partial_product<const O: usize>(
     });
 }
 
-/// Checks that no two pieces of the outputs overlap and that all lie within bounds.
-fn check(parts: &[Part], b: &Packed, m: usize) {
-    let mut next_row = 0;
-    for part in parts {
-        part.rows.check(m);
-        if part.rows.len() > 0 {
-            assert!(part.rows.at(0) >= next_row, "product: parts ascend");
-            next_row = part.rows.at(part.rows.len() - 1) + 1;
-        }
-        let mut next_column = 0;
-        for columns in part.columns {
-            assert!(
-                columns.start >= next_column
-                    && columns.end <= b.n
-                    && columns.start.is_multiple_of(b.width),
-                "product: ascending columns from panels' starts"
-            );
-            // The last panel of a range ends with it.
-            next_column = columns.end.next_multiple_of(b.width);
-        }
-        let inner = part.inner.iter();
+/// Checks that no two pieces of the outputs overlap and that all lie within bounds, given the rows
+/// that are left; returns the first row for the next part.
+fn check(part: &Part, b: &Packed, left: Range<usize>) -> usize {
+    let mut next_column = 0;
+    for columns in part.columns {
         assert!(
-            inner.clone().all(|range| range.end <= b.k),
-            "product: inner ranges within bounds"
+            columns.start >= next_column
+                && columns.end <= b.n
+                && (columns.start % b.group).is_multiple_of(b.width),
+            "product: ascending columns from panels' starts"
         );
+        // The last panel of a range ends with it.
+        if let Some(last) = columns.clone().next_back() {
+            next_column = b.panel_end(last);
+        }
     }
+    assert!(
+        part.inner.iter().all(|range| range.end <= b.k),
+        "product: inner ranges within bounds"
+    );
+    part.rows.check(left.end);
+    if part.rows.len() == 0 {
+        return left.start;
+    }
+    assert!(part.rows.at(0) >= left.start, "product: parts ascend");
+    part.rows.at(part.rows.len() - 1) + 1
 }
 
-/// Divides the parts into equal tasks of about [`ROWS`] rows, whole tiles of 8.
-fn divide(parts: &[Part], b: &Packed, tasks: &mut Vec<Task>) {
-    tasks.clear();
-    for (index, part) in parts.iter().enumerate() {
-        let m = part.rows.len();
-        if m == 0 {
-            continue;
+/// Returns the columns of each panel of a part, from a column within one of its ranges on.
+fn panels<'a>(
+    part: &Part<'a>,
+    b: &'a Packed,
+    (range, column): (usize, usize),
+) -> impl Iterator<Item = Range<usize>> + use<'a> {
+    let columns = part.columns;
+    let (mut range, mut column) = (range, column);
+    std::iter::from_fn(move || {
+        let mut end = columns.get(range)?.end;
+        while column >= end {
+            range += 1;
+            let next = columns.get(range)?;
+            (column, end) = (next.start, next.end);
         }
-        let height = m.div_ceil(m.div_ceil(ROWS)).next_multiple_of(8);
-        let depth: usize = part.inner.iter().map(Range::len).sum();
-        let panel_macs = (height * depth * b.width).max(1);
-        let width = b.width * (TASK_MACS / panel_macs).max(1);
-        for start in (0..m).step_by(height) {
-            for columns in part.columns {
-                for column in columns.clone().step_by(width) {
+        let panel = column..b.panel_end(column).min(end);
+        column = panel.end;
+        Some(panel)
+    })
+}
+
+/// Divides a part into equal tasks of about [`ROWS`] rows, whole tiles of 8, and as many panels as
+/// make [`TASK_MACS`].
+fn divide(part: &Part, index: usize, b: &Packed, tasks: &mut Vec<Task>) {
+    let m = part.rows.len();
+    if m == 0 {
+        return;
+    }
+    let height = m.div_ceil(m.div_ceil(ROWS)).next_multiple_of(8);
+    let panel_macs = (height * total(part.inner) * b.width).max(1);
+    let most = (TASK_MACS / panel_macs).max(1);
+    for start in (0..m).step_by(height) {
+        let rows = start..(start + height).min(m);
+        let mut panel = 0;
+        for (range, columns) in part.columns.iter().enumerate() {
+            let mut column = columns.start;
+            while column < columns.end {
+                if panel % most == 0 {
                     tasks.push(Task {
                         part: index,
-                        rows: start..(start + height).min(m),
-                        columns: column..(column + width).min(columns.end),
+                        rows: rows.clone(),
+                        range,
+                        column,
+                        panels: most,
                     });
                 }
+                panel += 1;
+                column = b.panel_end(column);
             }
         }
     }
@@ -300,7 +482,7 @@ fn multiply(
         tile,
         xs,
         place: |index: usize| rows.at(some.start + index) * b.k,
-        panel: &b.panels.as_slice()[column * b.k..][..b.width * b.k],
+        panel: b.panel(column),
         inner,
         width: b.width,
     });

@@ -3,16 +3,20 @@
 
 use std::time::Instant;
 
-use adavit_decision::{BlockUsage, DecisionConfig, Gating, Usage, UsageMeter, random_policy};
+use adavit_decision::{
+    BlockUsage, BlockUse, DecisionConfig, Gating, Usage, UsageMeter, random_policy,
+};
 use adavit_gumbel::SeededNoise;
-use adavit_model::{Capture, ModelConfig, Output, VisionTransformer};
+use adavit_model::{
+    Capture, ModelConfig, Output, PreparedTransformer, VisionTransformer, Workspace,
+};
 use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Batch, Dataset, MeanStd, batches, make_batch};
 use crate::{Error, Result};
 
-/// How an image goes through the model.
+/// How an image goes through a [`VisionTransformer`].
 #[derive(Debug, Clone, Copy)]
 pub enum Mode<'a> {
     /// The plain path: everything is computed, no decisions.
@@ -58,6 +62,9 @@ pub struct Evaluation {
     pub macs: f64,
     /// Standard deviation of the MACs over images.
     pub macs_std: f64,
+    /// The MACs that 10 % of the images stay below, that half of them do, and that 90 % do.
+    #[serde(default)]
+    pub macs_percentiles: [u64; 3],
     /// Mean MACs over those of the plain model.
     pub macs_share: f64,
     /// Kept shares.
@@ -86,53 +93,148 @@ pub fn check_images(config: &ModelConfig, dataset: &Dataset) -> Result<()> {
     )))
 }
 
+/// What an evaluation found of one image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageReport<'a> {
+    /// The image's number in its set.
+    pub image: u32,
+    /// Its class.
+    pub label: u32,
+    /// The class with the highest logit.
+    pub predicted: u32,
+    /// `exact` MACs.
+    pub macs: u64,
+    /// What was used of each block.
+    pub blocks: &'a [BlockUse],
+}
+
+/// Called with what an evaluation found of each image, in order.
+pub type OnImage<'a> = &'a mut dyn FnMut(&ImageReport) -> Result<()>;
+
 /// Evaluates `model` on `images`.
 ///
 /// # Errors
 /// If there are no images, or a logit is not finite.
 pub fn evaluate(model: &VisionTransformer, images: &Images, mode: Mode) -> Result<Evaluation> {
-    if images.indices.is_empty() || images.batch_size == 0 {
-        return Err(Error::Input(
-            "evaluation: expected at least one image and a batch size of at least 1".into(),
-        ));
-    }
-    let geometry = model.config().geometry();
+    evaluate_each(model, images, mode, &mut |_| Ok(()))
+}
+
+/// As [`evaluate`], telling what was found of each image.
+///
+/// # Errors
+/// As [`evaluate`], or if `on_image` fails.
+pub fn evaluate_each(
+    model: &VisionTransformer,
+    images: &Images,
+    mode: Mode,
+    on_image: OnImage,
+) -> Result<Evaluation> {
     let plain = DecisionConfig::none();
     let decisions = match mode {
         Mode::Dense => &plain,
         _ => model.config().decisions.as_ref().unwrap_or(&plain),
     };
+    let geometry = model.config().geometry();
+    let run = |batch: &Batch| {
+        let output = forward(model, batch, mode)?;
+        let logits = output.logits.to_vec2::<f32>()?;
+        Ok((logits, output))
+    };
+    let read = |output: Output, n: usize| {
+        let policy = output.policy();
+        Ok(policy.usage(n, geometry.num_tokens, geometry.num_heads)?)
+    };
+    evaluate_with((model.config(), decisions), images, run, read, on_image)
+}
+
+/// Evaluates a model by the sparse path, telling what was found of each image.
+///
+/// # Errors
+/// As [`evaluate_each`].
+pub fn evaluate_sparse(
+    model: &PreparedTransformer,
+    images: &Images,
+    on_image: OnImage,
+) -> Result<Evaluation> {
+    let plain = DecisionConfig::none();
+    let decisions = model.config().decisions.as_ref().unwrap_or(&plain);
+    let workspace = std::cell::RefCell::new(Workspace::default());
+    let run = |batch: &Batch| {
+        let logits = model.forward_sparse(&batch.images, &mut workspace.borrow_mut())?;
+        Ok((logits.to_vec2::<f32>()?, ()))
+    };
+    let read = |(), n: usize| {
+        let workspace = workspace.borrow();
+        let policy = workspace.policy();
+        Ok((0..n).map(|image| policy.image_use(image)).collect())
+    };
+    evaluate_with((model.config(), decisions), images, run, read, on_image)
+}
+
+/// Evaluates what `run` gives for a batch: logits, and what `read` turns into the use of each image,
+/// which is not timed.
+fn evaluate_with<O>(
+    (config, decisions): (&ModelConfig, &DecisionConfig),
+    images: &Images,
+    run: impl Fn(&Batch) -> Result<(Vec<Vec<f32>>, O)>,
+    read: impl Fn(O, usize) -> Result<Vec<Vec<BlockUse>>>,
+    on_image: OnImage,
+) -> Result<Evaluation> {
+    if images.indices.is_empty() || images.batch_size == 0 {
+        return Err(Error::Input(
+            "evaluation: expected at least one image and a batch size of at least 1".into(),
+        ));
+    }
+    let geometry = config.geometry();
     let mut meter = UsageMeter::new(decisions, &geometry);
     let (mut top1, mut top5, mut seconds) = (0, 0, 0.0);
     for indices in batches(images.indices, images.batch_size) {
         let batch = make_batch(images.dataset, indices, None, images.stats, images.device)?;
         let start = Instant::now();
-        let output = forward(model, &batch, mode)?;
-        let logits = output.logits.to_vec2::<f32>()?;
+        let (logits, output) = run(&batch)?;
         seconds += start.elapsed().as_secs_f64();
-        for (logits, label) in logits.iter().zip(batch.labels.to_vec1::<u32>()?) {
+        let used = read(output, indices.len())?;
+        let found = logits.iter().zip(batch.labels.to_vec1::<u32>()?).zip(&used);
+        for (((logits, label), blocks), image) in found.zip(indices) {
             let rank = rank_of(logits, label as usize)?;
             top1 += usize::from(rank < 1);
             top5 += usize::from(rank < 5);
-        }
-        let used = output
-            .policy()
-            .usage(indices.len(), geometry.num_tokens, geometry.num_heads)?;
-        for image in &used {
-            meter.add(image);
+            meter.add(blocks);
+            on_image(&ImageReport {
+                image: *image,
+                label,
+                predicted: highest(logits),
+                macs: geometry.image_macs(decisions, blocks),
+                blocks,
+            })?;
         }
     }
     let n = images.indices.len();
+    let mut sorted = meter.macs().to_vec();
+    sorted.sort_unstable();
+    let percentile = |percent: usize| sorted[(n - 1) * percent / 100];
     Ok(Evaluation {
         images: n,
         top1: top1 as f64 / n as f64,
         top5: top5 as f64 / n as f64,
         macs: meter.mean_macs(),
         macs_std: meter.std_macs(),
+        macs_percentiles: [10, 50, 90].map(percentile),
         macs_share: meter.mean_macs() / geometry.dense_macs() as f64,
         usage: meter.usage(),
         images_per_s: n as f64 / seconds.max(1e-9),
     })
+}
+
+/// The class with the highest logit, the first of equal ones.
+fn highest(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (class, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = class;
+        }
+    }
+    best as u32
 }
 
 fn forward(model: &VisionTransformer, batch: &Batch, mode: Mode) -> Result<Output> {

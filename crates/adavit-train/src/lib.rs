@@ -25,6 +25,7 @@ mod memory;
 mod optim;
 mod parameters;
 mod progress;
+mod realised;
 mod rng;
 mod run;
 mod schedule;
@@ -40,13 +41,17 @@ pub use config::{
 pub use device::select as select_device;
 pub use ema::Ema;
 pub use error::{Error, Result};
-pub use evaluate::{Evaluation, Images, Mode, calibrate, check_images, evaluate};
+pub use evaluate::{
+    Evaluation, ImageReport, Images, Mode, OnImage, calibrate, check_images, evaluate,
+    evaluate_each, evaluate_sparse,
+};
 pub use event::{Control, Event, Outcome};
 pub use folder::next_run_folder;
 pub use memory::peak_rss_bytes;
 pub use optim::{AdamW, AdamWConfig, StepStats};
 pub use parameters::{Group, Parameters};
 pub use progress::{MetricsRow, Stage};
+pub use realised::{Adaptive, Keep, Realised};
 pub use run::{resume, run_config, train};
 pub use schedule::{LrSchedule, Ramp};
 pub use summary::{AdaptiveSummary, DenseSummary, RandomSummary, Summary, UsageSummary};

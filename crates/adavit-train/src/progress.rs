@@ -117,6 +117,9 @@ pub(crate) struct EpochSums {
 pub(crate) struct TestResults {
     pub(crate) dense: Option<Evaluation>,
     pub(crate) adaptive: Option<Evaluation>,
+    /// The adaptive model by the sparse path, where the device has one.
+    #[serde(default)]
+    pub(crate) sparse: Option<Evaluation>,
     /// Random policies with the adaptive model's three usages in every block.
     pub(crate) random: Vec<Evaluation>,
     /// Random policies with the usage that the adaptive model has in each block.

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use adavit_decision::BlockUsage;
-use adavit_model::{Checkpoint, VisionTransformer};
+use adavit_model::{Checkpoint, PreparedTransformer, VisionTransformer};
 
 use crate::config::TrainConfig;
 use crate::data::{batches, epoch_order, make_batch};
-use crate::evaluate::{Evaluation, Images, Mode, calibrate, evaluate};
+use crate::evaluate::{Evaluation, Images, Mode, calibrate, evaluate, evaluate_sparse};
 use crate::event::{Control, Event, Outcome};
 use crate::folder::RunFolder;
 use crate::progress::{EpochSums, MetricsRow, Progress, Score, Stage};
@@ -103,6 +103,14 @@ struct Run<'s, 'c> {
 enum Flow {
     Continue,
     Stop,
+}
+
+/// What the test stage evaluates.
+struct TestModels {
+    dense: VisionTransformer,
+    adaptive: VisionTransformer,
+    /// The adaptive model once more, where the device has a sparse path.
+    sparse: Option<PreparedTransformer>,
 }
 
 impl Run<'_, '_> {
@@ -395,14 +403,20 @@ impl Run<'_, '_> {
         };
         let session = self.session;
         let dense = Checkpoint::load(&self.folder.dense())?.model(&session.device)?;
-        let adaptive = Checkpoint::load(&self.folder.best())?.model(&session.device)?;
+        let adaptive = Checkpoint::load(&self.folder.best())?;
+        let sparse = session.device.is_cpu().then(|| adaptive.prepared());
+        let models = TestModels {
+            dense,
+            adaptive: adaptive.model(&session.device)?,
+            sparse: sparse.transpose()?,
+        };
         let indices: Vec<u32> = (0..session.data.test.len() as u32).collect();
         let images = session.images(&session.data.test, &indices);
         while self.progress.stage == Stage::Test {
             if self.control.stop.load(Ordering::Relaxed) {
                 return Ok(Flow::Stop);
             }
-            self.test_next(&dense, &adaptive, &images)?;
+            self.test_next(&models, &images)?;
             snapshot.progress = self.stamped();
             snapshot.write(self.folder.path(), self.mark)?;
         }
@@ -410,12 +424,12 @@ impl Run<'_, '_> {
     }
 
     /// The next evaluation of the test stage; after the last one the run is done.
-    fn test_next(
-        &mut self,
-        dense: &VisionTransformer,
-        adaptive: &VisionTransformer,
-        images: &Images,
-    ) -> Result<()> {
+    fn test_next(&mut self, models: &TestModels, images: &Images) -> Result<()> {
+        let TestModels {
+            dense,
+            adaptive,
+            sparse,
+        } = models;
         let config = &self.session.config;
         let test = &mut self.progress.test;
         let random = |draws: &mut Vec<Evaluation>, usage: &[BlockUsage]| {
@@ -432,6 +446,10 @@ impl Run<'_, '_> {
             let evaluation = evaluate(dense, images, Mode::Dense)?;
             test.dense = Some(evaluation.clone());
             ("dense", evaluation)
+        } else if let (Some(_), None, Some(sparse)) = (&test.adaptive, &test.sparse, sparse) {
+            let evaluation = evaluate_sparse(sparse, images, &mut |_| Ok(()))?;
+            test.sparse = Some(evaluation.clone());
+            ("adaptive, sparse path", evaluation)
         } else if let Some(learned) = &test.adaptive {
             if test.random.len() < config.random_policies {
                 let usage = learned.usage.in_every_block(learned.usage.per_block.len());
@@ -444,9 +462,10 @@ impl Run<'_, '_> {
         } else {
             let evaluation = evaluate(adaptive, images, Mode::Masked)?;
             test.adaptive = Some(evaluation.clone());
-            ("adaptive", evaluation)
+            ("adaptive, masked path", evaluation)
         };
-        if test.random_per_block.len() == config.random_policies {
+        let sparse_done = sparse.is_none() || test.sparse.is_some();
+        if sparse_done && test.random_per_block.len() == config.random_policies {
             self.progress.stage = Stage::Done;
         }
         (self.control.report)(&Event::Tested {

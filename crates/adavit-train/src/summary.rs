@@ -54,7 +54,7 @@ pub struct AdaptiveSummary {
     pub macs: f64,
     /// Standard deviation of the MACs over images.
     pub macs_std: f64,
-    /// Images per second by the sparse path; none before it exists.
+    /// Images per second by the sparse path; none on a device without one.
     pub images_per_s: Option<f64>,
     /// Images per second by the masked path, which computes everything.
     pub masked_images_per_s: f64,
@@ -100,7 +100,7 @@ impl TestResults {
             top1: adaptive.top1,
             macs: adaptive.macs,
             macs_std: adaptive.macs_std,
-            images_per_s: None,
+            images_per_s: self.sparse.as_ref().map(|sparse| sparse.images_per_s),
             masked_images_per_s: adaptive.images_per_s,
             usage: UsageSummary {
                 tokens: adaptive.usage.tokens,

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use adavit_decision::{HardPolicy, Policy};
 use adavit_kernels::{cross_entropy, linear};
 use adavit_model::{
     Capture, Checkpoint, ModelConfig, PreparedTransformer, VisionTransformer, Workspace,
@@ -63,12 +64,35 @@ enum Kind {
     Prepared(Box<(PreparedTransformer, Workspace)>),
     /// Inference on another device.
     Plain(VisionTransformer),
+    /// Adaptive inference that computes everything, under each policy in turn.
+    Masked(Box<VisionTransformer>, Cycle<Policy>),
+    /// Adaptive inference that computes what is kept.
+    Sparse(Box<(PreparedTransformer, Workspace)>, Cycle<HardPolicy>),
     Training {
         model: VisionTransformer,
         optimizer: AdamW,
         /// `(B, K)`, one-hot.
         targets: Tensor,
     },
+}
+
+/// Policies that are taken one after the other, again and again.
+#[derive(Debug)]
+struct Cycle<P> {
+    policies: Vec<P>,
+    next: usize,
+}
+
+impl<P> Cycle<P> {
+    fn new(policies: Vec<P>) -> Self {
+        Self { policies, next: 0 }
+    }
+
+    fn next(&mut self) -> &P {
+        let index = self.next;
+        self.next = (index + 1) % self.policies.len();
+        &self.policies[index]
+    }
 }
 
 impl Workload {
@@ -89,6 +113,44 @@ impl Workload {
             },
             config: start.config,
         })
+    }
+
+    /// Returns an adaptive model by the masked path, under `policies` of as many images: everything
+    /// is computed but the decisions.
+    pub(crate) fn masked(
+        start: &Checkpoint,
+        (images, policies): (Tensor, Vec<Policy>),
+        device: &Device,
+    ) -> Result<Self> {
+        let model = Box::new(start.model(device)?);
+        Ok(Self {
+            config: start.config.clone(),
+            images,
+            device: device.clone(),
+            kind: Kind::Masked(model, Cycle::new(policies)),
+        })
+    }
+
+    /// Returns an adaptive model by the sparse path, whose decisions `policies` replace.
+    pub(crate) fn sparse(
+        start: &Checkpoint,
+        (images, policies): (Tensor, Vec<HardPolicy>),
+    ) -> Result<Self> {
+        let model = Box::new((start.prepared()?, Workspace::default()));
+        Ok(Self {
+            config: start.config.clone(),
+            images,
+            device: Device::Cpu,
+            kind: Kind::Sparse(model, Cycle::new(policies)),
+        })
+    }
+
+    /// Returns the multiply-adds that the sparse path has done since the last call.
+    pub(crate) fn take_macs(&mut self) -> u64 {
+        match &mut self.kind {
+            Kind::Sparse(model, _) => model.1.take_macs(),
+            _ => 0,
+        }
     }
 
     /// Returns the training step of a preset: forward, cross entropy, backward, AdamW.
@@ -132,6 +194,13 @@ impl Workload {
             Kind::Plain(model) => {
                 model.forward(&self.images, capture)?;
             }
+            Kind::Masked(model, policies) => {
+                model.forward_policy(&self.images, policies.next(), capture)?;
+            }
+            Kind::Sparse(model, policies) => {
+                let (model, workspace) = &mut **model;
+                model.forward_sparse_policy(&self.images, policies.next(), workspace)?;
+            }
             Kind::Training {
                 model,
                 optimizer,
@@ -166,7 +235,7 @@ impl Workload {
         let batch = self.images.dim(0)? as f64;
         let passes = match self.kind {
             Kind::Training { .. } => STEP_PRODUCTS,
-            Kind::Prepared(..) | Kind::Plain(_) => 1.0,
+            _ => 1.0,
         };
         Ok(Throughput {
             images_per_s: batch / time,
@@ -177,14 +246,19 @@ impl Workload {
     }
 }
 
-fn initial(preset: &str, seed: u64) -> Result<Checkpoint> {
+pub(crate) fn initial(preset: &str, seed: u64) -> Result<Checkpoint> {
     let config = ModelConfig::preset(preset)?;
     let tensors = initial_tensors(&config, seed, 0.0)?;
     Ok(Checkpoint { config, tensors })
 }
 
 /// Images of mean 0 and variance 1, as standardised ones are.
-fn images(config: &ModelConfig, batch: usize, seed: u64, device: &Device) -> Result<Tensor> {
+pub(crate) fn images(
+    config: &ModelConfig,
+    batch: usize,
+    seed: u64,
+    device: &Device,
+) -> Result<Tensor> {
     if batch == 0 {
         let message = "batch: expected at least 1 image, found 0";
         return Err(Error::Input(message.to_string()));
@@ -218,12 +292,14 @@ fn median_time(round: Duration, mut work: impl FnMut() -> Result<()>) -> Result<
     let mut times = (0..rounds as u32)
         .map(|_| timed(count as u32))
         .collect::<Result<Vec<_>>>()?;
-    times.sort_by(f64::total_cmp);
-    let middle = times.len() / 2;
-    Ok(f64::midpoint(
-        times[middle],
-        times[times.len() - 1 - middle],
-    ))
+    Ok(median(&mut times))
+}
+
+/// Returns the median of one value or more.
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    f64::midpoint(values[middle], values[values.len() - 1 - middle])
 }
 
 /// Returns the FLOP/s of the fastest of some square products.

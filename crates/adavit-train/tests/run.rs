@@ -160,7 +160,7 @@ fn a_run_leaves_what_its_summary_says() {
     let text = fs::read_to_string(out.join("summary.json")).unwrap();
     assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
     assert!(summary.adaptive.macs < summary.dense.macs as f64);
-    assert!(summary.adaptive.images_per_s.is_none());
+    assert!(summary.adaptive.images_per_s.unwrap() > 0.0);
     let metrics = fs::read_to_string(out.join("metrics.csv")).unwrap();
     let epochs: Vec<String> = metrics
         .lines()

@@ -176,7 +176,7 @@ impl MultiHeadAttention {
     fn attend(&self, xs: &[f32], (b, n): (usize, usize)) -> Result<Kept> {
         let c = self.channels()?;
         let n_in = self.map(0).0.dim(1)?;
-        let weight = Packed::transposed(&self.qkv_weight()?, n_in, Packed::PANEL);
+        let weight = Packed::transposed(&self.qkv_weight()?, n_in);
         let bias = [self.bias(0)?, self.bias(1)?, self.bias(2)?].concat();
         let qkv = {
             let _span = operation("attention maps", xs.len() * 3 * c);
@@ -271,7 +271,7 @@ impl CustomOp2 for MultiHeadAttention {
         let (weight, _) = self.map(3);
         let (n_out, c) = weight.dims2()?;
         let _span = operation("attention maps", b * n * c * n_out);
-        let weight = Packed::transposed(&values(weight)?, c, Packed::PANEL);
+        let weight = Packed::transposed(&values(weight)?, c);
         let ys = linear::affine_product(self.level(), &kept.attended, &weight, &self.bias(3)?);
         if let Some(place) = &self.kept {
             *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::common::{Values, flat};
 use adavit_kernels::{
-    self as kernels, HeadGate, ImageHeads, Part, PreparedLayerNorm, PreparedLinear, Rows, Work,
-    attend,
+    self as kernels, HeadGate, ImageHeads, Images, Parts, PreparedLayerNorm, PreparedLinear, Rows,
+    SmallLinear, Work, attend,
 };
 use candle_core::{DType, Tensor};
 
@@ -59,15 +59,12 @@ fn a_product_computes_the_parts_that_are_asked_for_and_nothing_else() {
         vec![],
     ];
     let linear = PreparedLinear::new(&narrow(&weight), Some(&narrow(&bias)), 16).unwrap();
+    let mut parts = Parts::default();
     for case in &cases {
-        let parts: Vec<Part> = case
-            .iter()
-            .map(|(rows, inner, columns)| Part {
-                rows: Rows::Some(rows),
-                inner,
-                columns,
-            })
-            .collect();
+        parts.clear();
+        for (rows, inner, columns) in case {
+            parts.push(rows.iter().copied(), inner, columns);
+        }
         let mut work = Work::default();
         let mut ys = vec![UNTOUCHED; 211 * n_out];
         linear.write(&floats(&xs), &mut ys, &parts, &mut work);
@@ -96,11 +93,8 @@ fn whole_products_are_those_of_the_operations_to_the_bit() {
         narrow(&values.tensor(&[72])),
     );
     let linear = PreparedLinear::new(&weight, Some(&bias), 72).unwrap();
-    let part = [Part {
-        rows: Rows::All(53),
-        inner: &[0..40],
-        columns: &[0..72],
-    }];
+    let mut part = Parts::default();
+    part.push(0..53, &[0..40], &[0..72]);
     let mut work = Work::default();
     let mut ys = vec![0.0; 53 * 72];
     linear.write(&floats(&xs), &mut ys, &part, &mut work);
@@ -133,6 +127,96 @@ fn layer_norms_write_their_rows() {
 }
 
 #[test]
+fn groups_of_any_width_are_computed_alone() {
+    let mut values = Values::new(5);
+    let xs = values.tensor(&[67, 30]);
+    for (group, count) in [
+        (1, 7),
+        (8, 5),
+        (16, 6),
+        (20, 4),
+        (24, 3),
+        (48, 2),
+        (70, 2),
+        (33, 1),
+    ] {
+        let n_out = group * count;
+        let (weight, bias) = (values.tensor(&[n_out, 30]), values.tensor(&[n_out]));
+        let linear = PreparedLinear::new(&narrow(&weight), Some(&narrow(&bias)), group).unwrap();
+        for first in 0..count {
+            // Every second group, the last two of which may be neighbours.
+            let columns: Vec<Range<usize>> = (first..count)
+                .step_by(2)
+                .map(|index| index * group..(index + 1) * group)
+                .collect();
+            let case = vec![((0..67).step_by(1 + first).collect(), vec![0..30], columns)];
+            let (rows, inner, columns): &Asked = &case[0];
+            let mut parts = Parts::default();
+            parts.push(rows.iter().copied(), inner, columns);
+            let mut ys = vec![UNTOUCHED; 67 * n_out];
+            linear.write(&floats(&xs), &mut ys, &parts, &mut Work::default());
+            let expected = expected((&xs, &weight, &bias), &case);
+            for (at, (y, expected)) in ys.iter().zip(expected).enumerate() {
+                assert!(
+                    (f64::from(*y) - expected).abs() <= 1e-3,
+                    "groups of {group} from {first}, at {at}: {y}, {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_with_the_same_ranges_join() {
+    let (a, b) = ([0..16], [16..32]);
+    let mut parts = Parts::default();
+    parts.push([1, 2], &[0..8], &a);
+    parts.push([5], &[0..8], &a);
+    parts.push([7, 9], &[0..8], &b);
+    assert_eq!(parts.rows(), [1, 2, 5, 7, 9]);
+    assert_eq!(parts.macs(), 5 * 8 * 16);
+    parts.clear();
+    assert_eq!((parts.rows().len(), parts.macs()), (0, 0));
+}
+
+#[test]
+#[should_panic(expected = "parts ascend")]
+fn rows_of_two_parts_may_not_be_the_same() {
+    let weight = Tensor::zeros((32, 8), DType::F32, &candle_core::Device::Cpu).unwrap();
+    let linear = PreparedLinear::new(&weight, None, 16).unwrap();
+    let mut parts = Parts::default();
+    parts.push([3], &[0..8], &[0..16]);
+    parts.push([3], &[0..8], &[16..32]);
+    let mut ys = vec![0.0; 4 * 32];
+    linear.write(&[0.0; 32], &mut ys, &parts, &mut Work::default());
+}
+
+#[test]
+fn small_maps_are_those_of_linear() {
+    let mut values = Values::new(6);
+    let xs = narrow(&values.tensor(&[300, 37]));
+    let rows: Vec<usize> = (0..300).filter(|row| row % 7 != 2).collect();
+    for n_out in [1, 8] {
+        let (weight, bias) = (
+            narrow(&values.tensor(&[n_out, 37])),
+            narrow(&values.tensor(&[n_out])),
+        );
+        let small = SmallLinear::new(&weight, Some(&bias)).unwrap();
+        let mut work = Work::default();
+        let mut ys = vec![UNTOUCHED; rows.len() * n_out];
+        small.write(&floats(&xs), &mut ys, Rows::Some(&rows), &mut work);
+        let exact = floats(&kernels::linear(&xs, &weight, Some(&bias)).unwrap());
+        for (ys, row) in ys.chunks(n_out).zip(&rows) {
+            for (y, exact) in ys.iter().zip(&exact[row * n_out..]) {
+                // Sums of 37 terms, in another order.
+                assert!((y - exact).abs() <= 1e-4, "row {row}: {y}, {exact}");
+            }
+        }
+        assert_eq!(work.take_macs(), (rows.len() * n_out * 37) as u64);
+    }
+}
+
+#[test]
 fn attention_attends_among_the_rows_and_heads_that_are_asked_for() {
     let mut values = Values::new(4);
     let (b, n, heads, d) = (2, 23, 3, 20);
@@ -150,28 +234,41 @@ fn attention_attends_among_the_rows_and_heads_that_are_asked_for() {
                 .collect()
         })
         .collect();
-    let on: [&[usize]; 2] = [&[0, 2], &[]];
-    let images: Vec<ImageHeads> = kept
-        .iter()
-        .zip(on)
-        .map(|(rows, heads)| ImageHeads { rows, heads })
-        .collect();
+    // Heads computed, and heads whose values pass through.
+    let on: [(&[usize], &[usize]); 2] = [(&[0, 2], &[]), (&[], &[1])];
+    let (mut rows, mut numbers, mut images) = (Vec::new(), Vec::new(), Vec::new());
+    for (kept, (computed, passing)) in kept.iter().zip(on) {
+        let start = rows.len();
+        rows.extend(kept);
+        let first = numbers.len();
+        numbers.extend(computed.iter().chain(passing));
+        images.push(ImageHeads {
+            rows: start..rows.len(),
+            heads: first..first + computed.len(),
+            passing: first + computed.len()..numbers.len(),
+        });
+    }
+    let images = Images {
+        rows: &rows,
+        heads: &numbers,
+        images: &images,
+    };
     let mut work = Work::default();
     let mut ys = vec![UNTOUCHED; b * n * heads * d];
-    let qkv = (&*floats(&q), &*floats(&k), &*floats(&v));
-    attend(qkv, &mut ys, (heads, d), &images, &mut work);
+    let qkv = floats(&Tensor::cat(&[&q, &k, &v], 2).unwrap());
+    attend(&qkv, &mut ys, (heads, d), images, &mut work);
     let exact = kernels::attention((&q, &k, &v), heads, Some(&mask), HeadGate::All).unwrap();
-    let exact = floats(&exact);
-    for (row, (found, exact)) in ys
-        .chunks(heads * d)
-        .zip(exact.chunks(heads * d))
-        .enumerate()
-    {
+    let (exact, v) = (floats(&exact), floats(&v));
+    for (row, found) in ys.chunks(heads * d).enumerate() {
         for head in 0..heads {
-            let (found, exact) = (&found[head * d..][..d], &exact[head * d..][..d]);
-            let image = row / n;
-            if kept[image].contains(&row) && on[image].contains(&head) {
-                assert_eq!(found, exact, "row {row}, head {head}");
+            let place = row * heads * d + head * d;
+            let found = &found[head * d..][..d];
+            let (computed, passing) = on[row / n];
+            let is_kept = kept[row / n].contains(&row);
+            if is_kept && computed.contains(&head) {
+                assert_eq!(found, &exact[place..][..d], "row {row}, head {head}");
+            } else if is_kept && passing.contains(&head) {
+                assert_eq!(found, &v[place..][..d], "row {row}, head {head}");
             } else {
                 assert!(
                     found.iter().all(|y| *y == UNTOUCHED),
@@ -184,8 +281,8 @@ fn attention_attends_among_the_rows_and_heads_that_are_asked_for() {
 }
 
 #[test]
-fn odd_groups_are_refused() {
+fn groups_that_do_not_divide_the_outputs_are_refused() {
     let weight = Tensor::zeros((40, 8), DType::F32, &candle_core::Device::Cpu).unwrap();
-    let error = PreparedLinear::new(&weight, None, 10).unwrap_err();
-    assert!(error.to_string().contains("multiple of 16"));
+    let error = PreparedLinear::new(&weight, None, 12).unwrap_err();
+    assert!(error.to_string().contains("divisor of 40"));
 }

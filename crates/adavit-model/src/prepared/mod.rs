@@ -1,20 +1,25 @@
-//! The plain model prepared for inference: weights packed once, buffers reused, no graph.
+//! A model prepared for inference: weights packed once, buffers reused, no graph, and nothing
+//! computed that a decision turned off.
 //!
-//! Logits have the same bits as those of [`crate::VisionTransformer::forward`] in f32 on the CPU:
-//! an image's do not depend on its batch, nor on the number of threads.
+//! Rows of kept tokens, channels of kept heads and images with an open gate are the parts of each
+//! product; what is left out is neither read nor computed. An image's logits have the same bits
+//! alone and in any batch, and for any number of threads.
 
-use adavit_kernels::{
-    ImageHeads, Part, PreparedLayerNorm, PreparedLinear, Rows, Work, attend, patchify,
-};
+mod block;
+mod decide;
+
+use adavit_decision::{DecisionConfig, HardPolicy, Thresholds};
+use adavit_kernels::{Parts, PreparedLayerNorm, PreparedLinear, Rows, patchify};
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
 
+use self::block::{Buffers, PreparedBlock};
 use crate::{Error, ModelConfig, Result};
 
 /// Tokens that are worked on at a time, whole images: their hidden activations stay in cache.
 const TOKENS: usize = 1600;
 
-/// A plain ViT/DeiT for inference on the CPU.
+/// A ViT/DeiT for inference on the CPU, with decision networks if its configuration has decisions.
 ///
 /// A forward takes `&self`: threads share the model, each with a [`Workspace`] of its own.
 #[derive(Debug)]
@@ -28,44 +33,40 @@ pub struct PreparedTransformer {
     head: PreparedLinear,
 }
 
-#[derive(Debug)]
-struct PreparedBlock {
-    norm1: PreparedLayerNorm,
-    query: PreparedLinear,
-    key: PreparedLinear,
-    value: PreparedLinear,
-    proj: PreparedLinear,
-    norm2: PreparedLayerNorm,
-    fc1: PreparedLinear,
-    fc2: PreparedLinear,
-}
-
 /// Buffers of a forward, kept from one to the next.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    xs: Vec<f32>,
-    normed: Vec<f32>,
-    qkv: [Vec<f32>; 3],
-    attended: Vec<f32>,
-    hidden: Vec<f32>,
+    policy: HardPolicy,
+    buffers: Buffers,
     patches: Vec<f32>,
     class: Vec<f32>,
-    /// Rows of patch tokens, and all rows.
-    patch_rows: Vec<usize>,
-    rows: Vec<usize>,
-    heads: Vec<usize>,
-    work: Work,
+    parts: Parts,
 }
 
 impl Workspace {
     /// Returns the multiply-adds done since the last call.
     pub fn take_macs(&mut self) -> u64 {
-        self.work.take_macs()
+        self.buffers.work.take_macs()
+    }
+
+    /// What the last forward computed of each image.
+    pub fn policy(&self) -> &HardPolicy {
+        &self.policy
     }
 }
 
+/// Where a forward's decisions come from.
+#[derive(Debug, Clone, Copy)]
+enum Decide<'a> {
+    /// Everything is kept.
+    Nothing,
+    Networks,
+    /// Decided, but others are taken.
+    Given(&'a HardPolicy),
+}
+
 impl PreparedTransformer {
-    /// Packs the tensors of `vb`, named as in published checkpoints; decision networks are left out.
+    /// Packs the tensors of `vb`, named as in published checkpoints.
     ///
     /// # Errors
     /// If the configuration is invalid, or a tensor is missing or misshapen.
@@ -82,7 +83,7 @@ impl PreparedTransformer {
             *x += class;
         }
         let blocks = (0..config.depth)
-            .map(|block| PreparedBlock::new(config, &vb.pp("blocks").pp(block)))
+            .map(|block| PreparedBlock::new(config, block, &vb.pp("blocks").pp(block)))
             .collect::<candle_core::Result<_>>()?;
         Ok(Self {
             patch_embed: PreparedLinear::new(&weight.flatten_from(1)?, Some(&bias), c)?,
@@ -99,7 +100,17 @@ impl PreparedTransformer {
         &self.config
     }
 
-    /// Returns the logits, `(B, K)`, of the plain model.
+    /// Moves the thresholds of every decision network; a plain model has none to move.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        if let Some(decisions) = &mut self.config.decisions {
+            decisions.thresholds = thresholds;
+        }
+        for block in &mut self.blocks {
+            block.set_thresholds(thresholds);
+        }
+    }
+
+    /// Returns the logits, `(B, K)`, of the plain model; decision networks are not run.
     ///
     /// # Shapes
     /// `xs`: `(B, in_chans, height, width)`, f32 on the CPU.
@@ -107,6 +118,75 @@ impl PreparedTransformer {
     /// # Errors
     /// If `xs` has another shape, dtype or device.
     pub fn forward_dense(&self, xs: &Tensor, workspace: &mut Workspace) -> Result<Tensor> {
+        self.run(xs, Decide::Nothing, workspace)
+    }
+
+    /// Returns the logits, `(B, K)`, under the model's own decisions: those of
+    /// [`crate::VisionTransformer::forward_masked`] at inference, from what they keep alone.
+    /// [`Workspace::policy`] tells what that was.
+    ///
+    /// # Shapes and errors
+    /// As for [`Self::forward_dense`].
+    pub fn forward_sparse(&self, xs: &Tensor, workspace: &mut Workspace) -> Result<Tensor> {
+        self.run(xs, Decide::Networks, workspace)
+    }
+
+    /// As [`Self::forward_sparse`] under given decisions. The decision networks run all the same,
+    /// and count, so that random policies cost what the model's own would.
+    ///
+    /// # Errors
+    /// As for [`Self::forward_dense`], or if `policy` is of other sizes, drops a class token or
+    /// decides what the model has no gate for.
+    pub fn forward_sparse_policy(
+        &self,
+        xs: &Tensor,
+        policy: &HardPolicy,
+        workspace: &mut Workspace,
+    ) -> Result<Tensor> {
+        self.check_policy(policy, xs.dim(0)?)?;
+        self.run(xs, Decide::Given(policy), workspace)
+    }
+
+    fn check_policy(&self, policy: &HardPolicy, b: usize) -> Result<()> {
+        let (n, heads) = (self.config.num_tokens(), self.config.num_heads);
+        let fail = |message: String| Err(Error::Config(format!("policy: {message}")));
+        if policy.batch() != b || (b > 0 && policy.depth() != self.config.depth) {
+            return fail(format!(
+                "expected {} blocks of {b} images, found {} of {}",
+                self.config.depth,
+                policy.depth(),
+                policy.batch()
+            ));
+        }
+        let plain = DecisionConfig::none();
+        let decisions = self.config.decisions.as_ref().unwrap_or(&plain);
+        let allowed = |gates: bool, bits: &[bool]| gates || !bits.contains(&false);
+        for (block, image) in (0..self.config.depth).flat_map(|l| (0..b).map(move |i| (l, i))) {
+            let (tokens, kept) = (policy.tokens(block, image), policy.heads(block, image));
+            if tokens.len() != n || kept.len() != heads {
+                return fail(format!(
+                    "expected {n} tokens and {heads} heads, found {} and {}",
+                    tokens.len(),
+                    kept.len()
+                ));
+            }
+            if !(tokens[0]
+                && allowed(decisions.gates_tokens(block), tokens)
+                && allowed(decisions.gates_heads(block).is_some(), kept)
+                && allowed(
+                    decisions.gates_sublayers(block),
+                    &policy.sublayers(block, image),
+                ))
+            {
+                return fail(format!(
+                    "image {image} drops in block {block} what the model has no gate for"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&self, xs: &Tensor, decide: Decide, workspace: &mut Workspace) -> Result<Tensor> {
         let (b, c, h, w) = xs.dims4()?;
         let (height, width) = self.config.img_size;
         if (c, h, w) != (self.config.in_chans, height, width) || !xs.device().is_cpu() {
@@ -117,147 +197,90 @@ impl PreparedTransformer {
                 xs.device().location()
             )));
         }
+        workspace.policy.keep_all(&self.config.geometry(), b);
         let group = (TOKENS / self.config.num_tokens()).max(1);
         let k = self.config.num_classes;
         let mut logits = vec![0.0; b * k];
         for (index, logits) in logits.chunks_mut(group * k).enumerate() {
-            let images = xs.narrow(0, index * group, logits.len() / k)?;
-            self.forward_group(&images, logits, workspace)?;
+            let first = index * group;
+            let images = xs.narrow(0, first, logits.len() / k)?;
+            self.run_group((&images, first), decide, logits, workspace)?;
         }
         Ok(Tensor::from_vec(logits, (b, k), xs.device())?)
     }
 
-    fn forward_group(&self, xs: &Tensor, logits: &mut [f32], ws: &mut Workspace) -> Result<()> {
+    /// Runs some images, of which the first is image `first` of the batch.
+    fn run_group(
+        &self,
+        (xs, first): (&Tensor, usize),
+        decide: Decide,
+        logits: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> Result<()> {
         let (b, n, c) = (xs.dim(0)?, self.config.num_tokens(), self.config.embed_dim);
-        ws.reserve(&self.config, b);
-        self.embed(xs, ws)?;
-        for block in &self.blocks {
-            block.forward(&self.config, b, ws);
+        workspace.buffers.reserve(&self.config, b);
+        self.embed(xs, workspace)?;
+        let Workspace {
+            policy,
+            buffers,
+            class,
+            parts,
+            ..
+        } = workspace;
+        for (index, block) in self.blocks.iter().enumerate() {
+            let at = (index, first);
+            let decided = !matches!(decide, Decide::Nothing);
+            if decided {
+                block.decide(policy, at, buffers);
+            }
+            if let Decide::Given(given) = decide {
+                policy.copy_block(given, at, b);
+            }
+            block.forward(policy, at, decided, buffers);
         }
-        let class = ws.class.chunks_exact_mut(c);
-        for (class, xs) in class.zip(ws.xs.chunks_exact(n * c)) {
-            class.copy_from_slice(&xs[..c]);
+        class.clear();
+        for xs in buffers.xs.chunks_exact(n * c) {
+            class.extend_from_slice(&xs[..c]);
         }
-        self.norm.write(&ws.class, &mut ws.normed, Rows::All(b));
-        let all = [Part {
-            rows: Rows::All(b),
-            inner: &[0..c],
-            columns: &[0..self.config.num_classes],
-        }];
-        self.head
-            .write(&ws.normed[..b * c], logits, &all, &mut ws.work);
+        self.norm.write(class, &mut buffers.normed, Rows::All(b));
+        parts.clear();
+        parts.push(0..b, &[0..c], &[0..self.config.num_classes]);
+        let normed = &buffers.normed[..b * c];
+        self.head.write(normed, logits, parts, &mut buffers.work);
+        // A gate that nobody knows makes everything unknown.
+        let rows = logits.chunks_exact_mut(self.config.num_classes);
+        for (logits, _) in rows.zip(&buffers.unknown).filter(|(_, unknown)| **unknown) {
+            logits.fill(f32::NAN);
+        }
         Ok(())
     }
 
     /// Fills the tokens: positions, then patches through their map on top.
-    fn embed(&self, xs: &Tensor, ws: &mut Workspace) -> Result<()> {
+    fn embed(&self, xs: &Tensor, workspace: &mut Workspace) -> Result<()> {
+        let Workspace {
+            buffers,
+            patches: rows,
+            parts,
+            ..
+        } = workspace;
         let patches = patchify(xs, self.config.patch_size)?;
         let depth = patches.dim(D::Minus1)?;
         let patches = patches.flatten_all()?.to_vec1::<f32>()?;
         let (n, c) = (self.config.num_tokens(), self.config.embed_dim);
+        rows.resize(xs.dim(0)? * n * depth, 0.0);
         let images = patches.chunks_exact((n - 1) * depth);
         // A row for the class token in front, so that patches and tokens have the same rows.
-        for (room, image) in ws.patches.chunks_exact_mut(n * depth).zip(images) {
+        for (room, image) in rows.chunks_exact_mut(n * depth).zip(images) {
             room[depth..].copy_from_slice(image);
         }
-        for xs in ws.xs.chunks_exact_mut(n * c) {
+        for xs in buffers.xs.chunks_exact_mut(n * c) {
             xs.copy_from_slice(&self.positions);
         }
-        let part = [Part {
-            rows: Rows::Some(&ws.patch_rows),
-            inner: &[0..depth],
-            columns: &[0..c],
-        }];
+        parts.clear();
+        parts.push(buffers.patch_rows.iter().copied(), &[0..depth], &[0..c]);
         self.patch_embed
-            .add(&ws.patches, &mut ws.xs, &part, &mut ws.work);
+            .add(rows, &mut buffers.xs, parts, &mut buffers.work);
         Ok(())
-    }
-}
-
-impl PreparedBlock {
-    fn new(config: &ModelConfig, vb: &VarBuilder) -> candle_core::Result<Self> {
-        let (c, hidden) = (config.embed_dim, config.hidden_dim());
-        let (attn, mlp) = (vb.pp("attn"), vb.pp("mlp"));
-        let qkv = |name: &str| linear(c, c, config.qkv_bias, &attn.pp(name));
-        Ok(Self {
-            norm1: norm(config, &vb.pp("norm1"))?,
-            query: qkv("query")?,
-            key: qkv("key")?,
-            value: qkv("value")?,
-            proj: linear(c, c, true, &attn.pp("proj"))?,
-            norm2: norm(config, &vb.pp("norm2"))?,
-            fc1: linear(c, hidden, true, &mlp.pp("fc1"))?,
-            fc2: linear(hidden, c, true, &mlp.pp("fc2"))?,
-        })
-    }
-
-    fn forward(&self, config: &ModelConfig, b: usize, ws: &mut Workspace) {
-        let (n, c, hidden) = (config.num_tokens(), config.embed_dim, config.hidden_dim());
-        let rows = Rows::All(b * n);
-        let (width, wide) = (&[0..c], &[0..hidden]);
-        let narrow = [Part {
-            rows,
-            inner: width,
-            columns: width,
-        }];
-        self.norm1.write(&ws.xs, &mut ws.normed, rows);
-        let [q, k, v] = &mut ws.qkv;
-        for (linear, ys) in [
-            (&self.query, &mut *q),
-            (&self.key, &mut *k),
-            (&self.value, &mut *v),
-        ] {
-            linear.write(&ws.normed, ys, &narrow, &mut ws.work);
-        }
-        let images: Vec<ImageHeads> = ws
-            .rows
-            .chunks_exact(n)
-            .map(|rows| ImageHeads {
-                rows,
-                heads: &ws.heads,
-            })
-            .collect();
-        let sizes = (config.num_heads, c / config.num_heads);
-        attend((q, k, v), &mut ws.attended, sizes, &images, &mut ws.work);
-        self.proj
-            .add(&ws.attended, &mut ws.xs, &narrow, &mut ws.work);
-        self.norm2.write(&ws.xs, &mut ws.normed, rows);
-        let widen = [Part {
-            rows,
-            inner: width,
-            columns: wide,
-        }];
-        self.fc1
-            .write_gelu(&ws.normed, &mut ws.hidden, &widen, &mut ws.work);
-        let narrow = [Part {
-            rows,
-            inner: wide,
-            columns: width,
-        }];
-        self.fc2.add(&ws.hidden, &mut ws.xs, &narrow, &mut ws.work);
-    }
-}
-
-impl Workspace {
-    /// Makes room for `b` images; allocates only where more is needed than ever before.
-    fn reserve(&mut self, config: &ModelConfig, b: usize) {
-        let (n, c) = (config.num_tokens(), config.embed_dim);
-        let tokens = b * n;
-        let buffers = [&mut self.xs, &mut self.normed, &mut self.attended];
-        for buffer in buffers.into_iter().chain(&mut self.qkv) {
-            buffer.resize(tokens * c, 0.0);
-        }
-        self.hidden.resize(tokens * config.hidden_dim(), 0.0);
-        let depth = config.in_chans * config.patch_size.pow(2);
-        self.patches.resize(tokens * depth, 0.0);
-        self.class.resize(b * c, 0.0);
-        self.rows.clear();
-        self.rows.extend(0..tokens);
-        self.patch_rows.clear();
-        self.patch_rows
-            .extend((0..tokens).filter(|row| row % n != 0));
-        self.heads.clear();
-        self.heads.extend(0..config.num_heads);
     }
 }
 

@@ -1,0 +1,238 @@
+//! Policies as plain bits, for code that skips what is off.
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use crate::{BlockUse, Geometry, Policy};
+
+/// The decisions of every block for a batch, gate by gate; an axis without gates keeps everything.
+///
+/// The lists keep their room from one batch to the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HardPolicy {
+    batch: usize,
+    num_tokens: usize,
+    num_heads: usize,
+    /// `(L, B, N)`.
+    tokens: Vec<bool>,
+    /// `(L, B, H)`.
+    heads: Vec<bool>,
+    /// `(L, B, 2)`, attention then MLP.
+    sublayers: Vec<bool>,
+}
+
+impl HardPolicy {
+    /// Makes a policy that keeps everything of `batch` images.
+    pub fn all(geometry: &Geometry, batch: usize) -> Self {
+        let mut policy = Self::default();
+        policy.keep_all(geometry, batch);
+        policy
+    }
+
+    /// Reads the gates of a policy.
+    ///
+    /// # Errors
+    /// If it is of other sizes, or a gate is neither 0 nor 1.
+    pub fn new(policy: &Policy, geometry: &Geometry, batch: usize) -> Result<Self> {
+        if policy.blocks.len() != geometry.depth {
+            bail!(
+                "policy: expected {} blocks, found {}",
+                geometry.depth,
+                policy.blocks.len()
+            );
+        }
+        let mut hard = Self::all(geometry, batch);
+        for (index, block) in policy.blocks.iter().enumerate() {
+            let axes = [
+                (block.tokens(), geometry.num_tokens, &mut hard.tokens),
+                (block.heads(), geometry.num_heads, &mut hard.heads),
+                (block.sublayers(), 2, &mut hard.sublayers),
+            ];
+            for (gates, width, bits) in axes {
+                if let Some(gates) = gates {
+                    let start = index * batch * width;
+                    read(
+                        gates,
+                        &mut bits[start..start + batch * width],
+                        (batch, width),
+                    )?;
+                }
+            }
+        }
+        Ok(hard)
+    }
+
+    /// Keeps everything of `batch` images.
+    pub fn keep_all(&mut self, geometry: &Geometry, batch: usize) {
+        (self.batch, self.num_tokens, self.num_heads) =
+            (batch, geometry.num_tokens, geometry.num_heads);
+        let images = geometry.depth * batch;
+        let axes = [
+            (&mut self.tokens, geometry.num_tokens),
+            (&mut self.heads, geometry.num_heads),
+            (&mut self.sublayers, 2),
+        ];
+        for (bits, width) in axes {
+            bits.clear();
+            bits.resize(images * width, true);
+        }
+    }
+
+    /// The number of images.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The number of blocks.
+    pub fn depth(&self) -> usize {
+        self.sublayers.len() / (2 * self.batch).max(1)
+    }
+
+    /// Which tokens of an image a block keeps, class token first.
+    pub fn tokens(&self, block: usize, image: usize) -> &[bool] {
+        row(&self.tokens, block * self.batch + image, self.num_tokens)
+    }
+
+    /// Which heads.
+    pub fn heads(&self, block: usize, image: usize) -> &[bool] {
+        row(&self.heads, block * self.batch + image, self.num_heads)
+    }
+
+    /// Whether attention and whether the MLP runs.
+    pub fn sublayers(&self, block: usize, image: usize) -> [bool; 2] {
+        let gates = row(&self.sublayers, block * self.batch + image, 2);
+        [gates[0], gates[1]]
+    }
+
+    /// The tokens of an image, to change.
+    pub fn tokens_mut(&mut self, block: usize, image: usize) -> &mut [bool] {
+        let n = self.num_tokens;
+        &mut self.tokens[(block * self.batch + image) * n..][..n]
+    }
+
+    /// The heads of an image, to change.
+    pub fn heads_mut(&mut self, block: usize, image: usize) -> &mut [bool] {
+        let n = self.num_heads;
+        &mut self.heads[(block * self.batch + image) * n..][..n]
+    }
+
+    /// The sub-layers of an image, attention then MLP, to change.
+    pub fn sublayers_mut(&mut self, block: usize, image: usize) -> &mut [bool] {
+        &mut self.sublayers[(block * self.batch + image) * 2..][..2]
+    }
+
+    /// Takes the decisions of `other`, of the same sizes, on block `block` for `count` images from
+    /// `first` on.
+    pub fn copy_block(&mut self, other: &Self, (block, first): (usize, usize), count: usize) {
+        let axes = [
+            (&mut self.tokens, &other.tokens, self.num_tokens),
+            (&mut self.heads, &other.heads, self.num_heads),
+            (&mut self.sublayers, &other.sublayers, 2),
+        ];
+        for (bits, others, width) in axes {
+            let start = (block * self.batch + first) * width;
+            let range = start..start + count * width;
+            bits[range.clone()].copy_from_slice(&others[range]);
+        }
+    }
+
+    /// What an image uses of a block.
+    pub fn block_use(&self, block: usize, image: usize) -> BlockUse {
+        let count = |bits: &[bool]| bits.iter().filter(|bit| **bit).count();
+        let [attention, mlp] = self.sublayers(block, image);
+        BlockUse {
+            tokens: count(self.tokens(block, image)),
+            heads: count(self.heads(block, image)),
+            attention,
+            mlp,
+        }
+    }
+
+    /// What an image uses, block by block.
+    pub fn image_use(&self, image: usize) -> Vec<BlockUse> {
+        (0..self.depth())
+            .map(|block| self.block_use(block, image))
+            .collect()
+    }
+}
+
+fn row(bits: &[bool], index: usize, width: usize) -> &[bool] {
+    &bits[index * width..][..width]
+}
+
+/// Reads gates of 0 and 1.
+fn read(gates: &Tensor, bits: &mut [bool], dims: (usize, usize)) -> Result<()> {
+    if gates.dims2()? != dims {
+        bail!("gates: expected shape {dims:?}, found {:?}", gates.dims());
+    }
+    let values = gates.detach().to_dtype(DType::F32)?.flatten_all()?;
+    for (bit, gate) in bits.iter_mut().zip(values.to_vec1::<f32>()?) {
+        if gate != 0.0 && gate != 1.0 {
+            bail!("gates: expected 0 or 1, found {gate}");
+        }
+        *bit = gate == 1.0;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::BlockPolicy;
+
+    fn geometry() -> Geometry {
+        Geometry {
+            num_tokens: 4,
+            embed_dim: 8,
+            depth: 2,
+            num_heads: 2,
+            hidden_dim: 16,
+            embed_macs: 0,
+            head_macs: 0,
+        }
+    }
+
+    #[test]
+    fn gates_are_read_block_by_block_and_absent_ones_keep_everything() -> Result<()> {
+        let patches = Tensor::new(&[[0f32, 1., 0.], [1., 1., 1.]], &Device::Cpu)?;
+        let heads = Tensor::new(&[[0f32, 1.], [0., 0.]], &Device::Cpu)?;
+        let sublayers = Tensor::new(&[[1f32, 0.], [0., 1.]], &Device::Cpu)?;
+        let policy = Policy {
+            blocks: vec![
+                BlockPolicy::default(),
+                BlockPolicy::new(Some(&patches), Some(heads), Some(sublayers))?,
+            ],
+        };
+        let hard = HardPolicy::new(&policy, &geometry(), 2)?;
+        assert_eq!(hard.tokens(0, 1), [true; 4]);
+        assert_eq!(hard.tokens(1, 0), [true, false, true, false]);
+        assert_eq!(hard.heads(1, 0), [false, true]);
+        assert_eq!(hard.sublayers(1, 1), [false, true]);
+        let used = policy.usage(2, 4, 2)?;
+        assert_eq!(hard.image_use(0), used[0]);
+        assert_eq!(hard.image_use(1), used[1]);
+        Ok(())
+    }
+
+    #[test]
+    fn soft_gates_and_other_sizes_are_refused() -> Result<()> {
+        let policy = |value: f32, batch: usize| -> Result<Policy> {
+            let heads = Tensor::full(value, (batch, 2), &Device::Cpu)?;
+            let block = BlockPolicy::new(None, Some(heads), None)?;
+            Ok(Policy {
+                blocks: vec![block; 2],
+            })
+        };
+        for (policy, part) in [
+            (policy(0.5, 3)?, "0 or 1"),
+            (policy(f32::NAN, 3)?, "0 or 1"),
+            (policy(1.0, 2)?, "shape"),
+            (Policy::default(), "2 blocks"),
+        ] {
+            let error = HardPolicy::new(&policy, &geometry(), 3).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        Ok(())
+    }
+}
