@@ -55,7 +55,8 @@ fn throughput(c: &mut Criterion) {
                     heads,
                     blocks,
                 };
-                let adaptive = Adaptive::new(preset, keep, 0).expect("a preset of the crate");
+                let adaptive =
+                    Adaptive::new(preset, keep, 0, &Device::Cpu).expect("a preset of the crate");
                 let name = |path: &str| format!("{path}/{preset}/{tokens}-{heads}-{blocks}");
                 let masked = adaptive.masked(batch).expect("a batch");
                 bench(&mut group, name("masked"), batch, masked);

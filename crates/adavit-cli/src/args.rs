@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use adavit_model::PRESETS;
+use adavit_model::{PRESETS, Strategy};
 use adavit_train::Keep;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -119,10 +119,9 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 
-    /// How decisions are carried out; a plain checkpoint makes none. Without it, sparse on the CPU
-    /// and masked elsewhere
-    #[arg(long, value_enum)]
-    pub(crate) exec: Option<Exec>,
+    /// How decisions are carried out; a plain checkpoint makes none
+    #[arg(long, value_enum, default_value = "sparse")]
+    pub(crate) exec: Exec,
 
     /// Write what was found of each image, a JSON object per line
     #[arg(long, value_name = "FILE")]
@@ -170,6 +169,10 @@ pub(crate) struct ThroughputArgs {
     #[arg(long, value_name = "SHARES", value_parser = keep)]
     pub(crate) usage: Option<Keep>,
 
+    /// How the sparse path leaves out heads: for tests of speed, since logits are the same
+    #[arg(long, value_enum, default_value = "auto", requires = "usage")]
+    pub(crate) strategy: StrategyArg,
+
     /// Also tell milliseconds and GFLOP/s of each operation
     #[arg(long)]
     pub(crate) profile: bool,
@@ -214,6 +217,27 @@ pub(crate) enum Exec {
     Masked,
     /// What is off is skipped.
     Sparse,
+}
+
+/// How the sparse path leaves out heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StrategyArg {
+    /// What was measured to be faster for the shape.
+    Auto,
+    /// Kept heads alone.
+    Exact,
+    /// All heads where one is kept.
+    Whole,
+}
+
+impl From<StrategyArg> for Strategy {
+    fn from(strategy: StrategyArg) -> Self {
+        match strategy {
+            StrategyArg::Auto => Self::Auto,
+            StrategyArg::Exact => Self::Exact,
+            StrategyArg::Whole => Self::Whole,
+        }
+    }
 }
 
 /// How multiply-adds are counted.

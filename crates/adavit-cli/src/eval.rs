@@ -41,9 +41,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
     };
     let exec = match (args.exec, &config.decisions) {
         (_, None) => None,
-        (Some(exec), Some(_)) => Some(exec),
-        (None, Some(_)) if device.is_cpu() => Some(Exec::Sparse),
-        (None, Some(_)) => Some(Exec::Masked),
+        (exec, Some(_)) => Some(exec),
     };
     let found = measure(&checkpoint, &images, exec, args.per_image.as_deref())?;
     let exec = match exec {
@@ -98,12 +96,10 @@ fn measure(
         Ok(())
     };
     let found = match exec {
-        Some(Exec::Sparse) if !images.device.is_cpu() => {
-            let message =
-                "exec: the sparse path runs on the CPU; use --exec masked or --device cpu";
-            return Err(Error::Input(message.into()).into());
+        Some(Exec::Sparse) => {
+            let model = checkpoint.prepared(images.device)?;
+            evaluate_sparse(&model, images, &mut on_image)?
         }
-        Some(Exec::Sparse) => evaluate_sparse(&checkpoint.prepared()?, images, &mut on_image)?,
         Some(Exec::Masked) | None => {
             let mode = if exec.is_some() {
                 Mode::Masked

@@ -1,8 +1,6 @@
 //! `adavit throughput`: how fast a preset runs on this machine.
 
-use adavit_train::{
-    Adaptive, Error, Keep, Realised, Throughput, Workload, peak_rss_bytes, select_device,
-};
+use adavit_train::{Adaptive, Keep, Realised, Throughput, Workload, peak_rss_bytes, select_device};
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -47,7 +45,7 @@ pub(crate) fn run(args: &ThroughputArgs) -> Result<Ended> {
         .transpose()?;
     let dense = measure(Workload::inference(preset, batch, seed, &device)?)?;
     let adaptive = match args.usage {
-        Some(keep) => Some(compare(args, keep, device.is_cpu())?),
+        Some(keep) => Some(compare(args, keep, name)?),
         None => None,
     };
     let measured = All {
@@ -92,12 +90,9 @@ struct All {
 /// Plain model, masked and sparse path in turn, and the profile of the latter.
 type Compared = (Realised, Option<Vec<Row>>);
 
-fn compare(args: &ThroughputArgs, keep: Keep, on_cpu: bool) -> Result<Compared> {
-    if !on_cpu {
-        let message = "usage: the sparse path runs on the CPU; use --device cpu";
-        return Err(Error::Input(message.into()).into());
-    }
-    let adaptive = Adaptive::new(&args.preset, keep, args.seed)?;
+fn compare(args: &ThroughputArgs, keep: Keep, device: &str) -> Result<Compared> {
+    let adaptive = Adaptive::new(&args.preset, keep, args.seed, &select_device(device)?)?
+        .with_strategy(args.strategy.into());
     let realised = adaptive.measure(args.batch, args.seconds)?;
     let mut work = adaptive.sparse(args.batch)?;
     let rows = args

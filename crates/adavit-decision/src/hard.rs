@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::{BlockUse, Geometry, Policy};
+use crate::{BlockPolicy, BlockUse, Geometry, Policy};
 
 /// The decisions of every block for a batch, gate by gate; an axis without gates keeps everything.
 ///
@@ -42,23 +42,34 @@ impl HardPolicy {
         }
         let mut hard = Self::all(geometry, batch);
         for (index, block) in policy.blocks.iter().enumerate() {
-            let axes = [
-                (block.tokens(), geometry.num_tokens, &mut hard.tokens),
-                (block.heads(), geometry.num_heads, &mut hard.heads),
-                (block.sublayers(), 2, &mut hard.sublayers),
-            ];
-            for (gates, width, bits) in axes {
-                if let Some(gates) = gates {
-                    let start = index * batch * width;
-                    read(
-                        gates,
-                        &mut bits[start..start + batch * width],
-                        (batch, width),
-                    )?;
-                }
+            if hard.set_block(index, block)?.contains(&true) {
+                bail!("gates: expected 0 or 1, found NaN");
             }
         }
         Ok(hard)
+    }
+
+    /// Reads the gates of block `index`; those that it has not stay as they are. Returns which
+    /// images have a gate that is NaN, which reads as off.
+    ///
+    /// # Errors
+    /// If they are of other sizes, or a gate is neither 0 nor 1.
+    pub fn set_block(&mut self, index: usize, block: &BlockPolicy) -> Result<Vec<bool>> {
+        let batch = self.batch;
+        let mut unknown = vec![false; batch];
+        let axes = [
+            (block.tokens(), self.num_tokens, &mut self.tokens),
+            (block.heads(), self.num_heads, &mut self.heads),
+            (block.sublayers(), 2, &mut self.sublayers),
+        ];
+        for (gates, width, bits) in axes {
+            if let Some(gates) = gates {
+                let start = index * batch * width;
+                let bits = &mut bits[start..start + batch * width];
+                read(gates, bits, (batch, width), &mut unknown)?;
+            }
+        }
+        Ok(unknown)
     }
 
     /// Keeps everything of `batch` images.
@@ -159,17 +170,23 @@ fn row(bits: &[bool], index: usize, width: usize) -> &[bool] {
     &bits[index * width..][..width]
 }
 
-/// Reads gates of 0 and 1.
-fn read(gates: &Tensor, bits: &mut [bool], dims: (usize, usize)) -> Result<()> {
+/// Reads gates of 0, 1 and NaN, and marks the images with the latter.
+fn read(
+    gates: &Tensor,
+    bits: &mut [bool],
+    dims: (usize, usize),
+    unknown: &mut [bool],
+) -> Result<()> {
     if gates.dims2()? != dims {
         bail!("gates: expected shape {dims:?}, found {:?}", gates.dims());
     }
     let values = gates.detach().to_dtype(DType::F32)?.flatten_all()?;
-    for (bit, gate) in bits.iter_mut().zip(values.to_vec1::<f32>()?) {
-        if gate != 0.0 && gate != 1.0 {
+    for (at, gate) in values.to_vec1::<f32>()?.into_iter().enumerate() {
+        if gate != 0.0 && gate != 1.0 && !gate.is_nan() {
             bail!("gates: expected 0 or 1, found {gate}");
         }
-        *bit = gate == 1.0;
+        unknown[at / dims.1] |= gate.is_nan();
+        bits[at] = gate == 1.0;
     }
     Ok(())
 }
@@ -179,7 +196,6 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::BlockPolicy;
 
     fn geometry() -> Geometry {
         Geometry {

@@ -62,9 +62,14 @@ impl Checkpoint {
         VisionTransformer::new(&self.config, &self.variables(device)?)
     }
 
-    /// Prepares the plain model for inference on the CPU; decision networks are left out.
-    pub fn prepared(&self) -> Result<PreparedTransformer> {
-        PreparedTransformer::new(&self.config, &self.variables(&Device::Cpu)?)
+    /// Prepares the model for inference on `device`.
+    pub fn prepared(&self, device: &Device) -> Result<PreparedTransformer> {
+        PreparedTransformer::new(&self.config, &self.variables(device)?)
+    }
+
+    /// As [`Self::prepared`] by candle's operations, also on the CPU.
+    pub fn gathered(&self, device: &Device) -> Result<PreparedTransformer> {
+        PreparedTransformer::gathered(&self.config, &self.variables(device)?)
     }
 
     fn variables(&self, device: &Device) -> Result<VarBuilder<'static>> {

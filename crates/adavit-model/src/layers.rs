@@ -51,6 +51,11 @@ impl Mlp {
         adavit_kernels::mlp(xs, (&fc1.0, &fc1.1), (&fc2.0, &fc2.1))
     }
 
+    /// Width of fc1's output.
+    pub(crate) fn hidden(&self) -> Result<usize> {
+        self.fc1.1.dim(0)
+    }
+
     /// As [`Self::forward`], with the outputs of fc1 multiplied by the gates of their groups.
     pub(crate) fn forward_gated(&self, xs: &Tensor, gates: &Tensor) -> Result<Tensor> {
         let hidden = adavit_kernels::linear(xs, &self.fc1.0, Some(&self.fc1.1))?;

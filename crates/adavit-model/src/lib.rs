@@ -38,6 +38,6 @@ mod weights;
 pub use checkpoint::{Checkpoint, read_tensors, write_file, write_tensors};
 pub use config::{ModelConfig, Normalization, PRESETS, PosEmbed};
 pub use error::{Error, Result};
-pub use prepared::{PreparedTransformer, Workspace};
+pub use prepared::{PreparedTransformer, Strategy, Workspace};
 pub use vit::{Capture, Output, VisionTransformer};
 pub use weights::{Tensors, initial_tensors, is_decision_tensor, tensor_shapes};

@@ -6,7 +6,7 @@ use adavit_decision::{Decision, Gating, Policy, Thresholds};
 use candle_core::{Tensor, bail};
 use candle_nn::VarBuilder;
 
-use crate::block::{Block, BlockOutput, Decide};
+use crate::block::{Block, BlockOutput, Decide, Gathered};
 use crate::embed::Embed;
 use crate::layers::{LayerNorm, Linear};
 use crate::{Error, ModelConfig, Result};
@@ -129,6 +129,26 @@ impl VisionTransformer {
         self.run(xs, capture, |index, block, xs| {
             block.forward_masked(xs, Decide::Given(&policy.blocks[index]), capture)
         })
+    }
+
+    /// The logits `(B, K)` of the sparse path of candle operations.
+    pub(crate) fn forward_gathered(
+        &self,
+        xs: &Tensor,
+        state: &mut Gathered,
+    ) -> candle_core::Result<Tensor> {
+        let geometry = self.config.geometry();
+        let (b, mut xs) = (xs.dim(0)?, self.embed(xs)?);
+        for (index, block) in self.blocks.iter().enumerate() {
+            xs = block.forward_gathered(&xs, index, &geometry, state)?;
+        }
+        state.macs += b as u64 * (geometry.embed_macs + geometry.head_macs);
+        let logits = self.head.forward(&self.norm.forward(&class_token(&xs)?)?)?;
+        // A gate that nobody knows makes everything unknown.
+        let factor = |unknown: &bool| if *unknown { f32::NAN } else { 1.0 };
+        let factors: Vec<f32> = state.unknown.iter().map(factor).collect();
+        let factors = Tensor::from_vec(factors, (b, 1), logits.device())?;
+        logits.broadcast_mul(&factors.to_dtype(logits.dtype())?)
     }
 
     fn run(

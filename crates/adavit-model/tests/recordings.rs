@@ -6,9 +6,11 @@
 
 mod common;
 
-use adavit_decision::{AxisLoss, Decision, Deviation, Gating, UsageLoss};
+use adavit_decision::{
+    AxisLoss, Decision, DecisionConfig, Deviation, Gating, HardPolicy, UsageLoss,
+};
 use adavit_gumbel::ReplayedNoise;
-use adavit_model::{Capture, VisionTransformer};
+use adavit_model::{Capture, PreparedTransformer, VisionTransformer, Workspace};
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 use common::{Recording, largest_difference};
@@ -90,19 +92,90 @@ fn assert_states(recording: &Recording, logits: &Tensor, hidden: &[Tensor]) -> R
     Ok(())
 }
 
+const EVALUATIONS: [&str; 9] = [
+    "deit_ada_eval",
+    "deit_ada_norm_policy_eval",
+    "deit_dense_eval",
+    "deit_extreme_all_eval",
+    "deit_extreme_none_eval",
+    "deit_head_v2_eval",
+    "deit_layer_only_eval",
+    "deit_partial_head_eval",
+    "deit_token_only_eval",
+];
+
+/// The gates of the blocks that decide, `(B, blocks, ..)` as recorded.
+fn recorded_gates(
+    policy: &HardPolicy,
+    decides: &dyn Fn(usize) -> bool,
+    gates: &dyn Fn(usize, usize) -> Vec<bool>,
+) -> Result<Tensor> {
+    let blocks: Vec<usize> = (0..policy.depth())
+        .filter(|block| decides(*block))
+        .collect();
+    let images = 0..policy.batch();
+    let each = images.flat_map(|image| blocks.iter().map(move |block| (*block, image)));
+    let bits: Vec<f32> = each
+        .flat_map(|(block, image)| gates(block, image))
+        .map(|bit| f32::from(u8::from(bit)))
+        .collect();
+    let len = bits.len();
+    Tensor::from_vec(bits, len, &Device::Cpu)
+}
+
+#[test]
+fn the_sparse_path_equals_every_recording() -> Result<()> {
+    for name in EVALUATIONS {
+        let recording = Recording::load(name);
+        let vb = VarBuilder::from_tensors(recording.weights(), DType::F32, &Device::Cpu);
+        let config = &recording.config;
+        let none = DecisionConfig::none();
+        let decisions = config.decisions.as_ref().unwrap_or(&none);
+        for model in [
+            PreparedTransformer::new(config, &vb).unwrap(),
+            PreparedTransformer::gathered(config, &vb).unwrap(),
+        ] {
+            let mut workspace = Workspace::default();
+            let logits = model.forward_sparse(&recording.tensors["input"], &mut workspace);
+            let difference = largest_difference(&logits.unwrap(), &recording.tensors["logits"])?;
+            assert!(difference < STATE_TOLERANCE, "{name}: {difference}");
+            let policy = workspace.policy();
+            let found = [
+                recorded_gates(policy, &|block| decisions.gates_tokens(block), &|l, i| {
+                    policy.tokens(l, i).to_vec()
+                })?,
+                recorded_gates(
+                    policy,
+                    &|block| decisions.gates_heads(block).is_some(),
+                    &|l, i| policy.heads(l, i).to_vec(),
+                )?,
+                recorded_gates(
+                    policy,
+                    &|block| decisions.gates_sublayers(block),
+                    &|l, i| policy.sublayers(l, i).to_vec(),
+                )?,
+            ];
+            for (gates, found) in ["token_select", "head_select", "layer_select"]
+                .into_iter()
+                .zip(found)
+            {
+                if let Some(recorded) = recording.tensors.get(gates) {
+                    let recorded = recorded.flatten_all()?;
+                    assert_eq!(
+                        largest_difference(&found, &recorded)?,
+                        0.0,
+                        "{name}: {gates}"
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn inference_equals_every_recording() -> Result<()> {
-    for name in [
-        "deit_ada_eval",
-        "deit_ada_norm_policy_eval",
-        "deit_dense_eval",
-        "deit_extreme_all_eval",
-        "deit_extreme_none_eval",
-        "deit_head_v2_eval",
-        "deit_layer_only_eval",
-        "deit_partial_head_eval",
-        "deit_token_only_eval",
-    ] {
+    for name in EVALUATIONS {
         let recording = Recording::load(name);
         let images = &recording.tensors["input"];
         let output = model(&recording)

@@ -9,11 +9,12 @@ use adavit_decision::{
 };
 use adavit_gumbel::SeededNoise;
 use adavit_model::{
-    Capture, Checkpoint, ModelConfig, PreparedTransformer, VisionTransformer, Workspace,
+    Capture, Checkpoint, ModelConfig, PreparedTransformer, Strategy, VisionTransformer, Workspace,
     initial_tensors, is_decision_tensor,
 };
 use candle_core::{Device, Tensor};
-use proptest::prelude::*;
+use proptest::prelude::{Just, ProptestConfig, any, prop_assume, prop_oneof, proptest};
+use proptest::strategy::Strategy as _;
 
 /// Of the largest value: float32 rounding of sums in another order, through the blocks.
 const TOLERANCE: f32 = 1e-5;
@@ -23,6 +24,7 @@ struct Model {
     config: ModelConfig,
     masked: VisionTransformer,
     sparse: PreparedTransformer,
+    gathered: PreparedTransformer,
 }
 
 impl Model {
@@ -43,7 +45,8 @@ impl Model {
         let checkpoint = Checkpoint { config, tensors };
         Self {
             masked: checkpoint.model(&Device::Cpu).unwrap(),
-            sparse: checkpoint.prepared().unwrap(),
+            sparse: checkpoint.prepared(&Device::Cpu).unwrap(),
+            gathered: checkpoint.gathered(&Device::Cpu).unwrap(),
             config: checkpoint.config,
         }
     }
@@ -84,16 +87,32 @@ impl Model {
             .sum()
     }
 
-    fn check_policy(&self, images: &Tensor, policy: &Policy, workspace: &mut Workspace) {
+    fn check_policy(&mut self, images: &Tensor, policy: &Policy, workspace: &mut Workspace) {
         let b = images.dim(0).unwrap();
         let masked = self
             .masked
             .forward_policy(images, policy, Capture::default());
         let hard = HardPolicy::new(policy, &self.config.geometry(), b).unwrap();
-        let sparse = self.sparse.forward_sparse_policy(images, &hard, workspace);
-        assert_close(&sparse.unwrap(), &masked.unwrap().logits);
-        assert!(workspace.policy() == &hard);
-        assert_eq!(workspace.take_macs(), self.macs(&hard), "multiply-adds");
+        let expected = self.macs(&hard);
+        let mut run = |strategy: Strategy| {
+            self.sparse.set_strategy(strategy);
+            let sparse = self.sparse.forward_sparse_policy(images, &hard, workspace);
+            assert!(workspace.policy() == &hard);
+            (sparse.unwrap(), workspace.take_macs())
+        };
+        let (exact, macs) = run(Strategy::Exact);
+        assert_close(&exact, &masked.unwrap().logits);
+        assert_eq!(macs, expected, "multiply-adds");
+        for strategy in [Strategy::Whole, Strategy::Auto] {
+            let (found, more) = run(strategy);
+            assert!(values(&found) == values(&exact), "bits of {strategy:?}");
+            assert!(more >= macs);
+        }
+        let gathered = self
+            .gathered
+            .forward_sparse_policy(images, &hard, workspace);
+        assert_close(&gathered.unwrap(), &exact);
+        assert!(workspace.policy() == &hard && workspace.take_macs() >= macs);
     }
 }
 
@@ -137,7 +156,7 @@ fn config(
     })
 }
 
-fn variants() -> impl Strategy<Value = ModelConfig> {
+fn variants() -> impl proptest::strategy::Strategy<Value = ModelConfig> {
     let heads = prop_oneof![
         Just(Some(HeadDeactivation::Full)),
         Just(Some(HeadDeactivation::Partial)),
@@ -162,7 +181,7 @@ proptest! {
 
     #[test]
     fn sparse_equals_masked_under_any_policy(config in variants(), b in 0usize..10, seed: u64) {
-        let model = Model::new(config, seed % 1000);
+        let mut model = Model::new(config, seed % 1000);
         let images = model.images(b, seed % 100);
         let mut workspace = Workspace::default();
         // All off leaves the class token alone; all on is the plain model.
@@ -174,7 +193,7 @@ proptest! {
 
     #[test]
     fn sparse_equals_masked_where_it_decides_itself(config in variants(), b in 1usize..7, seed: u64) {
-        let model = Model::new(config, seed % 1000);
+        let mut model = Model::new(config, seed % 1000);
         let images = model.images(b, seed % 100);
         let masked = model.masked.forward_masked(&images, &mut Gating::Inference, Capture::default());
         let masked = masked.unwrap();
@@ -182,10 +201,14 @@ proptest! {
         let policy = HardPolicy::new(&masked.policy(), &geometry, b).unwrap();
         prop_assume!(margin(&masked.decisions, &model.config) > 1e-3);
         let mut workspace = Workspace::default();
+        model.sparse.set_strategy(Strategy::Exact);
         let sparse = model.sparse.forward_sparse(&images, &mut workspace).unwrap();
         assert!(workspace.policy() == &policy);
         assert_close(&sparse, &masked.logits);
         assert_eq!(workspace.take_macs(), model.macs(&policy));
+        let gathered = model.gathered.forward_sparse(&images, &mut workspace).unwrap();
+        assert!(workspace.policy() == &policy);
+        assert_close(&gathered, &masked.logits);
     }
 }
 
@@ -218,7 +241,7 @@ fn one_kept_token_one_head_and_mixed_images_are_ordinary() {
         HeadDeactivation::Partial,
         HeadDeactivation::HeadV2,
     ] {
-        let model = Model::new(config((4, 16), Some(mode), ALL, (0, 0)), 3);
+        let mut model = Model::new(config((4, 16), Some(mode), ALL, (0, 0)), 3);
         let b = 6;
         let images = model.images(b, 1);
         let geometry = model.config.geometry();
@@ -247,8 +270,8 @@ fn one_kept_token_one_head_and_mixed_images_are_ordinary() {
 }
 
 /// Logits of each image of a batch.
-fn rows(model: &Model, images: &Tensor, workspace: &mut Workspace) -> Vec<Vec<f32>> {
-    let logits = model.sparse.forward_sparse(images, workspace).unwrap();
+fn rows(model: &PreparedTransformer, images: &Tensor, workspace: &mut Workspace) -> Vec<Vec<f32>> {
+    let logits = model.forward_sparse(images, workspace).unwrap();
     logits.to_vec2().unwrap()
 }
 
@@ -266,25 +289,26 @@ fn an_image_has_the_same_bits_in_any_batch_and_for_any_number_of_threads() {
             .unwrap()
     };
     let mut workspace = Workspace::default();
-    let together = rows(&model, &images, &mut workspace);
+    let together = rows(&model.sparse, &images, &mut workspace);
     let kept: usize = (0..64)
         .flat_map(|image| workspace.policy().image_use(image))
         .map(|used| used.tokens)
         .sum();
     assert!(kept > 64 * 3 && kept < 64 * 3 * 17, "a ragged batch");
     for threads in [1, 2, 4] {
-        let found = pool(threads).install(|| rows(&model, &images, &mut Workspace::default()));
+        let found =
+            pool(threads).install(|| rows(&model.sparse, &images, &mut Workspace::default()));
         assert!(found == together, "{threads} threads");
     }
     for (image, expected) in together.iter().enumerate().step_by(7) {
         let alone = images.narrow(0, image, 1).unwrap();
         assert!(
-            rows(&model, &alone, &mut workspace)[0] == *expected,
+            rows(&model.sparse, &alone, &mut workspace)[0] == *expected,
             "image {image} alone"
         );
         let few = images.narrow(0, image.saturating_sub(3), 4).unwrap();
         let place = image.min(3);
-        let found = rows(&model, &few, &mut workspace);
+        let found = rows(&model.sparse, &few, &mut workspace);
         assert!(found[place] == *expected, "image {image} at {place}");
     }
 }
@@ -299,7 +323,7 @@ fn two_threads_share_a_model() {
     let run = || {
         let mut workspace = Workspace::default();
         (0..5)
-            .map(|_| rows(&model, &images, &mut workspace))
+            .map(|_| rows(&model.sparse, &images, &mut workspace))
             .collect::<Vec<_>>()
     };
     let expected = run();
@@ -318,11 +342,13 @@ fn a_logit_that_is_nan_spoils_its_image_alone() {
     let mut pixels = values(&images);
     pixels[784 + 300] = f32::NAN;
     let images = Tensor::from_vec(pixels, images.dims(), &Device::Cpu).unwrap();
-    let found = rows(&model, &images, &mut Workspace::default());
-    for (image, logits) in found.iter().enumerate() {
-        let all = logits.iter().all(|logit| logit.is_nan());
-        let none = logits.iter().all(|logit| logit.is_finite());
-        assert!(if image == 1 { all } else { none }, "image {image}");
+    for model in [&model.sparse, &model.gathered] {
+        let found = rows(model, &images, &mut Workspace::default());
+        for (image, logits) in found.iter().enumerate() {
+            let all = logits.iter().all(|logit| logit.is_nan());
+            let none = logits.iter().all(|logit| logit.is_finite());
+            assert!(if image == 1 { all } else { none }, "image {image}");
+        }
     }
 }
 

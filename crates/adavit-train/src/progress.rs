@@ -117,7 +117,7 @@ pub(crate) struct EpochSums {
 pub(crate) struct TestResults {
     pub(crate) dense: Option<Evaluation>,
     pub(crate) adaptive: Option<Evaluation>,
-    /// The adaptive model by the sparse path, where the device has one.
+    /// The adaptive model by the sparse path.
     #[serde(default)]
     pub(crate) sparse: Option<Evaluation>,
     /// Random policies with the adaptive model's three usages in every block.

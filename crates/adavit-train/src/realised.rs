@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use adavit_decision::{DecisionConfig, HardPolicy, Policy, Usage, random_policy};
 use adavit_gumbel::SeededNoise;
-use adavit_model::{Checkpoint, ModelConfig, Workspace, initial_tensors};
+use adavit_model::{
+    Checkpoint, ModelConfig, PreparedTransformer, Strategy, Workspace, initial_tensors,
+};
 use candle_core::Device;
 
 use crate::throughput::{Workload, images, median};
@@ -60,7 +62,9 @@ pub struct Realised {
 pub struct Adaptive {
     start: Checkpoint,
     keep: Keep,
+    strategy: Strategy,
     seed: u64,
+    device: Device,
 }
 
 impl Adaptive {
@@ -68,7 +72,7 @@ impl Adaptive {
     ///
     /// # Errors
     /// [`Error::Input`] if there is no such preset or a share is outside (0, 1].
-    pub fn new(preset: &str, keep: Keep, seed: u64) -> Result<Self> {
+    pub fn new(preset: &str, keep: Keep, seed: u64, device: &Device) -> Result<Self> {
         for (name, share) in [
             ("tokens", keep.tokens),
             ("heads", keep.heads),
@@ -85,12 +89,26 @@ impl Adaptive {
         Ok(Self {
             start: Checkpoint { config, tensors },
             keep,
+            strategy: Strategy::Auto,
             seed,
+            device: device.clone(),
         })
+    }
+
+    /// The same with a strategy forced.
+    #[must_use]
+    pub fn with_strategy(self, strategy: Strategy) -> Self {
+        Self { strategy, ..self }
     }
 
     fn config(&self) -> &ModelConfig {
         &self.start.config
+    }
+
+    fn prepared(&self) -> Result<PreparedTransformer> {
+        let mut model = self.start.prepared(&self.device)?;
+        model.set_strategy(self.strategy);
+        Ok(model)
     }
 
     /// Draws policies for `count` batches.
@@ -104,14 +122,16 @@ impl Adaptive {
             per_block: Vec::new(),
         };
         let usage = usage.in_every_block(config.depth);
-        let draw = |index: usize| {
+        let draw = |index: usize| -> Result<Policy> {
             let first = (index * batch) as u64;
             let samples: Vec<u64> = (first..first + batch as u64).collect();
             let mut noise = SeededNoise::new(self.seed, 0, &samples);
             let policy = random_policy(&decisions, &config.geometry(), &usage, &mut noise, batch)?;
             Ok(policy)
         };
-        (0..count).map(draw).collect()
+        (0..count)
+            .map(|index| Ok(draw(index)?.to_device(&self.device)?))
+            .collect()
     }
 
     fn hard(&self, policies: &[Policy], batch: usize) -> Result<Vec<HardPolicy>> {
@@ -140,9 +160,9 @@ impl Adaptive {
     /// # Errors
     /// [`Error::Input`] for an empty batch.
     pub fn masked(&self, batch: usize) -> Result<Workload> {
-        let xs = images(self.config(), batch, self.seed, &Device::Cpu)?;
+        let xs = images(self.config(), batch, self.seed, &self.device)?;
         let policies = self.policies(batch, ROUND_IMAGES.div_ceil(batch))?;
-        Workload::masked(&self.start, (xs, policies), &Device::Cpu)
+        Workload::masked(&self.start, (xs, policies), &self.device)
     }
 
     /// As [`Self::masked`] by the sparse path.
@@ -150,9 +170,10 @@ impl Adaptive {
     /// # Errors
     /// As for [`Self::masked`].
     pub fn sparse(&self, batch: usize) -> Result<Workload> {
-        let xs = images(self.config(), batch, self.seed, &Device::Cpu)?;
+        let xs = images(self.config(), batch, self.seed, &self.device)?;
         let policies = self.policies(batch, ROUND_IMAGES.div_ceil(batch))?;
-        Workload::sparse(&self.start, (xs, self.hard(&policies, batch)?))
+        let hard = self.hard(&policies, batch)?;
+        Ok(Workload::sparse(self.prepared()?, (xs, hard)))
     }
 
     /// Measures for about `seconds`.
@@ -165,8 +186,8 @@ impl Adaptive {
                 "seconds: expected more than 0 and at most 86400, found {seconds}"
             )));
         }
-        let (preset, device) = (&self.config().preset, Device::Cpu);
-        let mut dense = Workload::inference(preset, batch, self.seed, &device)?;
+        let (preset, device) = (&self.config().preset, &self.device);
+        let mut dense = Workload::inference(preset, batch, self.seed, device)?;
         let (mut masked, mut sparse) = (self.masked(batch)?, self.sparse(batch)?);
         let turns = ROUND_IMAGES.div_ceil(batch);
         let macs = self.mean_macs(&self.hard(&self.policies(batch, turns)?, batch)?);
@@ -215,15 +236,16 @@ impl Adaptive {
 
     /// Milliseconds of images that come one at a time, ascending.
     fn latencies(&self) -> Result<Vec<f64>> {
-        let xs = images(self.config(), 1, self.seed, &Device::Cpu)?;
+        let xs = images(self.config(), 1, self.seed, &self.device)?;
         let policies = self.hard(&self.policies(1, LATENCY_IMAGES)?, 1)?;
-        let model = self.start.prepared()?;
+        let model = self.prepared()?;
         let mut workspace = Workspace::default();
         model.forward_dense(&xs, &mut workspace)?;
         let mut times = Vec::with_capacity(LATENCY_IMAGES);
         for policy in &policies {
             let start = Instant::now();
             model.forward_sparse_policy(&xs, policy, &mut workspace)?;
+            self.device.synchronize()?;
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
         times.sort_by(f64::total_cmp);
@@ -243,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_executed_multiply_adds_are_those_of_the_policies() {
-        let adaptive = Adaptive::new("nano_patch7_28", KEEP, 1).unwrap();
+        let adaptive = Adaptive::new("nano_patch7_28", KEEP, 1, &Device::Cpu).unwrap();
         let found = adaptive.measure(3, 0.01).unwrap();
         assert!((found.macs_executed - found.macs).abs() < 0.5);
         assert!(found.macs < 0.6 * found.dense_macs as f64);
@@ -272,12 +294,12 @@ mod tests {
             },
         ] {
             assert!(
-                Adaptive::new("nano_patch7_28", keep, 1)
+                Adaptive::new("nano_patch7_28", keep, 1, &Device::Cpu)
                     .unwrap_err()
                     .is_input_error()
             );
         }
-        let adaptive = Adaptive::new("nano_patch7_28", KEEP, 1).unwrap();
+        let adaptive = Adaptive::new("nano_patch7_28", KEEP, 1, &Device::Cpu).unwrap();
         assert!(adaptive.measure(0, 1.0).unwrap_err().is_input_error());
         assert!(adaptive.measure(1, 0.0).unwrap_err().is_input_error());
     }

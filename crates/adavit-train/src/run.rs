@@ -109,8 +109,8 @@ enum Flow {
 struct TestModels {
     dense: VisionTransformer,
     adaptive: VisionTransformer,
-    /// The adaptive model once more, where the device has a sparse path.
-    sparse: Option<PreparedTransformer>,
+    /// The adaptive model once more, for the sparse path.
+    sparse: PreparedTransformer,
 }
 
 impl Run<'_, '_> {
@@ -404,11 +404,10 @@ impl Run<'_, '_> {
         let session = self.session;
         let dense = Checkpoint::load(&self.folder.dense())?.model(&session.device)?;
         let adaptive = Checkpoint::load(&self.folder.best())?;
-        let sparse = session.device.is_cpu().then(|| adaptive.prepared());
         let models = TestModels {
             dense,
             adaptive: adaptive.model(&session.device)?,
-            sparse: sparse.transpose()?,
+            sparse: adaptive.prepared(&session.device)?,
         };
         let indices: Vec<u32> = (0..session.data.test.len() as u32).collect();
         let images = session.images(&session.data.test, &indices);
@@ -446,7 +445,7 @@ impl Run<'_, '_> {
             let evaluation = evaluate(dense, images, Mode::Dense)?;
             test.dense = Some(evaluation.clone());
             ("dense", evaluation)
-        } else if let (Some(_), None, Some(sparse)) = (&test.adaptive, &test.sparse, sparse) {
+        } else if test.adaptive.is_some() && test.sparse.is_none() {
             let evaluation = evaluate_sparse(sparse, images, &mut |_| Ok(()))?;
             test.sparse = Some(evaluation.clone());
             ("adaptive, sparse path", evaluation)
@@ -464,8 +463,7 @@ impl Run<'_, '_> {
             test.adaptive = Some(evaluation.clone());
             ("adaptive, masked path", evaluation)
         };
-        let sparse_done = sparse.is_none() || test.sparse.is_some();
-        if sparse_done && test.random_per_block.len() == config.random_policies {
+        if test.random_per_block.len() == config.random_policies {
             self.progress.stage = Stage::Done;
         }
         (self.control.report)(&Event::Tested {

@@ -54,7 +54,7 @@ pub struct AdaptiveSummary {
     pub macs: f64,
     /// Standard deviation of the MACs over images.
     pub macs_std: f64,
-    /// Images per second by the sparse path; none on a device without one.
+    /// Images per second by the sparse path; none in runs older than it.
     pub images_per_s: Option<f64>,
     /// Images per second by the masked path, which computes everything.
     pub masked_images_per_s: f64,

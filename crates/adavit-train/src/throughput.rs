@@ -60,20 +60,21 @@ pub struct Workload {
 
 #[derive(Debug)]
 enum Kind {
-    /// Inference on the CPU.
+    /// Plain inference.
     Prepared(Box<(PreparedTransformer, Workspace)>),
-    /// Inference on another device.
-    Plain(VisionTransformer),
     /// Adaptive inference that computes everything, under each policy in turn.
     Masked(Box<VisionTransformer>, Cycle<Policy>),
     /// Adaptive inference that computes what is kept.
     Sparse(Box<(PreparedTransformer, Workspace)>, Cycle<HardPolicy>),
-    Training {
-        model: VisionTransformer,
-        optimizer: AdamW,
-        /// `(B, K)`, one-hot.
-        targets: Tensor,
-    },
+    Training(Box<Training>),
+}
+
+#[derive(Debug)]
+struct Training {
+    model: VisionTransformer,
+    optimizer: AdamW,
+    /// `(B, K)`, one-hot.
+    targets: Tensor,
 }
 
 /// Policies that are taken one after the other, again and again.
@@ -106,11 +107,7 @@ impl Workload {
         Ok(Self {
             images: images(&start.config, batch, seed, device)?,
             device: device.clone(),
-            kind: if device.is_cpu() {
-                Kind::Prepared(Box::new((start.prepared()?, Workspace::default())))
-            } else {
-                Kind::Plain(start.model(device)?)
-            },
+            kind: Kind::Prepared(Box::new((start.prepared(device)?, Workspace::default()))),
             config: start.config,
         })
     }
@@ -133,16 +130,18 @@ impl Workload {
 
     /// Returns an adaptive model by the sparse path, whose decisions `policies` replace.
     pub(crate) fn sparse(
-        start: &Checkpoint,
+        model: PreparedTransformer,
         (images, policies): (Tensor, Vec<HardPolicy>),
-    ) -> Result<Self> {
-        let model = Box::new((start.prepared()?, Workspace::default()));
-        Ok(Self {
-            config: start.config.clone(),
+    ) -> Self {
+        let config = model.config().clone();
+        let model = Box::new((model, Workspace::default()));
+        let device = images.device().clone();
+        Self {
+            config,
+            device,
             images,
-            device: Device::Cpu,
             kind: Kind::Sparse(model, Cycle::new(policies)),
-        })
+        }
     }
 
     /// Returns the multiply-adds that the sparse path has done since the last call.
@@ -167,11 +166,11 @@ impl Workload {
             row[rng.random_range(0..k)] = 1.0;
         }
         Ok(Self {
-            kind: Kind::Training {
+            kind: Kind::Training(Box::new(Training {
                 model,
                 optimizer: AdamW::new(AdamWConfig::default(), &parameters)?,
                 targets: Tensor::from_vec(targets, (batch, k), device)?,
-            },
+            })),
             images,
             device: device.clone(),
             config: start.config,
@@ -191,9 +190,6 @@ impl Workload {
                 let (model, workspace) = &mut **prepared;
                 model.forward_dense(&self.images, workspace)?;
             }
-            Kind::Plain(model) => {
-                model.forward(&self.images, capture)?;
-            }
             Kind::Masked(model, policies) => {
                 model.forward_policy(&self.images, policies.next(), capture)?;
             }
@@ -201,11 +197,12 @@ impl Workload {
                 let (model, workspace) = &mut **model;
                 model.forward_sparse_policy(&self.images, policies.next(), workspace)?;
             }
-            Kind::Training {
-                model,
-                optimizer,
-                targets,
-            } => {
+            Kind::Training(training) => {
+                let Training {
+                    model,
+                    optimizer,
+                    targets,
+                } = &mut **training;
                 // The graph is freed before the optimizer works.
                 let gradients = {
                     let logits = model.forward(&self.images, capture)?.logits;
@@ -234,7 +231,7 @@ impl Workload {
         let grown_bytes = memory.and_then(Memory::grown);
         let batch = self.images.dim(0)? as f64;
         let passes = match self.kind {
-            Kind::Training { .. } => STEP_PRODUCTS,
+            Kind::Training(_) => STEP_PRODUCTS,
             _ => 1.0,
         };
         Ok(Throughput {
@@ -325,10 +322,10 @@ mod tests {
     fn a_training_step_changes_the_weights_and_is_measured() {
         let mut work = Workload::training("nano_patch7_28", 2, 1, &Device::Cpu).unwrap();
         let logits = |work: &Workload| {
-            let Kind::Training { model, .. } = &work.kind else {
+            let Kind::Training(training) = &work.kind else {
                 panic!("a training step");
             };
-            let output = model.forward(&work.images, Capture::default());
+            let output = training.model.forward(&work.images, Capture::default());
             output.unwrap().logits.to_vec2::<f32>().unwrap()
         };
         let before = logits(&work);

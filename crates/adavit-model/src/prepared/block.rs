@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::decide::{Logits, PreparedDecision, Seen};
-use super::{linear, norm};
+use super::packed::{linear, norm};
 use crate::ModelConfig;
 
 #[derive(Debug)]
@@ -30,6 +30,7 @@ pub(super) struct PreparedBlock {
 struct Adaptive {
     decision: PreparedDecision,
     tokens_with_mlp: bool,
+    whole: bool,
     /// What the MLP gives where full deactivation leaves no head: fc2(gelu(fc1.bias)).
     no_heads: Vec<f32>,
 }
@@ -46,6 +47,20 @@ impl Sizes {
     fn head(self) -> usize {
         self.c / self.num_heads
     }
+}
+
+/// How the products whose outputs belong to heads (query, key and value; fc1 of the variant
+/// `head_v2`) leave out heads that are off. Logits have the same bits either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// Whichever was measured to be faster for the model's shape.
+    #[default]
+    Auto,
+    /// Kept heads alone, image by image: no multiply-add more than the decisions ask for.
+    Exact,
+    /// All heads of every image that keeps one, as one product over the batch, of which attention
+    /// and the maps that follow read the kept heads alone.
+    Whole,
 }
 
 /// Buffers of the blocks, kept from one to the next.
@@ -144,7 +159,7 @@ impl Plan {
         sizes: Sizes,
         image: usize,
         (tokens, heads): (&[bool], &[bool]),
-        partial: bool,
+        (partial, whole): (bool, bool),
     ) {
         let Sizes { n, c, .. } = sizes;
         let start = self.rows.len();
@@ -162,17 +177,22 @@ impl Plan {
         channels.clear();
         qkv.clear();
         ranges_of(channels, heads, sizes.head(), 0);
-        for part in 0..2 {
-            ranges_of(qkv, heads, sizes.head(), part * c);
+        if whole && !computed.is_empty() {
+            qkv.push(0..3 * c);
+        } else {
+            for part in 0..2 {
+                ranges_of(qkv, heads, sizes.head(), part * c);
+            }
+            if partial {
+                qkv.push(2 * c..3 * c);
+            } else {
+                ranges_of(qkv, heads, sizes.head(), 2 * c);
+            }
         }
         if partial {
-            qkv.push(2 * c..3 * c);
             channels.clear();
             channels.push(0..c);
-        } else {
-            ranges_of(qkv, heads, sizes.head(), 2 * c);
         }
-        // The key's first heads may follow the query's last ones, but each starts with a group.
         let rows_of = |rows: &Range<usize>| self.rows[rows.clone()].iter().copied();
         self.qkv.push(rows_of(&rows), &[0..c], qkv);
         self.proj.push(rows_of(&rows), channels, &[0..c]);
@@ -189,7 +209,7 @@ impl Plan {
         sizes: Sizes,
         rows: impl Iterator<Item = usize> + Clone,
         heads: &[bool],
-        mode: Option<HeadDeactivation>,
+        (mode, whole): (Option<HeadDeactivation>, bool),
     ) {
         let Sizes {
             c,
@@ -222,7 +242,11 @@ impl Plan {
                 groups.push(0..hidden);
             }
         }
-        self.fc1.push(rows.clone(), channels, groups);
+        if whole && !groups.is_empty() {
+            self.fc1.push(rows.clone(), channels, &[0..hidden]);
+        } else {
+            self.fc1.push(rows.clone(), channels, groups);
+        }
         self.fc2.push(rows, groups, &[0..c]);
     }
 }
@@ -260,6 +284,7 @@ impl PreparedBlock {
                 Some(Adaptive {
                     decision: PreparedDecision::new(config, decisions, block, vb)?,
                     tokens_with_mlp: decisions.ada_token_with_mlp,
+                    whole: false,
                     no_heads: no_heads.squeeze(0)?.to_vec1()?,
                 })
             }
@@ -280,6 +305,12 @@ impl PreparedBlock {
     pub(super) fn set_thresholds(&mut self, thresholds: Thresholds) {
         if let Some(adaptive) = &mut self.adaptive {
             adaptive.decision.set_thresholds(thresholds);
+        }
+    }
+
+    pub(super) fn set_strategy(&mut self, strategy: Strategy) {
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.whole = strategy == Strategy::Whole;
         }
     }
 
@@ -332,6 +363,7 @@ impl PreparedBlock {
         let (sizes, plan) = (self.sizes, &mut buffers.plan);
         let mode = self.adaptive.as_ref().and_then(|a| a.decision.heads);
         let tokens_with_mlp = self.adaptive.as_ref().is_none_or(|a| a.tokens_with_mlp);
+        let whole = self.adaptive.as_ref().is_some_and(|a| a.whole);
         plan.clear();
         for image in 0..buffers.class_rows.len() {
             let tokens = policy.tokens(block, first + image);
@@ -339,7 +371,7 @@ impl PreparedBlock {
             let [attention, mlp] = policy.sublayers(block, first + image);
             if attention {
                 let partial = mode == Some(HeadDeactivation::Partial);
-                plan.attention(sizes, image, (tokens, heads), partial);
+                plan.attention(sizes, image, (tokens, heads), (partial, whole));
             }
             if mlp {
                 let rows = (0..sizes.n).filter(|token| !tokens_with_mlp || tokens[*token]);
@@ -347,7 +379,7 @@ impl PreparedBlock {
                     sizes,
                     rows.map(|token| image * sizes.n + token),
                     heads,
-                    mode,
+                    (mode, whole),
                 );
             }
         }

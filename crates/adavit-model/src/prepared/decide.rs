@@ -6,7 +6,7 @@ use adavit_kernels::{PreparedLayerNorm, Rows, SmallLinear, Work};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::norm;
+use super::packed::norm;
 use crate::ModelConfig;
 
 /// What a block decides on, and how.

@@ -1,52 +1,51 @@
-//! A model prepared for inference: weights packed once, buffers reused, no graph, and nothing
-//! computed that a decision turned off.
+//! A model prepared for inference, which computes nothing that a decision turned off.
 //!
-//! Rows of kept tokens, channels of kept heads and images with an open gate are the parts of each
-//! product; what is left out is neither read nor computed. An image's logits have the same bits
-//! alone and in any batch, and for any number of threads.
+//! On the CPU weights are packed once, buffers reused, and there is no graph: rows of kept tokens,
+//! channels of kept heads and images with an open gate are the parts of each product; what is left
+//! out is neither read nor computed. An image's logits have the same bits alone and in any batch,
+//! and for any number of threads. On other devices the rows are gathered for candle's operations.
 
 mod block;
 mod decide;
+mod packed;
 
 use adavit_decision::{DecisionConfig, HardPolicy, Thresholds};
-use adavit_kernels::{Parts, PreparedLayerNorm, PreparedLinear, Rows, patchify};
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use self::block::{Buffers, PreparedBlock};
-use crate::{Error, ModelConfig, Result};
+pub use self::block::Strategy;
+use self::packed::{PackedTransformer, Room};
+use crate::block::Gathered;
+use crate::{Capture, Error, ModelConfig, Result, VisionTransformer};
 
-/// Tokens that are worked on at a time, whole images: their hidden activations stay in cache.
-const TOKENS: usize = 1600;
-
-/// A ViT/DeiT for inference on the CPU, with decision networks if its configuration has decisions.
+/// A ViT/DeiT for inference, with decision networks if its configuration has decisions.
 ///
 /// A forward takes `&self`: threads share the model, each with a [`Workspace`] of its own.
 #[derive(Debug)]
 pub struct PreparedTransformer {
     config: ModelConfig,
-    patch_embed: PreparedLinear,
-    /// `(N, C)`: position embedding, with the class token added to the first row.
-    positions: Vec<f32>,
-    blocks: Vec<PreparedBlock>,
-    norm: PreparedLayerNorm,
-    head: PreparedLinear,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Packed(Box<PackedTransformer>),
+    Gathered(Box<VisionTransformer>),
 }
 
 /// Buffers of a forward, kept from one to the next.
 #[derive(Debug, Default)]
 pub struct Workspace {
     policy: HardPolicy,
-    buffers: Buffers,
-    patches: Vec<f32>,
-    class: Vec<f32>,
-    parts: Parts,
+    room: Room,
+    /// Multiply-adds of the gathered path.
+    gathered_macs: u64,
 }
 
 impl Workspace {
     /// Returns the multiply-adds done since the last call.
     pub fn take_macs(&mut self) -> u64 {
-        self.buffers.work.take_macs()
+        std::mem::take(&mut self.gathered_macs) + self.room.buffers.work.take_macs()
     }
 
     /// What the last forward computed of each image.
@@ -66,31 +65,29 @@ enum Decide<'a> {
 }
 
 impl PreparedTransformer {
-    /// Packs the tensors of `vb`, named as in published checkpoints.
+    /// Prepares the tensors of `vb`, named as in published checkpoints, for the device that they
+    /// are on.
     ///
     /// # Errors
     /// If the configuration is invalid, or a tensor is missing or misshapen.
     pub fn new(config: &ModelConfig, vb: &VarBuilder) -> Result<Self> {
-        config.validate()?;
-        let (c, p, n) = (config.embed_dim, config.patch_size, config.num_tokens());
-        let patch = vb.pp("patch_embed").pp("proj");
-        let weight = patch.get((c, config.in_chans, p, p), "weight")?;
-        let bias = patch.get(c, "bias")?;
-        let positions = vb.get((1, n, c), "pos_embed")?.flatten_all()?;
-        let mut positions = positions.to_vec1::<f32>()?;
-        let class = vb.get((1, 1, c), "cls_token")?.flatten_all()?;
-        for (x, class) in positions.iter_mut().zip(class.to_vec1::<f32>()?) {
-            *x += class;
+        if !vb.device().is_cpu() {
+            return Self::gathered(config, vb);
         }
-        let blocks = (0..config.depth)
-            .map(|block| PreparedBlock::new(config, block, &vb.pp("blocks").pp(block)))
-            .collect::<candle_core::Result<_>>()?;
+        config.validate()?;
         Ok(Self {
-            patch_embed: PreparedLinear::new(&weight.flatten_from(1)?, Some(&bias), c)?,
-            positions,
-            blocks,
-            norm: norm(config, &vb.pp("norm"))?,
-            head: linear(c, config.num_classes, true, &vb.pp("head"))?,
+            kind: Kind::Packed(Box::new(PackedTransformer::new(config, vb)?)),
+            config: config.clone(),
+        })
+    }
+
+    /// As [`Self::new`] by candle's operations on any device, which is slower on the CPU.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn gathered(config: &ModelConfig, vb: &VarBuilder) -> Result<Self> {
+        Ok(Self {
+            kind: Kind::Gathered(Box::new(VisionTransformer::new(config, vb)?)),
             config: config.clone(),
         })
     }
@@ -105,15 +102,23 @@ impl PreparedTransformer {
         if let Some(decisions) = &mut self.config.decisions {
             decisions.thresholds = thresholds;
         }
-        for block in &mut self.blocks {
-            block.set_thresholds(thresholds);
+        match &mut self.kind {
+            Kind::Packed(model) => model.set_thresholds(thresholds),
+            Kind::Gathered(model) => model.set_thresholds(thresholds),
+        }
+    }
+
+    /// Forces a strategy; without, it is [`Strategy::Auto`]. Only the CPU has a choice.
+    pub fn set_strategy(&mut self, strategy: Strategy) {
+        if let Kind::Packed(model) = &mut self.kind {
+            model.set_strategy(strategy);
         }
     }
 
     /// Returns the logits, `(B, K)`, of the plain model; decision networks are not run.
     ///
     /// # Shapes
-    /// `xs`: `(B, in_chans, height, width)`, f32 on the CPU.
+    /// `xs`: `(B, in_chans, height, width)`, f32 on the model's device.
     ///
     /// # Errors
     /// If `xs` has another shape, dtype or device.
@@ -189,119 +194,51 @@ impl PreparedTransformer {
     fn run(&self, xs: &Tensor, decide: Decide, workspace: &mut Workspace) -> Result<Tensor> {
         let (b, c, h, w) = xs.dims4()?;
         let (height, width) = self.config.img_size;
-        if (c, h, w) != (self.config.in_chans, height, width) || !xs.device().is_cpu() {
+        if (c, h, w) != (self.config.in_chans, height, width) {
             return Err(Error::Config(format!(
-                "images: expected shape (B, {}, {height}, {width}) on the CPU, found {:?} on {:?}",
+                "images: expected shape (B, {}, {height}, {width}), found {:?}",
                 self.config.in_chans,
-                xs.dims(),
-                xs.device().location()
+                xs.dims()
             )));
         }
         workspace.policy.keep_all(&self.config.geometry(), b);
-        let group = (TOKENS / self.config.num_tokens()).max(1);
-        let k = self.config.num_classes;
-        let mut logits = vec![0.0; b * k];
-        for (index, logits) in logits.chunks_mut(group * k).enumerate() {
-            let first = index * group;
-            let images = xs.narrow(0, first, logits.len() / k)?;
-            self.run_group((&images, first), decide, logits, workspace)?;
-        }
-        Ok(Tensor::from_vec(logits, (b, k), xs.device())?)
-    }
-
-    /// Runs some images, of which the first is image `first` of the batch.
-    fn run_group(
-        &self,
-        (xs, first): (&Tensor, usize),
-        decide: Decide,
-        logits: &mut [f32],
-        workspace: &mut Workspace,
-    ) -> Result<()> {
-        let (b, n, c) = (xs.dim(0)?, self.config.num_tokens(), self.config.embed_dim);
-        workspace.buffers.reserve(&self.config, b);
-        self.embed(xs, workspace)?;
-        let Workspace {
-            policy,
-            buffers,
-            class,
-            parts,
-            ..
-        } = workspace;
-        for (index, block) in self.blocks.iter().enumerate() {
-            let at = (index, first);
-            let decided = !matches!(decide, Decide::Nothing);
-            if decided {
-                block.decide(policy, at, buffers);
+        match &self.kind {
+            Kind::Packed(_) if !xs.device().is_cpu() => Err(Error::Config(format!(
+                "images: expected the CPU, where the model is, found {:?}",
+                xs.device().location()
+            ))),
+            Kind::Packed(model) => {
+                model.run(xs, decide, &mut workspace.policy, &mut workspace.room)
             }
-            if let Decide::Given(given) = decide {
-                policy.copy_block(given, at, b);
-            }
-            block.forward(policy, at, decided, buffers);
+            Kind::Gathered(model) => run_gathered(model, xs, decide, workspace),
         }
-        class.clear();
-        for xs in buffers.xs.chunks_exact(n * c) {
-            class.extend_from_slice(&xs[..c]);
-        }
-        self.norm.write(class, &mut buffers.normed, Rows::All(b));
-        parts.clear();
-        parts.push(0..b, &[0..c], &[0..self.config.num_classes]);
-        let normed = &buffers.normed[..b * c];
-        self.head.write(normed, logits, parts, &mut buffers.work);
-        // A gate that nobody knows makes everything unknown.
-        let rows = logits.chunks_exact_mut(self.config.num_classes);
-        for (logits, _) in rows.zip(&buffers.unknown).filter(|(_, unknown)| **unknown) {
-            logits.fill(f32::NAN);
-        }
-        Ok(())
-    }
-
-    /// Fills the tokens: positions, then patches through their map on top.
-    fn embed(&self, xs: &Tensor, workspace: &mut Workspace) -> Result<()> {
-        let Workspace {
-            buffers,
-            patches: rows,
-            parts,
-            ..
-        } = workspace;
-        let patches = patchify(xs, self.config.patch_size)?;
-        let depth = patches.dim(D::Minus1)?;
-        let patches = patches.flatten_all()?.to_vec1::<f32>()?;
-        let (n, c) = (self.config.num_tokens(), self.config.embed_dim);
-        rows.resize(xs.dim(0)? * n * depth, 0.0);
-        let images = patches.chunks_exact((n - 1) * depth);
-        // A row for the class token in front, so that patches and tokens have the same rows.
-        for (room, image) in rows.chunks_exact_mut(n * depth).zip(images) {
-            room[depth..].copy_from_slice(image);
-        }
-        for xs in buffers.xs.chunks_exact_mut(n * c) {
-            xs.copy_from_slice(&self.positions);
-        }
-        parts.clear();
-        parts.push(buffers.patch_rows.iter().copied(), &[0..depth], &[0..c]);
-        self.patch_embed
-            .add(rows, &mut buffers.xs, parts, &mut buffers.work);
-        Ok(())
     }
 }
 
-fn linear(
-    n_in: usize,
-    n_out: usize,
-    bias: bool,
-    vb: &VarBuilder,
-) -> candle_core::Result<PreparedLinear> {
-    let weight = vb.get((n_out, n_in), "weight")?;
-    let bias = bias.then(|| vb.get(n_out, "bias")).transpose()?;
-    PreparedLinear::new(&weight, bias.as_ref(), n_out)
-}
-
-fn norm(config: &ModelConfig, vb: &VarBuilder) -> candle_core::Result<PreparedLayerNorm> {
-    let c = config.embed_dim;
-    PreparedLayerNorm::new(
-        &vb.get(c, "weight")?,
-        &vb.get(c, "bias")?,
-        config.layer_norm_eps,
-    )
+fn run_gathered(
+    model: &VisionTransformer,
+    xs: &Tensor,
+    decide: Decide,
+    workspace: &mut Workspace,
+) -> Result<Tensor> {
+    let b = xs.dim(0)?;
+    let given = match decide {
+        Decide::Nothing => {
+            workspace.gathered_macs += b as u64 * model.config().geometry().dense_macs();
+            return Ok(model.forward(xs, Capture::default())?.logits);
+        }
+        Decide::Networks => None,
+        Decide::Given(policy) => Some(policy),
+    };
+    let mut state = Gathered {
+        given,
+        policy: &mut workspace.policy,
+        unknown: vec![false; b],
+        macs: 0,
+    };
+    let logits = model.forward_gathered(xs, &mut state)?;
+    workspace.gathered_macs += state.macs;
+    Ok(logits)
 }
 
 #[cfg(test)]
@@ -322,7 +259,7 @@ mod tests {
         let config = ModelConfig::preset(preset).unwrap();
         let tensors = initial_tensors(&config, 3, 0.0).unwrap();
         let checkpoint = Checkpoint { config, tensors };
-        let prepared = checkpoint.prepared().unwrap();
+        let prepared = checkpoint.prepared(&Device::Cpu).unwrap();
         (checkpoint, prepared)
     }
 

@@ -10,8 +10,11 @@
 //! The gates are factors of 0 or 1 with gradient: the masked path computes everything, defines the
 //! semantics, and trains. Meng et al., AdaViT, section 3 (arXiv 2111.15668).
 
+mod gathered;
+
 use adavit_decision::{
-    BlockLogits, BlockPolicy, Decision, DecisionNetwork, Gating, HeadDeactivation, Thresholds,
+    BlockLogits, BlockPolicy, Decision, DecisionConfig, DecisionNetwork, Gating, HeadDeactivation,
+    Thresholds,
 };
 use adavit_kernels::{
     AttentionMaps, HeadGate, class_attention, gate_groups, gate_tokens, gated_residual,
@@ -20,6 +23,7 @@ use adavit_kernels::{
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
+pub(crate) use self::gathered::Gathered;
 use crate::layers::{LayerNorm, Linear, Mlp};
 use crate::{Capture, ModelConfig};
 
@@ -42,6 +46,7 @@ pub(crate) struct BlockOutput {
 
 #[derive(Debug, Clone)]
 struct Adaptive {
+    config: DecisionConfig,
     network: DecisionNetwork,
     norm_policy: Option<LayerNorm>,
     heads: Option<HeadDeactivation>,
@@ -74,6 +79,7 @@ impl Block {
                     .then(|| LayerNorm::new(c, eps, &vb.pp("norm_policy")))
                     .transpose()?;
                 Some(Adaptive {
+                    config: decisions.clone(),
                     network: DecisionNetwork::new(decisions, block, c, config.num_heads, vb)?,
                     norm_policy,
                     heads: decisions.gates_heads(block),

@@ -1,0 +1,197 @@
+//! The sparse path of candle operations, for CUDA and Metal: rows of kept tokens are gathered, go
+//! through the block together, and are added back to their places.
+//!
+//! Images attend padded to the longest of them, with the padding masked. Heads that are off are
+//! factors, as in the masked path: their products are computed all the same.
+
+use adavit_decision::{Gating, Geometry, HardPolicy, HeadDeactivation};
+use adavit_kernels::{HeadGate, gate_groups, multi_head_attention};
+use candle_core::{Result, Tensor};
+
+use super::Block;
+
+/// What the gathered path does for a batch.
+#[derive(Debug)]
+pub(crate) struct Gathered<'a> {
+    /// Taken in place of the decisions, if given.
+    pub(crate) given: Option<&'a HardPolicy>,
+    /// What is computed.
+    pub(crate) policy: &'a mut HardPolicy,
+    /// Images with a gate that nobody knows, since its logit is NaN.
+    pub(crate) unknown: Vec<bool>,
+    /// Multiply-adds done.
+    pub(crate) macs: u64,
+}
+
+/// Rows of a flattened batch, and the images that they belong to.
+#[derive(Default)]
+struct Selected {
+    rows: Vec<u32>,
+    images: Vec<u32>,
+}
+
+impl Selected {
+    fn push(&mut self, row: usize, image: usize) {
+        self.rows.push(row as u32);
+        self.images.push(image as u32);
+    }
+
+    /// Row and image numbers as tensors.
+    fn tensors(self, like: &Tensor) -> Result<(Tensor, Tensor)> {
+        Ok((
+            Tensor::new(self.rows, like.device())?,
+            Tensor::new(self.images, like.device())?,
+        ))
+    }
+}
+
+impl Block {
+    /// Returns the tokens `(B, N, C)` after block `index`, computed where its gates are on.
+    pub(crate) fn forward_gathered(
+        &self,
+        xs: &Tensor,
+        index: usize,
+        geometry: &Geometry,
+        state: &mut Gathered,
+    ) -> Result<Tensor> {
+        let zs = self.norm1.forward(xs)?;
+        self.decide_gathered(xs, &zs, index, geometry, state)?;
+        let xs = self.attention_gathered(xs, &zs, index, state)?;
+        self.mlp_gathered(&xs, index, state)
+    }
+
+    fn decide_gathered(
+        &self,
+        xs: &Tensor,
+        zs: &Tensor,
+        index: usize,
+        geometry: &Geometry,
+        state: &mut Gathered,
+    ) -> Result<()> {
+        let b = xs.dim(0)?;
+        if let Some(adaptive) = &self.adaptive {
+            let decision = adaptive.decide(xs, zs, &mut Gating::Inference)?;
+            let unknown = state.policy.set_block(index, &decision.policy)?;
+            for (image, unknown) in unknown.into_iter().enumerate() {
+                state.unknown[image] |= unknown;
+            }
+            let all = geometry.block_parts(&adaptive.config, index, geometry.all());
+            state.macs += all.decisions * b as u64;
+        }
+        if let Some(given) = state.given {
+            state.policy.copy_block(given, (index, 0), b);
+        }
+        Ok(())
+    }
+
+    /// The head gates `(B, H)` of all images.
+    fn head_gates(&self, index: usize, policy: &HardPolicy, like: &Tensor) -> Result<Tensor> {
+        let bits = (0..policy.batch()).flat_map(|image| policy.heads(index, image));
+        let gates: Vec<f32> = bits.map(|bit| f32::from(u8::from(*bit))).collect();
+        Tensor::from_vec(gates, (policy.batch(), self.num_heads), like.device())?
+            .to_dtype(like.dtype())
+    }
+
+    fn heads(&self) -> Option<HeadDeactivation> {
+        self.adaptive.as_ref().and_then(|adaptive| adaptive.heads)
+    }
+
+    fn attention_gathered(
+        &self,
+        xs: &Tensor,
+        zs: &Tensor,
+        index: usize,
+        state: &mut Gathered,
+    ) -> Result<Tensor> {
+        let (b, n, c) = xs.dims3()?;
+        let policy = &*state.policy;
+        let on: Vec<usize> = (0..b)
+            .filter(|image| policy.sublayers(index, *image)[0])
+            .collect();
+        let kept = |image: usize| {
+            let tokens = policy.tokens(index, image).iter().enumerate();
+            tokens.filter(|(_, kept)| **kept).map(|(token, _)| token)
+        };
+        let longest = on.iter().map(|image| kept(*image).count()).max();
+        let Some(longest) = longest else {
+            return Ok(xs.clone());
+        };
+        // Padding repeats the class token; `real` are the places of what is none.
+        let (mut padded, mut added, mut real) = (Vec::new(), Vec::new(), Vec::new());
+        let mut mask = vec![0f32; on.len() * longest];
+        for (place, image) in on.iter().enumerate() {
+            let start = padded.len();
+            for (at, token) in kept(*image).enumerate() {
+                padded.push((image * n + token) as u32);
+                added.push((image * n + token) as u32);
+                real.push((start + at) as u32);
+                mask[place * longest + at] = 1.0;
+            }
+            padded.resize(start + longest, (image * n) as u32);
+        }
+        let (count, device) = (on.len(), xs.device());
+        let padded = Tensor::new(padded, device)?;
+        let rows = zs.reshape((b * n, c))?.index_select(&padded, 0)?;
+        let mask = Tensor::from_vec(mask, (count, longest), device)?.to_dtype(xs.dtype())?;
+        let images: Vec<u32> = on.iter().map(|image| *image as u32).collect();
+        let gates = self.head_gates(index, policy, xs)?;
+        let gates = gates.index_select(&Tensor::new(images, device)?, 0)?;
+        let heads = match self.heads() {
+            Some(HeadDeactivation::Partial) => HeadGate::Partial(&gates),
+            Some(_) => HeadGate::Full(&gates),
+            None => HeadGate::All,
+        };
+        let ys = multi_head_attention(
+            &rows.reshape((count, longest, c))?,
+            &self.maps(),
+            self.num_heads,
+            Some(&mask),
+            heads,
+        )?;
+        state.macs += (count * longest * (4 * c * c + 2 * longest * c)) as u64;
+        let ys = ys.reshape((count * longest, c))?;
+        let ys = ys.index_select(&Tensor::new(real, device)?, 0)?;
+        add_rows(xs, &Tensor::new(added, device)?, &ys)
+    }
+
+    fn mlp_gathered(&self, xs: &Tensor, index: usize, state: &mut Gathered) -> Result<Tensor> {
+        let (b, n, c) = xs.dims3()?;
+        let policy = &*state.policy;
+        let all = self
+            .adaptive
+            .as_ref()
+            .is_some_and(|adaptive| !adaptive.tokens_with_mlp);
+        let mut selected = Selected::default();
+        for image in (0..b).filter(|image| policy.sublayers(index, *image)[1]) {
+            let tokens = policy.tokens(index, image).iter().enumerate();
+            for (token, _) in tokens.filter(|(_, kept)| all || **kept) {
+                selected.push(image * n + token, image);
+            }
+        }
+        let count = selected.rows.len();
+        if count == 0 {
+            return Ok(xs.clone());
+        }
+        let (rows, images) = selected.tensors(xs)?;
+        let us = xs.reshape((b * n, c))?.index_select(&rows, 0)?;
+        // A row is an image of one token, with the gates of its own image.
+        let us = self.norm2.forward(&us)?.unsqueeze(1)?;
+        let gates = self.head_gates(index, policy, xs)?;
+        let gates = gates.index_select(&images, 0)?;
+        let ys = match self.heads() {
+            Some(HeadDeactivation::Full) => self.mlp.forward(&gate_groups(&us, &gates)?)?,
+            Some(HeadDeactivation::HeadV2) => self.mlp.forward_gated(&us, &gates)?,
+            Some(HeadDeactivation::Partial) | None => self.mlp.forward(&us)?,
+        };
+        state.macs += (2 * count * c * self.mlp.hidden()?) as u64;
+        add_rows(xs, &rows, &ys.squeeze(1)?)
+    }
+}
+
+/// Returns `xs`, `(B, N, C)`, with `ys` added to the given rows of the flattened batch.
+fn add_rows(xs: &Tensor, rows: &Tensor, ys: &Tensor) -> Result<Tensor> {
+    let (b, n, c) = xs.dims3()?;
+    xs.reshape((b * n, c))?
+        .index_add(rows, ys, 0)?
+        .reshape((b, n, c))
+}
