@@ -58,6 +58,6 @@ pub use prepared::{
     ImageHeads, Images, PreparedLayerNorm, PreparedLinear, SmallLinear, Work, attend,
 };
 pub use simd::simd_level;
-pub use threads::{MOST_THREADS, set_threads, threads};
+pub use threads::{MOST_THREADS, in_pool, set_threads, threads};
 pub use trace::SPAN_TARGET;
 pub use windows::{Window, im2col, patchify};

@@ -71,3 +71,16 @@ fn keep_freed_memory() {}
 pub fn threads() -> usize {
     rayon::current_num_threads()
 }
+
+/// Runs `f` on a thread of rayon's current pool.
+///
+/// An operation that divides its work hands it to the pool and sleeps until it is done, unless its
+/// caller is a thread of the pool: that takes a part itself. A forward of a small model is some
+/// hundred operations, of which each would sleep and wake.
+pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    if rayon::current_thread_index().is_some() {
+        return f();
+    }
+    let dispatch = tracing::dispatcher::get_default(Clone::clone);
+    rayon::scope(|_| tracing::dispatcher::with_default(&dispatch, f))
+}

@@ -3,7 +3,8 @@
 //!
 //! [`VisionTransformer::forward`] is the plain DeiT/ViT, [`VisionTransformer::forward_masked`]
 //! the adaptive one of AdaViT (Meng et al., CVPR 2022, arXiv 2111.15668), where gates are factors:
-//! it defines the semantics and trains.
+//! it defines the semantics and trains. [`PreparedTransformer::forward_sparse`] gives the same
+//! numbers from what is kept alone.
 //!
 //! Legend: B batch, N tokens (class token included), C width, H heads, D = C / H, L blocks,
 //! K classes.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use adavit_decision::{Gating, UsageLoss};
 use adavit_gumbel::SeededNoise;
+use adavit_kernels::in_pool;
 use adavit_model::{Capture, Checkpoint, ModelConfig, Tensors, VisionTransformer};
 use candle_core::{DType, Device, Var};
 use candle_nn::VarBuilder;
@@ -139,6 +140,10 @@ impl StageTrainer {
 
     /// Trains on one batch.
     pub(crate) fn step(&mut self, batch: &Batch, place: Place) -> Result<StepOutput> {
+        in_pool(|| self.step_in_pool(batch, place))
+    }
+
+    fn step_in_pool(&mut self, batch: &Batch, place: Place) -> Result<StepOutput> {
         let targets = smoothed_targets(
             &batch.labels,
             self.model_config.num_classes,

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use adavit_decision::{HardPolicy, Policy};
-use adavit_kernels::{cross_entropy, linear};
+use adavit_kernels::{cross_entropy, in_pool, linear};
 use adavit_model::{
     Capture, Checkpoint, ModelConfig, PreparedTransformer, VisionTransformer, Workspace,
     initial_tensors,
@@ -203,12 +203,14 @@ impl Workload {
                     optimizer,
                     targets,
                 } = &mut **training;
-                // The graph is freed before the optimizer works.
-                let gradients = {
-                    let logits = model.forward(&self.images, capture)?.logits;
-                    cross_entropy(&logits, targets)?.backward()?
-                };
-                optimizer.step(&gradients, 1.0)?;
+                in_pool(|| {
+                    // The graph is freed before the optimizer works.
+                    let gradients = {
+                        let logits = model.forward(&self.images, capture)?.logits;
+                        cross_entropy(&logits, targets)?.backward()?
+                    };
+                    optimizer.step(&gradients, 1.0)
+                })?;
             }
         }
         self.device.synchronize()?;

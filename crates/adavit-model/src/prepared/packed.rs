@@ -1,7 +1,7 @@
 //! The prepared model of the CPU: weights packed once, products in parts.
 
 use adavit_decision::{HardPolicy, Thresholds};
-use adavit_kernels::{Parts, PreparedLayerNorm, PreparedLinear, Rows, patchify};
+use adavit_kernels::{Parts, PreparedLayerNorm, PreparedLinear, Rows, in_pool, patchify};
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
 
@@ -71,6 +71,16 @@ impl PackedTransformer {
 
     /// Returns the logits `(B, K)`; `policy` keeps everything, and becomes what was computed.
     pub(super) fn run(
+        &self,
+        xs: &Tensor,
+        decide: Decide,
+        policy: &mut HardPolicy,
+        room: &mut Room,
+    ) -> Result<Tensor> {
+        in_pool(|| self.run_groups(xs, decide, policy, room))
+    }
+
+    fn run_groups(
         &self,
         xs: &Tensor,
         decide: Decide,
