@@ -145,6 +145,11 @@ pub(crate) struct MacsArgs {
     #[arg(long, value_enum, default_value = "exact")]
     pub(crate) accounting: Accounting,
 
+    /// Also write the cost of a block for every use of it, as the published tables hold it: tensor
+    /// gmacs by heads kept, tokens kept, attention on, MLP on; with --accounting paper
+    #[arg(long, value_name = "OUT")]
+    pub(crate) table: Option<PathBuf>,
+
     /// Print one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,

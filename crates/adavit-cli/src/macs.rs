@@ -1,7 +1,8 @@
 //! `adavit macs`: what a preset costs.
 
 use adavit_decision::{DecisionConfig, MacsParts};
-use adavit_model::ModelConfig;
+use adavit_model::{ModelConfig, paper_cost_table, write_tensors};
+use adavit_train::Error;
 use anyhow::Result;
 use serde_json::json;
 
@@ -11,6 +12,10 @@ use crate::output::{macs, print, print_json};
 
 pub(crate) fn run(args: &MacsArgs) -> Result<Ended> {
     match args.accounting {
+        Accounting::Exact if args.table.is_some() => {
+            let message = "table: the tables are of the paper's accounting; add --accounting paper";
+            return Err(Error::Input(message.into()).into());
+        }
         Accounting::Exact => exact(args)?,
         Accounting::Paper => paper(args)?,
     }
@@ -53,6 +58,9 @@ fn paper(args: &MacsArgs) -> Result<()> {
     let geometry = config.geometry();
     let block = geometry.paper_block_macs(geometry.all());
     let total = base + block * geometry.depth as u64;
+    if let Some(path) = &args.table {
+        write_tensors(path, &paper_cost_table(&config)?)?;
+    }
     if args.json {
         return print_json(&json!({
             "preset": args.preset,

@@ -230,10 +230,13 @@ fn macs_are_the_known_values_in_both_accountings() {
     ] {
         assert!(exact["dense"]["parts"][part].is_u64(), "{part}");
     }
-    let paper = adavit(
-        folder.path(),
-        &[&preset[..], &["--accounting", "paper"]].concat(),
-    );
+    let table = ["--accounting", "paper", "--table", "table.safetensors"];
+    let paper = adavit(folder.path(), &[&preset[..], &table].concat());
+    // The header, and 7 x 198 x 2 x 2 floats.
+    let size = fs::metadata(folder.path().join("table.safetensors")).unwrap();
+    assert!(size.len() > 4 * 7 * 198 * 4);
+    let exact = adavit(folder.path(), &[&preset[..], &table[2..]].concat());
+    assert_eq!(exact.status.code(), Some(2));
     let text = String::from_utf8_lossy(&paper.stdout).into_owned();
     assert!(
         text.contains("4.61 G") && text.contains("0.37915 G"),

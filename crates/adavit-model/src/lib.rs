@@ -29,6 +29,7 @@
 mod block;
 mod checkpoint;
 mod config;
+mod cost_table;
 mod embed;
 mod error;
 mod layers;
@@ -38,6 +39,7 @@ mod weights;
 
 pub use checkpoint::{Checkpoint, read_tensors, write_file, write_tensors};
 pub use config::{ModelConfig, Normalization, PRESETS, PosEmbed};
+pub use cost_table::paper_cost_table;
 pub use error::{Error, Result};
 pub use prepared::{PreparedTransformer, Strategy, Workspace};
 pub use vit::{Capture, Output, VisionTransformer};
