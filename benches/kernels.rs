@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use adavit_benches::numbers;
-use adavit_kernels::{self as kernels, HeadGate, composed};
+use adavit_kernels::{self as kernels, AttentionMaps, HeadGate, composed};
 use candle_core::{Device, Result, Tensor, Var};
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -136,10 +136,35 @@ fn products(sizes: &Sizes) -> Vec<Case> {
     ]
 }
 
+/// Weights are inputs 1 to 4, biases 5 to 8.
+fn maps(xs: &[Tensor]) -> AttentionMaps<'_> {
+    let map = |index: usize| (&xs[index], Some(&xs[index + 4]));
+    AttentionMaps {
+        query: map(1),
+        key: map(2),
+        value: map(3),
+        proj: map(4),
+    }
+}
+
+fn multi_head_attention(sizes: &Sizes) -> Case {
+    let (c, h) = (sizes.width, sizes.heads);
+    let mut inputs = vec![Input::Numbers(vec![sizes.batch, sizes.tokens, c])];
+    inputs.extend((0..4).map(|_| Input::Numbers(vec![c, c])));
+    inputs.extend((0..4).map(|_| Input::Numbers(vec![c])));
+    case(
+        "multi_head_attention",
+        move |xs| kernels::multi_head_attention(&xs[0], &maps(xs), h, None, HeadGate::All),
+        move |xs| composed::multi_head_attention(&xs[0], &maps(xs), h, None, HeadGate::All),
+        inputs,
+    )
+}
+
 fn attentions(sizes: &Sizes) -> Vec<Case> {
     let (b, n, h) = (sizes.batch, sizes.tokens, sizes.heads);
     let tokens = || Input::Numbers(vec![b, n, sizes.width]);
     vec![
+        multi_head_attention(sizes),
         case(
             "attention",
             move |xs| kernels::attention((&xs[0], &xs[1], &xs[2]), h, None, HeadGate::All),
