@@ -26,6 +26,10 @@ pub(crate) enum Command {
     Macs(MacsArgs),
     /// Measure images per second of a preset's plain model
     Throughput(ThroughputArgs),
+    /// Tell what a checkpoint is: adavit's, or safetensors of timm or Hugging Face
+    Inspect(InspectArgs),
+    /// Write a checkpoint of timm or Hugging Face as model.safetensors and config.json
+    Convert(ConvertArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -153,6 +157,32 @@ pub(crate) struct MacsArgs {
     /// Print one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InspectArgs {
+    /// A run folder, a checkpoint folder, or a safetensors file
+    #[arg(value_name = "CKPT")]
+    pub(crate) checkpoint: PathBuf,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConvertArgs {
+    /// A run folder, a checkpoint folder, or a safetensors file
+    #[arg(value_name = "IN")]
+    pub(crate) from: PathBuf,
+
+    /// The folder to write
+    #[arg(value_name = "OUT")]
+    pub(crate) to: PathBuf,
+
+    /// Replace the checkpoint that is there
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, clap::Args)]

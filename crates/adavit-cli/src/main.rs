@@ -4,6 +4,7 @@
 //! running, the last snapshot intact; 130 interrupted, state saved.
 
 mod args;
+mod checkpoint;
 mod eval;
 mod macs;
 mod output;
@@ -53,6 +54,8 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Macs(args) => macs::run(&args),
         Command::Throughput(args) => throughput::run(&args),
+        Command::Inspect(args) => checkpoint::inspect(&args),
+        Command::Convert(args) => checkpoint::convert(&args),
     };
     match ended {
         Ok(Ended::Done) => ExitCode::SUCCESS,

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use adavit_model::{ModelConfig, initial_tensors, write_tensors};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
@@ -349,8 +350,8 @@ fn a_checkpoint_of_another_preset_is_refused() {
         "other",
     ];
     assert_refused(&args, "nano_patch7_28", |folder| {
-        let config = adavit_model::ModelConfig::preset("nano_patch7_28").unwrap();
-        let tensors = adavit_model::initial_tensors(&config, 0, 0.0).unwrap();
+        let config = ModelConfig::preset("nano_patch7_28").unwrap();
+        let tensors = initial_tensors(&config, 0, 0.0).unwrap();
         adavit_model::Checkpoint { config, tensors }
             .save(&folder.join("other"))
             .unwrap();
@@ -477,4 +478,46 @@ fn throughput_compares_the_paths_under_a_usage() {
         let refused = adavit(folder.path(), &args);
         assert_eq!(refused.status.code(), Some(2), "{usage}");
     }
+}
+
+#[test]
+fn a_checkpoint_is_told_and_converted() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = ModelConfig {
+        embed_dim: 64,
+        num_heads: 1,
+        ..ModelConfig::preset("nano_patch7_28").unwrap()
+    };
+    let tensors = initial_tensors(&config, 1, 0.0).unwrap();
+    write_tensors(&folder.path().join("vit.safetensors"), &tensors).unwrap();
+    let found = json(&adavit(
+        folder.path(),
+        &["inspect", "vit.safetensors", "--json"],
+    ));
+    assert_eq!(found["source"], "timm");
+    assert_eq!(found["config"]["num_heads"], 1);
+    assert_eq!(found["tensors"], tensors.len());
+    let convert = ["convert", "vit.safetensors", "own"];
+    let told = adavit(folder.path(), &convert);
+    assert!(told.status.success());
+    assert!(String::from_utf8_lossy(&told.stderr).contains("note: "));
+    let found = json(&adavit(folder.path(), &["inspect", "own", "--json"]));
+    assert_eq!(
+        (&found["source"], found["notes"].as_array().unwrap().len()),
+        (&Value::from("adavit"), 0)
+    );
+    // What is there is not overwritten unasked.
+    assert_eq!(adavit(folder.path(), &convert).status.code(), Some(2));
+    assert!(
+        adavit(folder.path(), &[&convert[..], &["--force"]].concat())
+            .status
+            .success()
+    );
+    fs::write(folder.path().join("broken.safetensors"), "no tensors").unwrap();
+    assert_eq!(
+        adavit(folder.path(), &["inspect", "broken.safetensors"])
+            .status
+            .code(),
+        Some(2)
+    );
 }

@@ -57,6 +57,11 @@ impl Checkpoint {
         write_file(&folder.join(CONFIG_FILE), format!("{config}\n").as_bytes())
     }
 
+    /// Returns the number of parameters.
+    pub fn num_parameters(&self) -> usize {
+        self.tensors.values().map(Tensor::elem_count).sum()
+    }
+
     /// Builds the model on `device`, without gradients.
     pub fn model(&self, device: &Device) -> Result<VisionTransformer> {
         VisionTransformer::new(&self.config, &self.variables(device)?)
@@ -82,7 +87,7 @@ impl Checkpoint {
     }
 
     /// Checks that the tensors are exactly those of the configuration; `path` is for the error.
-    fn check(&self, path: &Path) -> Result<()> {
+    pub(crate) fn check(&self, path: &Path) -> Result<()> {
         let expected = tensor_shapes(&self.config).map_err(|error| Error::Checkpoint {
             path: path.with_file_name(CONFIG_FILE),
             message: error.to_string(),
