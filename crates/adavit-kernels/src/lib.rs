@@ -18,6 +18,7 @@ mod attention;
 pub mod composed;
 mod fused;
 mod gate;
+mod kept;
 mod lanes;
 mod linear;
 mod loss;

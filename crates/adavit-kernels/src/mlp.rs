@@ -4,12 +4,11 @@
 //! soon as that is known. With h = x W1^T + b1, a = gelu(h): dW2 = dy^T a, dh = (dy W2) gelu'(h),
 //! dW1 = dh^T x, dx = dh W1.
 
-use std::sync::{Mutex, PoisonError};
-
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 use crate::activation::{gelu_and_derivative, gelu_values};
 use crate::fused::{self, slice, tensor, values};
+use crate::kept::Kept;
 use crate::packed::{Packed, product};
 use crate::product::transposed_product;
 use crate::simd::Level;
@@ -51,7 +50,7 @@ pub(crate) fn mlp_at(level: Level, xs: &Tensor, fc1: Layer, fc2: Layer) -> Resul
     let op = Mlp {
         level,
         layers: layers.map(|tensor| tensor.detach()),
-        hidden: tracked.then(Mutex::default),
+        hidden: Kept::new(tracked),
         gradients,
     };
     xs.contiguous()?.apply_op2(&bundle, op)
@@ -61,8 +60,8 @@ struct Mlp {
     level: Level,
     /// Weight and bias of the first layer, then of the second.
     layers: [Tensor; 4],
-    /// h, from the forward until the backward, if there will be one.
-    hidden: Option<Mutex<Option<Vec<f32>>>>,
+    /// h.
+    hidden: Kept<Vec<f32>>,
     gradients: Gradients,
 }
 
@@ -112,14 +111,13 @@ impl CustomOp2 for Mlp {
     ) -> Result<(CpuStorage, Shape)> {
         let xs = slice(xs, layout)?;
         let _span = operation("mlp", self.macs(xs.len())?);
-        let activations = match &self.hidden {
-            None => self.activations(xs)?,
-            Some(kept) => {
-                let hidden = self.hidden(xs)?;
-                let activations = gelu_values(self.level, &hidden);
-                *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(hidden);
-                activations
-            }
+        let activations = if self.hidden.is_wanted() {
+            let hidden = self.hidden(xs)?;
+            let activations = gelu_values(self.level, &hidden);
+            self.hidden.put(hidden);
+            activations
+        } else {
+            self.activations(xs)?
         };
         let [.., weight, bias] = &self.layers;
         let (n_out, n_in) = weight.dims2()?;
@@ -141,11 +139,8 @@ impl CustomOp2 for Mlp {
         let [fc1, b1, fc2, b2] = &self.layers;
         let (hidden_size, n_in) = fc1.dims2()?;
         let n_out = fc2.dim(0)?;
-        let kept = self.hidden.as_ref();
-        let kept = kept.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let hidden = match kept {
+        let hidden = match self.hidden.take() {
             Some(hidden) => hidden,
-            // A second backward of the same graph.
             None => self.hidden(&inputs)?,
         };
         let (activations, derivatives) = gelu_and_derivative(self.level, &hidden);

@@ -5,13 +5,12 @@
 //! they are freed in the course of the backward. With A the attended values: dWp = dy^T A,
 //! dA = dy Wp, then dq, dk, dv by attention, dW = (dq, dk, dv)^T x, dx = (dq, dk, dv) W.
 
-use std::sync::{Mutex, PoisonError};
-
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
 
 use super::op::{Gates, Operands, Pairs};
 use super::{HeadGate, gate_values, selections};
 use crate::fused::{self, slice, tensor, values};
+use crate::kept::Kept;
 use crate::packed::Packed;
 use crate::product::transposed_product;
 use crate::shared::Shared;
@@ -112,14 +111,14 @@ pub(crate) fn multi_head_attention_at(
         },
         biases: maps.all().map(|(_, bias)| bias.is_some()),
         operands: operands.iter().map(Tensor::detach).collect(),
-        kept: tracked.then(Mutex::default),
+        kept: Kept::new(tracked),
         gradients,
     };
     xs.contiguous()?.apply_op2(&bundle, op)
 }
 
 /// What the forward leaves for the backward.
-struct Kept {
+struct Attended {
     /// q, k and v of each token, side by side.
     qkv: Vec<f32>,
     attended: Vec<f32>,
@@ -131,8 +130,7 @@ struct MultiHeadAttention {
     biases: [bool; 4],
     /// Weights, each followed by its bias if there is one, and the gates if there are any.
     operands: Vec<Tensor>,
-    /// Filled from the forward until the backward, if there will be one.
-    kept: Option<Mutex<Option<Kept>>>,
+    kept: Kept<Attended>,
     gradients: Gradients,
 }
 
@@ -173,7 +171,7 @@ impl MultiHeadAttention {
         }
     }
 
-    fn attend(&self, xs: &[f32], (b, n): (usize, usize)) -> Result<Kept> {
+    fn attend(&self, xs: &[f32], (b, n): (usize, usize)) -> Result<Attended> {
         let c = self.channels()?;
         let n_in = self.map(0).0.dim(1)?;
         let weight = Packed::transposed(&self.qkv_weight()?, n_in);
@@ -183,7 +181,7 @@ impl MultiHeadAttention {
             linear::affine_product(self.level(), xs, &weight, &bias)
         };
         let attended = self.pairs.forward((b, n, c), operands(&qkv, c));
-        Ok(Kept { qkv, attended })
+        Ok(Attended { qkv, attended })
     }
 
     /// Returns dWp and dbp, and the gradient of the attended values.
@@ -273,9 +271,7 @@ impl CustomOp2 for MultiHeadAttention {
         let _span = operation("attention maps", b * n * c * n_out);
         let weight = Packed::transposed(&values(weight)?, c);
         let ys = linear::affine_product(self.level(), &kept.attended, &weight, &self.bias(3)?);
-        if let Some(place) = &self.kept {
-            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
-        }
+        self.kept.put(kept);
         Ok((CpuStorage::F32(ys), Shape::from((b, n, n_out))))
     }
 
@@ -289,11 +285,8 @@ impl CustomOp2 for MultiHeadAttention {
         let (b, n, n_in) = xs.dims3()?;
         let grad = grad.contiguous()?;
         let (inputs, grad) = (values(xs)?, values(&grad)?);
-        let kept = self.kept.as_ref();
-        let kept = kept.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let kept = match kept {
+        let kept = match self.kept.take() {
             Some(kept) => kept,
-            // A second backward of the same graph.
             None => self.attend(&inputs, (b, n))?,
         };
         let (proj, attended_grad) = self.proj_gradients(&kept.attended, &grad)?;
