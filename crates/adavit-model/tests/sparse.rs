@@ -46,7 +46,7 @@ impl Model {
         Self {
             masked: checkpoint.model(&Device::Cpu).unwrap(),
             sparse: checkpoint.prepared(&Device::Cpu).unwrap(),
-            gathered: checkpoint.gathered(&Device::Cpu).unwrap(),
+            gathered: checkpoint.gathered(&accelerator()).unwrap(),
             config: checkpoint.config,
         }
     }
@@ -108,11 +108,20 @@ impl Model {
             assert!(values(&found) == values(&exact), "bits of {strategy:?}");
             assert!(more >= macs);
         }
+        let moved = images.to_device(&accelerator()).unwrap();
         let gathered = self
             .gathered
-            .forward_sparse_policy(images, &hard, workspace);
+            .forward_sparse_policy(&moved, &hard, workspace);
         assert_close(&gathered.unwrap(), &exact);
         assert!(workspace.policy() == &hard && workspace.take_macs() >= macs);
+    }
+}
+
+/// CUDA or Metal where the program has it and the machine too, else the CPU.
+fn accelerator() -> Device {
+    match Device::cuda_if_available(0).unwrap() {
+        Device::Cpu => Device::metal_if_available(0).unwrap(),
+        device => device,
     }
 }
 
@@ -206,7 +215,7 @@ proptest! {
         assert!(workspace.policy() == &policy);
         assert_close(&sparse, &masked.logits);
         assert_eq!(workspace.take_macs(), model.macs(&policy));
-        let gathered = model.gathered.forward_sparse(&images, &mut workspace).unwrap();
+        let gathered = model.gathered.forward_sparse(&images.to_device(&accelerator()).unwrap(), &mut workspace).unwrap();
         assert!(workspace.policy() == &policy);
         assert_close(&gathered, &masked.logits);
     }
@@ -342,7 +351,11 @@ fn a_logit_that_is_nan_spoils_its_image_alone() {
     let mut pixels = values(&images);
     pixels[784 + 300] = f32::NAN;
     let images = Tensor::from_vec(pixels, images.dims(), &Device::Cpu).unwrap();
-    for model in [&model.sparse, &model.gathered] {
+    for (model, device) in [
+        (&model.sparse, Device::Cpu),
+        (&model.gathered, accelerator()),
+    ] {
+        let images = images.to_device(&device).unwrap();
         let found = rows(model, &images, &mut Workspace::default());
         for (image, logits) in found.iter().enumerate() {
             let all = logits.iter().all(|logit| logit.is_nan());
