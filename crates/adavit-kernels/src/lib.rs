@@ -26,6 +26,7 @@ mod math;
 mod mlp;
 mod norm;
 mod packed;
+mod parts;
 mod prepared;
 mod product;
 mod rows;
@@ -54,7 +55,7 @@ pub use linear::{gelu_linear, linear, linear_gelu};
 pub use loss::cross_entropy;
 pub use mlp::mlp;
 pub use norm::layer_norm;
-pub use packed::{Parts, Rows};
+pub use parts::{Parts, Rows};
 pub use prepared::{
     ImageHeads, Images, PreparedLayerNorm, PreparedLinear, SmallLinear, Work, attend,
 };

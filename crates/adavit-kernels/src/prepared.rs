@@ -11,7 +11,8 @@ use rayon::prelude::*;
 
 use crate::attention::{Channels, Head, forward_head};
 use crate::norm::norm_row;
-use crate::packed::{Packed, PartList, Parts, Piece, Rows, Task, partial_product};
+use crate::packed::{Packed, Piece, Task, partial_product};
+use crate::parts::{PartList, Parts, Rows};
 use crate::shared::{Shared, with_scratch};
 use crate::simd::Level;
 use crate::trace::operation;
