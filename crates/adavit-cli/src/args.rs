@@ -24,7 +24,7 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Count the multiply-adds of a preset, part by part
     Macs(MacsArgs),
-    /// Measure images per second of a preset's plain model
+    /// Measure images per second of a preset: plain, training, masked and sparse
     Throughput(ThroughputArgs),
     /// Tell what a checkpoint is: adavit's, or safetensors of timm or Hugging Face
     Inspect(InspectArgs),

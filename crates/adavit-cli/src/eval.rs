@@ -21,9 +21,9 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
     let threads = set_threads(args.machine.threads)?;
     let device = select_device(args.machine.device.as_deref().unwrap_or("cpu"))?;
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
-    let config = &checkpoint.config;
+    let config = checkpoint.config.clone();
     let test = data::load(&args.data, args.data_dir.as_deref())?.test;
-    check_images(config, &test)?;
+    check_images(&config, &test)?;
     if !config.class_names.is_empty() && config.class_names != test.class_names() {
         tell("warning: the classes of this data are not those that the checkpoint was trained on");
     }
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
         (_, None) => None,
         (exec, Some(_)) => Some(exec),
     };
-    let found = measure(&checkpoint, &images, exec, args.per_image.as_deref())?;
+    let found = measure(checkpoint, &images, exec, args.per_image.as_deref())?;
     let exec = match exec {
         None => "dense",
         Some(Exec::Masked) => "masked",
@@ -81,7 +81,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
 /// Evaluates the checkpoint, without decisions where `exec` is none, and writes a line per image to
 /// `path`.
 fn measure(
-    checkpoint: &Checkpoint,
+    checkpoint: Checkpoint,
     images: &Images,
     exec: Option<Exec>,
     path: Option<&Path>,
@@ -98,6 +98,8 @@ fn measure(
     let found = match exec {
         Some(Exec::Sparse) => {
             let model = checkpoint.prepared(images.device)?;
+            // The prepared weights are all that is needed now.
+            drop(checkpoint);
             evaluate_sparse(&model, images, &mut on_image)?
         }
         Some(Exec::Masked) | None => {

@@ -78,10 +78,10 @@ impl UsageMeter {
         }
     }
 
-    /// Adds one image, by what it uses of each block.
-    pub fn add(&mut self, blocks: &[BlockUse]) {
-        self.macs
-            .push(self.geometry.image_macs(&self.config, blocks));
+    /// Adds one image, by what it uses of each block, and returns its `exact` MACs.
+    pub fn add(&mut self, blocks: &[BlockUse]) -> u64 {
+        let macs = self.geometry.image_macs(&self.config, blocks);
+        self.macs.push(macs);
         for (sums, used) in self.blocks.iter_mut().zip(blocks) {
             sums.tokens += used.tokens as u64 - 1;
             if used.attention || used.mlp {
@@ -91,6 +91,7 @@ impl UsageMeter {
             sums.attention += u64::from(used.attention);
             sums.mlp += u64::from(used.mlp);
         }
+        macs
     }
 
     /// `exact` MACs of each image, in the order added.

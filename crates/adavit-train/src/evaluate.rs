@@ -199,12 +199,12 @@ fn evaluate_with<O>(
             let rank = rank_of(logits, label as usize)?;
             top1 += usize::from(rank < 1);
             top5 += usize::from(rank < 5);
-            meter.add(blocks);
+            let macs = meter.add(blocks);
             on_image(&ImageReport {
                 image: *image,
                 label,
                 predicted: highest(logits),
-                macs: geometry.image_macs(decisions, blocks),
+                macs,
                 blocks,
             })?;
         }

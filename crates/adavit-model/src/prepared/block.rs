@@ -86,8 +86,7 @@ pub(super) struct Buffers {
 /// What one block computes of which image.
 #[derive(Debug, Default)]
 struct Plan {
-    /// Rows that attend, and the heads that do, image by image.
-    rows: Vec<usize>,
+    /// The heads that attend, image by image; their rows are those of `qkv`.
     heads: Vec<usize>,
     images: Vec<ImageHeads>,
     qkv: Parts,
@@ -144,7 +143,6 @@ fn ranges_of(ranges: &mut Vec<Range<usize>>, on: &[bool], width: usize, start: u
 
 impl Plan {
     fn clear(&mut self) {
-        self.rows.clear();
         self.heads.clear();
         self.images.clear();
         for parts in [&mut self.qkv, &mut self.proj, &mut self.fc1, &mut self.fc2] {
@@ -162,10 +160,8 @@ impl Plan {
         (partial, whole): (bool, bool),
     ) {
         let Sizes { n, c, .. } = sizes;
-        let start = self.rows.len();
         let kept = tokens.iter().enumerate().filter(|(_, on)| **on);
-        self.rows.extend(kept.map(|(token, _)| image * n + token));
-        let rows = start..self.rows.len();
+        let kept = kept.map(|(token, _)| image * n + token);
         let mut list = |wanted: bool| {
             let start = self.heads.len();
             let some = heads.iter().enumerate().filter(|(_, on)| **on == wanted);
@@ -193,11 +189,11 @@ impl Plan {
             channels.clear();
             channels.push(0..c);
         }
-        let rows_of = |rows: &Range<usize>| self.rows[rows.clone()].iter().copied();
-        self.qkv.push(rows_of(&rows), &[0..c], qkv);
-        self.proj.push(rows_of(&rows), channels, &[0..c]);
+        let start = self.qkv.rows().len();
+        self.qkv.push(kept.clone(), &[0..c], qkv);
+        self.proj.push(kept, channels, &[0..c]);
         self.images.push(ImageHeads {
-            rows,
+            rows: start..self.qkv.rows().len(),
             heads: computed,
             passing,
         });
@@ -400,11 +396,11 @@ impl PreparedBlock {
             return;
         }
         if !normed {
-            self.norm1.write(xs, zs, Rows::Some(&plan.rows));
+            self.norm1.write(xs, zs, Rows::Some(plan.qkv.rows()));
         }
         self.qkv.write(zs, qkv, &plan.qkv, work);
         let images = Images {
-            rows: &plan.rows,
+            rows: plan.qkv.rows(),
             heads: &plan.heads,
             images: &plan.images,
         };

@@ -301,23 +301,6 @@ mod tests {
     }
 
     #[test]
-    fn threads_share_a_model() {
-        let (checkpoint, prepared) = prepared("nano_patch7_28");
-        let images = images(&checkpoint.config, 5);
-        let run = || {
-            let found = prepared.forward_dense(&images, &mut Workspace::default());
-            found.unwrap().to_vec2::<f32>().unwrap()
-        };
-        let expected = run();
-        std::thread::scope(|scope| {
-            let threads = [scope.spawn(run), scope.spawn(run)];
-            for thread in threads {
-                assert!(thread.join().unwrap() == expected);
-            }
-        });
-    }
-
-    #[test]
     fn images_of_another_size_are_refused() {
         let (_, prepared) = prepared("nano_patch7_28");
         let images = Tensor::zeros((1, 1, 28, 14), candle_core::DType::F32, &Device::Cpu).unwrap();

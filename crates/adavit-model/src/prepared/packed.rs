@@ -77,24 +77,17 @@ impl PackedTransformer {
         policy: &mut HardPolicy,
         room: &mut Room,
     ) -> Result<Tensor> {
-        in_pool(|| self.run_groups(xs, decide, policy, room))
-    }
-
-    fn run_groups(
-        &self,
-        xs: &Tensor,
-        decide: Decide,
-        policy: &mut HardPolicy,
-        room: &mut Room,
-    ) -> Result<Tensor> {
         let (b, k) = (xs.dim(0)?, self.config.num_classes);
         let group = (TOKENS / self.config.num_tokens()).max(1);
         let mut logits = vec![0.0; b * k];
-        for (index, logits) in logits.chunks_mut(group * k).enumerate() {
-            let first = index * group;
-            let images = xs.narrow(0, first, logits.len() / k)?;
-            self.run_group((&images, first), decide, logits, (policy, room))?;
-        }
+        in_pool(|| -> Result<()> {
+            for (index, logits) in logits.chunks_mut(group * k).enumerate() {
+                let first = index * group;
+                let images = xs.narrow(0, first, logits.len() / k)?;
+                self.run_group((&images, first), decide, logits, (policy, room))?;
+            }
+            Ok(())
+        })?;
         Ok(Tensor::from_vec(logits, (b, k), xs.device())?)
     }
 
