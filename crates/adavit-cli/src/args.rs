@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use adavit_model::{PRESETS, Strategy};
+use adavit_decision::PaperRounding;
+use adavit_model::{ImportOptions, PRESETS, Strategy};
 use adavit_train::Keep;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -26,10 +27,12 @@ pub(crate) enum Command {
     Macs(MacsArgs),
     /// Measure images per second of a preset: plain, training, masked and sparse
     Throughput(ThroughputArgs),
-    /// Tell what a checkpoint is: adavit's, or safetensors of timm or Hugging Face
+    /// Tell what a checkpoint is: adavit's, or one of timm, Hugging Face or PyTorch code
     Inspect(InspectArgs),
-    /// Write a checkpoint of timm or Hugging Face as model.safetensors and config.json
+    /// Write any checkpoint that is understood as model.safetensors and config.json
     Convert(ConvertArgs),
+    /// Replay recordings of another implementation, and compare every number
+    Verify(VerifyArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -154,6 +157,10 @@ pub(crate) struct MacsArgs {
     #[arg(long, value_name = "OUT")]
     pub(crate) table: Option<PathBuf>,
 
+    /// How the paper's accounting counts tokens
+    #[arg(long, value_enum, default_value = "published")]
+    pub(crate) rounding: Rounding,
+
     /// Print one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,
@@ -161,9 +168,12 @@ pub(crate) struct MacsArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
-    /// A run folder, a checkpoint folder, or a safetensors file
+    /// A run folder, a checkpoint folder, a safetensors file, or a file of torch.save
     #[arg(value_name = "CKPT")]
     pub(crate) checkpoint: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) import: ImportArgs,
 
     /// Print one JSON object on standard output
     #[arg(long)]
@@ -172,7 +182,7 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConvertArgs {
-    /// A run folder, a checkpoint folder, or a safetensors file
+    /// A run folder, a checkpoint folder, a safetensors file, or a file of torch.save
     #[arg(value_name = "IN")]
     pub(crate) from: PathBuf,
 
@@ -180,9 +190,70 @@ pub(crate) struct ConvertArgs {
     #[arg(value_name = "OUT")]
     pub(crate) to: PathBuf,
 
+    #[command(flatten)]
+    pub(crate) import: ImportArgs,
+
     /// Replace the checkpoint that is there
     #[arg(long)]
     pub(crate) force: bool,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to make of a checkpoint where it is not taken as it is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportArgs {
+    /// Heads, where nothing in the checkpoint tells how many
+    #[arg(long, value_name = "N")]
+    pub(crate) num_heads: Option<usize>,
+
+    /// Resample the position embedding for images of this size, bicubic and antialiased
+    #[arg(long, value_name = "H[xW]", value_parser = img_size)]
+    pub(crate) img_size: Option<(usize, usize)>,
+
+    /// Drop the head, and make a new one for this many classes, untrained
+    #[arg(long, value_name = "K")]
+    pub(crate) num_classes: Option<usize>,
+
+    /// Of the new head
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    /// Leave out the distillation token and its head
+    #[arg(long)]
+    pub(crate) drop_distillation: bool,
+}
+
+impl ImportArgs {
+    pub(crate) fn options(&self) -> ImportOptions {
+        ImportOptions {
+            num_heads: self.num_heads,
+            img_size: self.img_size,
+            num_classes: self.num_classes,
+            seed: self.seed,
+            drop_distillation: self.drop_distillation,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// Recordings: safetensors files with weights, input, and the numbers that came out
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) recordings: Vec<PathBuf>,
+
+    /// Take the weights from this checkpoint, not from the recordings
+    #[arg(long, value_name = "CKPT")]
+    pub(crate) checkpoint: Option<PathBuf>,
+
+    /// How decisions are carried out; recordings of training are replayed masked
+    #[arg(long, value_enum, default_value = "masked")]
+    pub(crate) exec: Exec,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -282,6 +353,36 @@ pub(crate) enum Accounting {
     Exact,
     /// As the published tables.
     Paper,
+}
+
+/// How the paper's accounting counts tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rounding {
+    /// As the published tables, whose float32 product loses a token at eleven counts.
+    Published,
+    /// Every token.
+    Exact,
+}
+
+impl From<Rounding> for PaperRounding {
+    fn from(rounding: Rounding) -> Self {
+        match rounding {
+            Rounding::Published => Self::Published,
+            Rounding::Exact => Self::Exact,
+        }
+    }
+}
+
+/// Reads `H` or `HxW`.
+fn img_size(text: &str) -> Result<(usize, usize), String> {
+    let side = |text: &str| {
+        let side = text.trim().parse::<usize>().ok().filter(|side| *side > 0);
+        side.ok_or_else(|| format!("expected pixels as H or HxW, found {text:?}"))
+    };
+    match text.split_once('x') {
+        Some((height, width)) => Ok((side(height)?, side(width)?)),
+        None => side(text).map(|side| (side, side)),
+    }
 }
 
 /// Reads `tokens=T,heads=H,blocks=B`, in any order.

@@ -1,70 +1,84 @@
 //! `adavit inspect` and `adavit convert`: what a checkpoint is, and in our format.
 
+use std::path::Path;
+
 use adavit_model::{Imported, import};
 use adavit_train::Error;
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Ended;
 use crate::args::{ConvertArgs, InspectArgs};
-use crate::output::{print, print_json, tell};
+use crate::output::{macs, print, print_json, tell};
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<Ended> {
-    let imported = import(&args.checkpoint)?;
-    let Imported {
-        checkpoint,
-        source,
-        notes,
-    } = &imported;
-    let config = &checkpoint.config;
+    let imported = import(&args.checkpoint, &args.import.options())?;
     if args.json {
-        print_json(&json!({
-            "checkpoint": args.checkpoint,
-            "source": source.name(),
-            "tensors": checkpoint.tensors.len(),
-            "parameters": checkpoint.num_parameters(),
-            "dense_macs": config.geometry().dense_macs(),
-            "config": config,
-            "notes": notes,
-        }))?;
+        print_json(&description(&args.checkpoint, &imported))?;
         return Ok(Ended::Done);
     }
+    let checkpoint = &imported.checkpoint;
+    let config = &checkpoint.config;
     let (height, width) = config.img_size;
+    let written = match &imported.wrapper {
+        Some(wrapper) => format!("{}, weights under {wrapper}", imported.format),
+        None => imported.format.to_string(),
+    };
+    let tokens = match &config.tokens_to_token {
+        Some(_) => "the tokens-to-token module".to_string(),
+        None => format!("patches of {}", config.patch_size),
+    };
+    let kind = match (&config.decisions, config.distilled) {
+        (Some(_), _) => "with decision networks",
+        (None, true) => "plain, distilled",
+        (None, false) => "plain",
+    };
     let mut lines = vec![
         format!(
-            "{}: {}, written by {}",
+            "{}: {}, written by {} ({written})",
             args.checkpoint.display(),
             config.preset,
-            source.name()
+            imported.source.name()
         ),
         format!(
-            "{height}x{width} pixels of {} channels in patches of {}, {} classes",
-            config.in_chans, config.patch_size, config.num_classes
+            "{height}x{width} pixels of {} channels through {tokens}, {} classes",
+            config.in_chans, config.num_classes
         ),
         format!(
-            "{} blocks of width {}, {} heads, {}",
-            config.depth,
-            config.embed_dim,
-            config.num_heads,
-            if config.decisions.is_some() {
-                "with decision networks"
-            } else {
-                "plain"
-            }
+            "{} blocks of width {}, {} heads, {kind}",
+            config.depth, config.embed_dim, config.num_heads
         ),
         format!(
-            "{} tensors, {} parameters",
+            "{} tensors, {} parameters, {} per image where nothing is skipped",
             checkpoint.tensors.len(),
-            checkpoint.num_parameters()
+            checkpoint.num_parameters(),
+            macs(config.geometry().dense_macs() as f64),
         ),
+        "no tensor is missing, none is left over".to_string(),
     ];
-    lines.extend(notes.iter().map(|note| format!("note: {note}")));
+    lines.extend(imported.notes.iter().map(|note| format!("note: {note}")));
     print(&lines.join("\n"))?;
     Ok(Ended::Done)
 }
 
+/// What a checkpoint is, for programs.
+fn description(path: &Path, imported: &Imported) -> Value {
+    let checkpoint = &imported.checkpoint;
+    json!({
+        "checkpoint": path,
+        "source": imported.source.name(),
+        "format": imported.format,
+        "wrapper": imported.wrapper,
+        "tensors": checkpoint.tensors.len(),
+        "parameters": checkpoint.num_parameters(),
+        "dense_macs": checkpoint.config.geometry().dense_macs(),
+        "config": checkpoint.config,
+        "notes": imported.notes,
+    })
+}
+
 pub(crate) fn convert(args: &ConvertArgs) -> Result<Ended> {
-    let imported = import(&args.from)?;
+    let imported = import(&args.from, &args.import.options())?;
     if args.to.exists() && !args.force {
         let message = format!(
             "{}: is there already; choose another folder, or --force to replace the checkpoint in it",
@@ -76,11 +90,15 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<Ended> {
         tell(&format!("note: {note}"));
     }
     imported.checkpoint.save(&args.to)?;
-    print(&format!(
-        "{}: {}, {} tensors",
-        args.to.display(),
-        imported.checkpoint.config.preset,
-        imported.checkpoint.tensors.len()
-    ))?;
+    if args.json {
+        print_json(&description(&args.to, &imported))?;
+    } else {
+        print(&format!(
+            "{}: {}, {} tensors",
+            args.to.display(),
+            imported.checkpoint.config.preset,
+            imported.checkpoint.tensors.len()
+        ))?;
+    }
     Ok(Ended::Done)
 }

@@ -56,10 +56,11 @@ fn paper(args: &MacsArgs) -> Result<()> {
     let config = ModelConfig::preset(&args.preset)?;
     let base = config.paper_base_macs()?;
     let geometry = config.geometry();
-    let block = geometry.paper_block_macs(geometry.all());
+    let rounding = args.rounding.into();
+    let block = geometry.paper_block_macs(geometry.all(), rounding);
     let total = base + block * geometry.depth as u64;
     if let Some(path) = &args.table {
-        write_tensors(path, &paper_cost_table(&config)?)?;
+        write_tensors(path, &paper_cost_table(&config, rounding)?)?;
     }
     if args.json {
         return print_json(&json!({

@@ -12,6 +12,7 @@ mod profile;
 mod progress;
 mod throughput;
 mod train;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ use clap::error::ErrorKind;
 
 use crate::args::{Args, Command};
 
+const CHECK_FAILED: u8 = 1;
 const FAILED: u8 = 3;
 const BAD_INPUT: u8 = 2;
 const INTERRUPTED: u8 = 130;
@@ -28,6 +30,8 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     Done,
+    /// A check failed.
+    Failed,
     Interrupted,
 }
 
@@ -56,9 +60,11 @@ fn main() -> ExitCode {
         Command::Throughput(args) => throughput::run(&args),
         Command::Inspect(args) => checkpoint::inspect(&args),
         Command::Convert(args) => checkpoint::convert(&args),
+        Command::Verify(args) => verify::run(&args),
     };
     match ended {
         Ok(Ended::Done) => ExitCode::SUCCESS,
+        Ok(Ended::Failed) => ExitCode::from(CHECK_FAILED),
         Ok(Ended::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
             output::tell(&format!("error: {}", output::one_line(&error)));

@@ -40,7 +40,7 @@ mod usage;
 pub use config::{DecisionConfig, HeadDeactivation, Thresholds};
 pub use hard::HardPolicy;
 pub use loss::{AxisLoss, Deviation, UsageLoss, UsageLosses};
-pub use macs::{Geometry, MacsParts};
+pub use macs::{Geometry, MacsParts, PaperRounding};
 pub use network::{Axis, BlockLogits, Decision, DecisionNetwork, Gating};
 pub use policy::{BlockPolicy, BlockUse, Policy};
 pub use random::random_policy;

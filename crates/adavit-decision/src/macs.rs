@@ -30,16 +30,27 @@ pub struct Geometry {
     pub num_heads: usize,
     /// R, the width of fc1's output.
     pub hidden_dim: usize,
-    /// MACs of the patch embedding.
+    /// MACs of the patch embedding, or of the tokens-to-token module.
     pub embed_macs: u64,
     /// MACs of the classification head.
     pub head_macs: u64,
 }
 
+/// How the accounting of the published tables counts tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PaperRounding {
+    /// As the tables do: as N (t / N) in float32, cut to an integer, which loses a token where the
+    /// product falls below t (of 197 tokens at 13, 26, 51, 52, 53, 102, 104, 106, 117, 119, 121).
+    #[default]
+    Published,
+    /// Every token.
+    Exact,
+}
+
 /// MACs by where they go, of one image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct MacsParts {
-    /// Patch embedding.
+    /// Patch embedding, or the tokens-to-token module.
     pub patch_embed: u64,
     /// Decision networks.
     pub decisions: u64,
@@ -170,13 +181,16 @@ impl Geometry {
 
     /// MACs of one block as the published tables count them: the projection as t w², 5NC for a
     /// LayerNorm where attention runs and for one always, nothing without heads or tokens, gates
-    /// free. Where the tables' float32 product N (t / N) truncates below t, so does this.
-    pub fn paper_block_macs(&self, used: BlockUse) -> u64 {
+    /// free.
+    pub fn paper_block_macs(&self, used: BlockUse, rounding: PaperRounding) -> u64 {
         if used.heads == 0 || used.tokens == 0 {
             return 0;
         }
         let n_all = self.num_tokens as f32;
-        let t = (n_all * (used.tokens as f32 / n_all)) as u64;
+        let t = match rounding {
+            PaperRounding::Published => (n_all * (used.tokens as f32 / n_all)) as u64,
+            PaperRounding::Exact => used.tokens as u64,
+        };
         let (c, r) = (self.embed_dim as u64, self.hidden_dim as u64);
         let w = used.heads as u64 * (c / self.num_heads as u64);
         let norm = 5 * self.num_tokens as u64 * c;

@@ -36,6 +36,11 @@ impl Work {
     pub fn take_macs(&mut self) -> u64 {
         std::mem::take(&mut self.macs)
     }
+
+    /// Counts multiply-adds that were done for the same model by other operations.
+    pub fn count(&mut self, macs: u64) {
+        self.macs += macs;
+    }
 }
 
 /// An affine map y = x W^T + b with its weight packed for inference.

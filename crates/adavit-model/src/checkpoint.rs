@@ -1,6 +1,6 @@
 //! Native checkpoints: a folder with `model.safetensors` and `config.json`.
 //!
-//! Loading is strict: a missing, an unused and a misshapen tensor are three errors.
+//! Loading is strict: every missing, unused and misshapen tensor is told, all at once.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use tempfile::NamedTempFile;
 
+use crate::file::SafetensorsFile;
 use crate::{
     Error, ModelConfig, PreparedTransformer, Result, Tensors, VisionTransformer, tensor_shapes,
 };
@@ -93,29 +95,28 @@ impl Checkpoint {
             message: error.to_string(),
         })?;
         let missing = expected.keys().filter(|n| !self.tensors.contains_key(*n));
-        let names: Vec<String> = missing.cloned().collect();
-        let path = path.to_path_buf();
-        if !names.is_empty() {
-            return Err(Error::MissingTensors { path, names });
-        }
         let unused = self.tensors.keys().filter(|n| !expected.contains_key(*n));
-        let names: Vec<String> = unused.cloned().collect();
-        if !names.is_empty() {
-            return Err(Error::UnusedTensors { path, names });
-        }
-        let tensors: Vec<String> = expected
+        let both = expected
             .iter()
-            .map(|(name, shape)| (name, shape.dims(), &self.tensors[name]))
+            .filter_map(|(name, shape)| Some((name, shape.dims(), self.tensors.get(name)?)));
+        let misshapen = both
             .filter(|(_, expected, found)| *expected != found.dims() || found.dtype() != DType::F32)
             .map(|(name, expected, found)| {
                 let (dims, dtype) = (found.dims(), found.dtype());
                 format!("{name} (expected {expected:?} floats, found {dims:?} {dtype:?})")
-            })
-            .collect();
-        if !tensors.is_empty() {
-            return Err(Error::MisshapenTensors { path, tensors });
+            });
+        let (missing, unused): (Vec<_>, Vec<_>) =
+            (missing.cloned().collect(), unused.cloned().collect());
+        let misshapen: Vec<_> = misshapen.collect();
+        if missing.is_empty() && unused.is_empty() && misshapen.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::Tensors {
+            path: path.to_path_buf(),
+            missing,
+            unused,
+            misshapen,
+        })
     }
 }
 
@@ -145,30 +146,12 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     }
 }
 
-/// Reads every tensor of a safetensors file, as float32 where it is a float.
+/// Reads every tensor of a safetensors file, as float32 where it is a float, one after the other.
 ///
 /// # Errors
 /// If the file is missing, truncated or not of the format.
 pub fn read_tensors(path: &Path) -> Result<Tensors> {
-    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|error| {
-        Error::Checkpoint {
-            path: path.to_path_buf(),
-            message: format!("not a whole safetensors file: {error}"),
-        }
-    })?;
-    tensors
-        .into_iter()
-        .map(|(name, tensor)| {
-            let float = tensor.dtype().is_float();
-            let tensor = if float {
-                tensor.to_dtype(DType::F32)?
-            } else {
-                tensor
-            };
-            Ok((name, tensor))
-        })
-        .collect()
+    SafetensorsFile::open(path)?.read_all()
 }
 
 /// Writes tensors as a safetensors file, beside and renamed; the same tensors give the same bytes.
@@ -176,19 +159,26 @@ pub fn write_tensors(path: &Path, tensors: &Tensors) -> Result<()> {
     // One entry: several would be written in random order.
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     let views: Vec<(&str, &Tensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
-    let bytes =
-        safetensors::serialize(views, Some(metadata)).map_err(|error| Error::Checkpoint {
-            path: path.to_path_buf(),
-            message: format!("cannot be written: {error}"),
-        })?;
-    write_file(path, &bytes)
+    replace(path, |file| {
+        // One tensor at a time, so that memory does not hold the whole file.
+        let written = safetensors::serialize_to_file(views, Some(metadata), file.path());
+        written.map_err(std::io::Error::other)
+    })
 }
 
 /// Writes a file so that at any moment either the old or the whole new one is there: beside,
 /// flushed to the disk, renamed.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, |file| file.write_all(bytes))
+}
+
+/// Replaces a file by what `write` makes of a temporary one.
+fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut NamedTempFile) -> std::io::Result<()>,
+) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || {
+    let replace = || {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".adavit-");
         #[cfg(unix)]
@@ -198,10 +188,10 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
         let mut file = builder.tempfile_in(folder)?;
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     };
-    write().map_err(Error::io("writing", path))
+    replace().map_err(Error::io("writing", path))
 }

@@ -3,7 +3,8 @@
 use adavit_decision::{DecisionConfig, Geometry};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::tokens_to_token::{self, T2tConfig};
+use crate::{Error, Preprocessing, Result};
 
 /// Where the position embedding comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -16,7 +17,7 @@ pub enum PosEmbed {
     Sinusoid,
 }
 
-/// How a picture becomes an input.
+/// How pixels become the numbers of an input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Normalization {
@@ -26,7 +27,17 @@ pub struct Normalization {
     pub std: Vec<f64>,
 }
 
-/// A ViT/DeiT and, if it decides, how.
+impl Normalization {
+    /// What ImageNet models of timm expect: mean and deviation of ImageNet's pixels.
+    pub fn imagenet() -> Self {
+        Self {
+            mean: vec![0.485, 0.456, 0.406],
+            std: vec![0.229, 0.224, 0.225],
+        }
+    }
+}
+
+/// A ViT, DeiT or T2T-ViT and, if it decides, how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
@@ -34,8 +45,11 @@ pub struct ModelConfig {
     pub preset: String,
     /// Height and width of the input, in pixels.
     pub img_size: (usize, usize),
-    /// Side of a patch, in pixels.
+    /// Side of a patch, in pixels; with T2T the pixels from one token to the next.
     pub patch_size: usize,
+    /// The module of T2T-ViT that makes tokens, in place of the patch embedding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_to_token: Option<T2tConfig>,
     /// Channels of the input.
     pub in_chans: usize,
     /// K.
@@ -55,80 +69,25 @@ pub struct ModelConfig {
     /// Where the position embedding comes from.
     #[serde(default)]
     pub pos_embed: PosEmbed,
+    /// Whether there is a distillation token with a head of its own, as in distilled DeiT; logits
+    /// are the mean of both heads. Such a model makes no decisions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub distilled: bool,
     /// The decisions; none for a plain model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decisions: Option<DecisionConfig>,
-    /// How a picture becomes an input, where known.
+    /// How pixels become numbers, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalization: Option<Normalization>,
+    /// How a picture of any size becomes one of `img_size`, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preprocessing: Option<Preprocessing>,
     /// Names of the classes, where known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub class_names: Vec<String>,
 }
 
-/// Every preset's name.
-pub const PRESETS: [&str; 6] = [
-    "deit_tiny_patch16_224",
-    "deit_small_patch16_224",
-    "deit_base_patch16_224",
-    "nano_patch4_28",
-    "nano_patch7_28",
-    "nano_wide_patch7_28",
-];
-
 impl ModelConfig {
-    /// The plain model of a preset; see [`PRESETS`].
-    ///
-    /// # Errors
-    /// If there is no such preset.
-    pub fn preset(name: &str) -> Result<Self> {
-        let deit =
-            |embed_dim, num_heads| Self::plain(name, (224, 16, 3, 1000), embed_dim, num_heads, 12);
-        let nano = |patch_size, embed_dim, num_heads| {
-            Self::plain(name, (28, patch_size, 1, 10), embed_dim, num_heads, 6)
-        };
-        Ok(match name {
-            "deit_tiny_patch16_224" => deit(192, 3),
-            "deit_small_patch16_224" => deit(384, 6),
-            "deit_base_patch16_224" => deit(768, 12),
-            "nano_patch4_28" => nano(4, 64, 4),
-            "nano_patch7_28" => nano(7, 64, 4),
-            "nano_wide_patch7_28" => nano(7, 128, 4),
-            _ => {
-                return Err(Error::Config(format!(
-                    "preset: expected one of {}, found {name:?}",
-                    PRESETS.join(", ")
-                )));
-            }
-        })
-    }
-
-    fn plain(
-        name: &str,
-        (img_size, patch_size, in_chans, num_classes): (usize, usize, usize, usize),
-        embed_dim: usize,
-        num_heads: usize,
-        depth: usize,
-    ) -> Self {
-        Self {
-            preset: name.into(),
-            img_size: (img_size, img_size),
-            patch_size,
-            in_chans,
-            num_classes,
-            embed_dim,
-            depth,
-            num_heads,
-            mlp_ratio: 4.0,
-            qkv_bias: true,
-            layer_norm_eps: 1e-6,
-            pos_embed: PosEmbed::Learned,
-            decisions: None,
-            normalization: None,
-            class_names: Vec::new(),
-        }
-    }
-
     /// The same model with decisions.
     #[must_use]
     pub fn with_decisions(mut self, decisions: DecisionConfig) -> Self {
@@ -156,13 +115,7 @@ impl ModelConfig {
                 ));
             }
         }
-        if !height.is_multiple_of(self.patch_size) || !width.is_multiple_of(self.patch_size) {
-            return fail(format!(
-                "img_size {height}x{width} is not divisible by patch_size {}: choose a patch size \
-                 that divides both sides",
-                self.patch_size
-            ));
-        }
+        self.validate_tokens()?;
         if !self.embed_dim.is_multiple_of(self.num_heads) {
             return fail(format!(
                 "num_heads {} does not divide embed_dim {}: choose a divisor",
@@ -189,7 +142,31 @@ impl ModelConfig {
             ));
         }
         self.validate_data()?;
+        if self.distilled && self.decisions.is_some() {
+            return fail(
+                "distilled: a model with a distillation token makes no decisions; take the token \
+                 off, as `adavit convert --drop-distillation` does"
+                    .into(),
+            );
+        }
         self.validate_decisions()
+    }
+
+    /// Checks that the images make tokens.
+    fn validate_tokens(&self) -> Result<()> {
+        let (height, width) = self.img_size;
+        if let Some(t2t) = &self.tokens_to_token {
+            t2t.validate((height, width))
+                .map_err(|error| Error::Config(error.to_string()))?;
+        } else if !height.is_multiple_of(self.patch_size) || !width.is_multiple_of(self.patch_size)
+        {
+            return Err(Error::Config(format!(
+                "img_size {height}x{width} is not divisible by patch_size {}: choose a patch size \
+                 that divides both sides",
+                self.patch_size
+            )));
+        }
+        Ok(())
     }
 
     fn validate_data(&self) -> Result<()> {
@@ -199,6 +176,9 @@ impl ModelConfig {
                 self.num_classes,
                 self.class_names.len()
             )));
+        }
+        if let Some(preprocessing) = &self.preprocessing {
+            preprocessing.validate()?;
         }
         let Some(Normalization { mean, std }) = &self.normalization else {
             return Ok(());
@@ -240,13 +220,21 @@ impl ModelConfig {
     /// Patches in each direction, rows then columns.
     pub fn grid(&self) -> (usize, usize) {
         let (height, width) = self.img_size;
-        (height / self.patch_size, width / self.patch_size)
+        match &self.tokens_to_token {
+            Some(_) => tokens_to_token::grid((height, width)),
+            None => (height / self.patch_size, width / self.patch_size),
+        }
+    }
+
+    /// The class token and, in a distilled model, the distillation token.
+    pub fn num_prefix_tokens(&self) -> usize {
+        1 + usize::from(self.distilled)
     }
 
     /// N, class token included.
     pub fn num_tokens(&self) -> usize {
         let (rows, columns) = self.grid();
-        rows * columns + 1
+        rows * columns + self.num_prefix_tokens()
     }
 
     /// MACs that the published tables add for everything outside the blocks.
@@ -256,9 +244,10 @@ impl ModelConfig {
     pub fn paper_base_macs(&self) -> Result<u64> {
         match self.preset.as_str() {
             "deit_small_patch16_224" => Ok(60_000_000),
+            "t2t_vit_19" => Ok(330_000_000),
             other => Err(Error::Config(format!(
-                "preset {other}: the paper's accounting is known for deit_small_patch16_224 only; \
-                 use --accounting exact"
+                "preset {other}: the paper's accounting is known for deit_small_patch16_224 and \
+                 t2t_vit_19 only; use --accounting exact"
             ))),
         }
     }
@@ -266,14 +255,19 @@ impl ModelConfig {
     /// The sizes that compute depends on.
     pub fn geometry(&self) -> Geometry {
         let patch_pixels = self.in_chans * self.patch_size * self.patch_size;
+        let (rows, columns) = self.grid();
+        let embed_macs = match &self.tokens_to_token {
+            Some(t2t) => t2t.macs(self.img_size, self.in_chans, self.embed_dim),
+            None => (rows * columns * patch_pixels * self.embed_dim) as u64,
+        };
         Geometry {
             num_tokens: self.num_tokens(),
             embed_dim: self.embed_dim,
             depth: self.depth,
             num_heads: self.num_heads,
             hidden_dim: self.hidden_dim(),
-            embed_macs: ((self.num_tokens() - 1) * patch_pixels * self.embed_dim) as u64,
-            head_macs: (self.embed_dim * self.num_classes) as u64,
+            embed_macs,
+            head_macs: (self.num_prefix_tokens() * self.embed_dim * self.num_classes) as u64,
         }
     }
 }
@@ -281,20 +275,6 @@ impl ModelConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_preset_is_valid_and_unknown_ones_are_refused() {
-        for name in PRESETS {
-            let config = ModelConfig::preset(name).unwrap();
-            config.validate().unwrap();
-            assert_eq!(config.preset, name);
-        }
-        assert!(
-            ModelConfig::preset("deit_huge")
-                .unwrap_err()
-                .is_input_error()
-        );
-    }
 
     #[test]
     fn sizes_that_do_not_fit_are_named() {

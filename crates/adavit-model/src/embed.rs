@@ -1,31 +1,75 @@
-//! Patch embedding: patches to tokens, class token in front, positions added.
+//! From an image to tokens: patches, or the windows of T2T-ViT; class token in front, positions added.
 
 use adavit_kernels::patchify;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
+use crate::tokens_to_token::TokensToToken;
 use crate::{ModelConfig, PosEmbed};
 
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_field_names, reason = "the names of a checkpoint")]
 pub(crate) struct Embed {
-    patch_size: usize,
-    weight: Tensor,
-    bias: Tensor,
+    tokens: Tokens,
     cls_token: Tensor,
+    /// Of distilled DeiT.
+    dist_token: Option<Tensor>,
     pos_embed: Tensor,
+}
+
+/// What makes tokens of pixels.
+#[derive(Debug, Clone)]
+enum Tokens {
+    Patches {
+        patch_size: usize,
+        weight: Tensor,
+        bias: Tensor,
+    },
+    TokensToToken(Box<TokensToToken>),
+}
+
+impl Tokens {
+    fn new(config: &ModelConfig, vb: &VarBuilder) -> Result<Self> {
+        let (c, p) = (config.embed_dim, config.patch_size);
+        if let Some(t2t) = &config.tokens_to_token {
+            let vb = vb.pp("tokens_to_token");
+            let module = TokensToToken::new(t2t, config.in_chans, c, &vb)?;
+            return Ok(Self::TokensToToken(Box::new(module)));
+        }
+        let proj = vb.pp("patch_embed").pp("proj");
+        Ok(Self::Patches {
+            patch_size: p,
+            weight: proj.get((c, config.in_chans, p, p), "weight")?,
+            bias: proj.get(c, "bias")?,
+        })
+    }
+
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Patches {
+                patch_size,
+                weight,
+                bias,
+            } => {
+                let patches = patchify(xs, *patch_size)?;
+                adavit_kernels::linear(&patches, &weight.flatten_from(1)?, Some(bias))
+            }
+            Self::TokensToToken(module) => module.forward(xs),
+        }
+    }
 }
 
 impl Embed {
     pub(crate) fn new(config: &ModelConfig, vb: &VarBuilder) -> Result<Self> {
-        let (c, p) = (config.embed_dim, config.patch_size);
-        let proj = vb.pp("patch_embed").pp("proj");
+        let c = config.embed_dim;
         let pos_embed = vb.get((1, config.num_tokens(), c), "pos_embed")?;
         Ok(Self {
-            patch_size: p,
-            weight: proj.get((c, config.in_chans, p, p), "weight")?,
-            bias: proj.get(c, "bias")?,
+            tokens: Tokens::new(config, vb)?,
             cls_token: vb.get((1, 1, c), "cls_token")?,
+            dist_token: config
+                .distilled
+                .then(|| vb.get((1, 1, c), "dist_token"))
+                .transpose()?,
             pos_embed: match config.pos_embed {
                 PosEmbed::Learned => pos_embed,
                 PosEmbed::Sinusoid => pos_embed.detach(),
@@ -35,11 +79,13 @@ impl Embed {
 
     /// `(B, in_chans, height, width)` to `(B, N, C)`.
     pub(crate) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let patches = patchify(xs, self.patch_size)?;
-        let weight = self.weight.flatten_from(1)?;
-        let patches = adavit_kernels::linear(&patches, &weight, Some(&self.bias))?;
-        let (b, _, c) = patches.dims3()?;
-        let class = self.cls_token.broadcast_as((b, 1, c))?;
-        Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.pos_embed)
+        let tokens = self.tokens.forward(xs)?;
+        let (b, _, c) = tokens.dims3()?;
+        let mut parts = vec![self.cls_token.broadcast_as((b, 1, c))?];
+        if let Some(token) = &self.dist_token {
+            parts.push(token.broadcast_as((b, 1, c))?);
+        }
+        parts.push(tokens);
+        Tensor::cat(&parts, 1)?.broadcast_add(&self.pos_embed)
     }
 }

@@ -9,29 +9,25 @@ pub enum Error {
     /// A configuration that describes no model.
     #[error("{0}")]
     Config(String),
-    /// Tensors that the model needs and the checkpoint lacks.
-    #[error("{path}: {} missing: {}", count(.names.len()), .names.join(", "), path = path.display())]
-    MissingTensors {
+    /// Tensors that are not exactly those of the model.
+    #[error("{path}: {}", mismatch(.missing, .unused, .misshapen), path = path.display())]
+    Tensors {
         /// The checkpoint.
         path: PathBuf,
-        /// Their names, sorted.
-        names: Vec<String>,
-    },
-    /// Tensors of the checkpoint that the model has no place for.
-    #[error("{path}: {} without a place in the model: {}", count(.names.len()), .names.join(", "), path = path.display())]
-    UnusedTensors {
-        /// The checkpoint.
-        path: PathBuf,
-        /// Their names, sorted.
-        names: Vec<String>,
-    },
-    /// Tensors whose shape is not the model's, or that hold no floats.
-    #[error("{path}: {} of another shape: {}", count(.tensors.len()), .tensors.join(", "), path = path.display())]
-    MisshapenTensors {
-        /// The checkpoint.
-        path: PathBuf,
+        /// Names of those that the model needs and the checkpoint lacks, sorted.
+        missing: Vec<String>,
+        /// Names of those that the model has no place for, sorted.
+        unused: Vec<String>,
         /// `NAME (expected SHAPE floats, found SHAPE DTYPE)`, sorted.
-        tensors: Vec<String>,
+        misshapen: Vec<String>,
+    },
+    /// A file that is no picture.
+    #[error("{path}: {message}", path = path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
     },
     /// A checkpoint that cannot be read as one.
     #[error("{path}: {message}", path = path.display())]
@@ -73,6 +69,19 @@ impl Error {
             source,
         }
     }
+}
+
+/// Everything that does not fit, at once.
+fn mismatch(missing: &[String], unused: &[String], misshapen: &[String]) -> String {
+    let parts = [
+        (missing, "missing"),
+        (unused, "without a place in the model"),
+        (misshapen, "of another shape"),
+    ];
+    let told = parts.iter().filter(|(names, _)| !names.is_empty());
+    let told =
+        told.map(|(names, what)| format!("{} {what}: {}", count(names.len()), names.join(", ")));
+    told.collect::<Vec<_>>().join("; ")
 }
 
 fn count(n: usize) -> String {

@@ -37,12 +37,17 @@ pub(crate) struct Mlp {
 
 impl Mlp {
     pub(crate) fn new(dim: usize, hidden: usize, vb: &VarBuilder) -> Result<Self> {
+        Self::named(dim, hidden, [&vb.pp("fc1"), &vb.pp("fc2")])
+    }
+
+    /// As [`Self::new`] with other names for fc1 and fc2.
+    pub(crate) fn named(dim: usize, hidden: usize, [fc1, fc2]: [&VarBuilder; 2]) -> Result<Self> {
         let layer = |n_in: usize, n_out: usize, vb: &VarBuilder| -> Result<_> {
             Ok((vb.get((n_out, n_in), "weight")?, vb.get(n_out, "bias")?))
         };
         Ok(Self {
-            fc1: layer(dim, hidden, &vb.pp("fc1"))?,
-            fc2: layer(hidden, dim, &vb.pp("fc2"))?,
+            fc1: layer(dim, hidden, fc1)?,
+            fc2: layer(hidden, dim, fc2)?,
         })
     }
 

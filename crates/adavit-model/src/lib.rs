@@ -1,7 +1,7 @@
 //! Vision transformers that decide, for each image, which patches, heads and sub-layers to
 //! compute, on candle.
 //!
-//! [`VisionTransformer::forward`] is the plain DeiT/ViT, [`VisionTransformer::forward_masked`]
+//! [`VisionTransformer::forward`] is the plain ViT, DeiT or T2T-ViT, [`VisionTransformer::forward_masked`]
 //! the adaptive one of AdaViT (Meng et al., CVPR 2022, arXiv 2111.15668), where gates are factors:
 //! it defines the semantics and trains. [`PreparedTransformer::forward_sparse`] gives the same
 //! numbers from what is kept alone.
@@ -32,17 +32,28 @@ mod config;
 mod cost_table;
 mod embed;
 mod error;
+mod file;
 mod import;
 mod layers;
+mod positions;
 mod prepared;
+mod preprocessing;
+mod presets;
+mod tokens_to_token;
+mod verify;
 mod vit;
 mod weights;
 
 pub use checkpoint::{Checkpoint, read_tensors, write_file, write_tensors};
-pub use config::{ModelConfig, Normalization, PRESETS, PosEmbed};
+pub use config::{ModelConfig, Normalization, PosEmbed};
 pub use cost_table::paper_cost_table;
 pub use error::{Error, Result};
-pub use import::{Imported, Source, import};
+pub use import::{ImportOptions, Imported, Source, import, import_as};
+pub use positions::resample_pos_embed;
 pub use prepared::{PreparedTransformer, Strategy, Workspace};
+pub use preprocessing::{CropMode, Interpolation, Picture, Preprocessing};
+pub use presets::PRESETS;
+pub use tokens_to_token::{T2tConfig, TokensType};
+pub use verify::{Comparison, Recording, Replay, Verification, verify};
 pub use vit::{Capture, Output, VisionTransformer};
 pub use weights::{Tensors, initial_tensors, is_decision_tensor, tensor_shapes};

@@ -1,6 +1,7 @@
 //! The vision transformer: embedding, blocks, norm, head on the class token.
 //!
-//! Dosovitskiy et al. 2021 (arXiv 2010.11929), Touvron et al. 2021 (arXiv 2012.12877).
+//! Dosovitskiy et al. 2021 (arXiv 2010.11929), Touvron et al. 2021 (arXiv 2012.12877), Yuan et al.
+//! 2021 (arXiv 2101.11986).
 
 use adavit_decision::{Decision, Gating, Policy, Thresholds};
 use candle_core::{Tensor, bail};
@@ -46,7 +47,7 @@ impl Output {
     }
 }
 
-/// A ViT/DeiT, with decision networks if its configuration has decisions.
+/// A ViT, DeiT or T2T-ViT, with decision networks if its configuration has decisions.
 #[derive(Debug, Clone)]
 pub struct VisionTransformer {
     config: ModelConfig,
@@ -54,6 +55,8 @@ pub struct VisionTransformer {
     blocks: Vec<Block>,
     norm: LayerNorm,
     head: Linear,
+    /// Of distilled DeiT, on its second token.
+    head_dist: Option<Linear>,
 }
 
 impl VisionTransformer {
@@ -66,12 +69,15 @@ impl VisionTransformer {
         let blocks = (0..config.depth)
             .map(|block| Block::new(config, block, &vb.pp("blocks").pp(block)))
             .collect::<candle_core::Result<_>>()?;
+        let head =
+            |name: &str| Linear::new(config.embed_dim, config.num_classes, true, &vb.pp(name));
         Ok(Self {
             config: config.clone(),
             embed: Embed::new(config, vb)?,
             blocks,
             norm: LayerNorm::new(config.embed_dim, config.layer_norm_eps, &vb.pp("norm"))?,
-            head: Linear::new(config.embed_dim, config.num_classes, true, &vb.pp("head"))?,
+            head: head("head")?,
+            head_dist: config.distilled.then(|| head("head_dist")).transpose()?,
         })
     }
 
@@ -143,7 +149,7 @@ impl VisionTransformer {
             xs = block.forward_gathered(&xs, index, &geometry, state)?;
         }
         state.macs += b as u64 * (geometry.embed_macs + geometry.head_macs);
-        let logits = self.head.forward(&self.norm.forward(&class_token(&xs)?)?)?;
+        let logits = self.classify(&xs)?;
         // A gate that nobody knows makes everything unknown.
         let factor = |unknown: &bool| if *unknown { f32::NAN } else { 1.0 };
         let factors: Vec<f32> = state.unknown.iter().map(factor).collect();
@@ -172,15 +178,24 @@ impl VisionTransformer {
                 class_hidden.push(class_token(&xs)?);
             }
         }
-        // A LayerNorm acts on each token alone: only the class token's is needed.
-        let class = self.norm.forward(&class_token(&xs)?)?;
         Ok(Output {
-            logits: self.head.forward(&class)?,
+            logits: self.classify(&xs)?,
             decisions,
             hidden,
             class_hidden,
             class_attention,
         })
+    }
+
+    /// The logits of the tokens after the last block.
+    fn classify(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
+        // A LayerNorm acts on each token alone: only those with a head are needed.
+        let logits = self.head.forward(&self.norm.forward(&class_token(xs)?)?)?;
+        let Some(head_dist) = &self.head_dist else {
+            return Ok(logits);
+        };
+        let token = self.norm.forward(&xs.narrow(1, 1, 1)?.squeeze(1)?)?;
+        (logits + head_dist.forward(&token)?)? / 2.0
     }
 
     fn embed(&self, xs: &Tensor) -> candle_core::Result<Tensor> {

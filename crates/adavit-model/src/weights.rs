@@ -61,7 +61,7 @@ impl SimpleBackend for Recorder {
 ///
 /// Linear maps are Xavier uniform with zero bias (Dosovitskiy et al.), the patch embedding uniform
 /// in ±1/sqrt(fan in) (PyTorch's convolution), class token and positions normal with standard
-/// deviation 0.02, norms the identity. Decision networks are normal with standard deviation 0.02,
+/// deviation 0.02, norms the identity; a performer's random features are orthogonal. Decision networks are normal with standard deviation 0.02,
 /// and every gate's logit starts at `keep_logit`.
 ///
 /// # Errors
@@ -96,10 +96,15 @@ fn initial_values(
     if name == "pos_embed" && config.pos_embed == PosEmbed::Sinusoid {
         return sinusoid(config.num_tokens(), config.embed_dim);
     }
+    if let ([m, dim], Some("w")) = (dims, name.strip_prefix("tokens_to_token.").and_then(last)) {
+        return orthogonal(&mut rng, *m, *dim);
+    }
     match (decision, dims) {
         (true, [_]) => vec![keep_logit as f32; n],
         (true, _) => normal(&mut rng, n, 0.02),
-        (false, _) if name == "pos_embed" || name == "cls_token" => normal(&mut rng, n, 0.02),
+        (false, _) if ["pos_embed", "cls_token", "dist_token"].contains(&name) => {
+            normal(&mut rng, n, 0.02)
+        }
         (false, [_]) if name.ends_with("weight") => vec![1.0; n],
         (false, [_]) => vec![0.0; n],
         (false, [n_out, n_in]) => uniform(&mut rng, n, (6.0 / (n_in + n_out) as f64).sqrt()),
@@ -137,6 +142,35 @@ fn normal(rng: &mut ChaCha8Rng, n: usize, std: f64) -> Vec<f32> {
 fn uniform(rng: &mut ChaCha8Rng, n: usize, bound: f64) -> Vec<f32> {
     (0..n)
         .map(|_| rng.random_range(-bound..bound) as f32)
+        .collect()
+}
+
+/// What follows the last dot.
+fn last(name: &str) -> Option<&str> {
+    name.rsplit('.').next()
+}
+
+/// `m` random directions of length sqrt(m), orthogonal to each other as long as there are
+/// dimensions; Choromanski et al. 2021 (arXiv 2009.14794).
+fn orthogonal(rng: &mut ChaCha8Rng, m: usize, dim: usize) -> Vec<f32> {
+    let mut rows: Vec<Vec<f64>> = Vec::with_capacity(m);
+    while rows.len() < m {
+        let mut row: Vec<f64> = (0..dim).map(|_| StandardNormal.sample(rng)).collect();
+        let before = rows.len() - rows.len() % dim;
+        // Twice, so that rounding leaves nothing over.
+        for other in rows[before..].iter().chain(&rows[before..]) {
+            let along: f64 = row.iter().zip(other).map(|(x, y)| x * y).sum();
+            row.iter_mut().zip(other).for_each(|(x, y)| *x -= along * y);
+        }
+        let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+        if length > 1e-6 {
+            rows.push(row.into_iter().map(|x| x / length).collect());
+        }
+    }
+    let scale = (m as f64).sqrt();
+    rows.concat()
+        .into_iter()
+        .map(|x| (x * scale) as f32)
         .collect()
 }
 
@@ -192,12 +226,40 @@ mod tests {
     }
 
     #[test]
-    fn shapes_are_those_of_a_published_checkpoint() {
+    fn shapes_are_those_of_published_checkpoints() {
+        // timm's count for DeiT; for T2T-ViT-14 the published 21.5 M, and for the smallest and the
+        // largest 4.3 M and 64.1 M.
+        for (preset, expected) in [
+            ("deit_small_patch16_224", 22_050_664),
+            ("t2t_vit_7", 4_310_222),
+            ("t2t_vit_14", 21_545_550),
+            ("t2t_vit_24", 64_105_934),
+        ] {
+            let config = ModelConfig::preset(preset).unwrap();
+            let shapes = tensor_shapes(&config).unwrap();
+            let parameters: usize = shapes.values().map(Shape::elem_count).sum();
+            assert_eq!(parameters, expected, "{preset}");
+        }
         let config = ModelConfig::preset("deit_small_patch16_224").unwrap();
         let shapes = tensor_shapes(&config).unwrap();
-        let parameters: usize = shapes.values().map(Shape::elem_count).sum();
-        // timm's count for deit_small_patch16_224.
-        assert_eq!(parameters, 22_050_664);
         assert_eq!(shapes["patch_embed.proj.weight"].dims(), [384, 3, 16, 16]);
+    }
+
+    #[test]
+    fn a_performer_starts_with_orthogonal_features() {
+        let config = ModelConfig::preset("t2t_vit_7").unwrap();
+        let tensors = initial_tensors(&config, 5, 0.0).unwrap();
+        let w = &tensors["tokens_to_token.attention1.w"];
+        assert_eq!(w.dims(), [32, 64]);
+        let products = w.matmul(&w.t().unwrap()).unwrap();
+        for (row, products) in products.to_vec2::<f32>().unwrap().iter().enumerate() {
+            for (column, product) in products.iter().enumerate() {
+                let expected = if row == column { 32.0 } else { 0.0 };
+                assert!(
+                    (product - expected).abs() < 1e-4,
+                    "{row}, {column}: {product}"
+                );
+            }
+        }
     }
 }

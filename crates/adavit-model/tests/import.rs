@@ -6,7 +6,8 @@
 
 use adavit_decision::DecisionConfig;
 use adavit_model::{
-    Capture, Checkpoint, ModelConfig, Source, Tensors, import, initial_tensors, write_tensors,
+    Capture, Checkpoint, ImportOptions, Imported, ModelConfig, Source, Tensors, import,
+    initial_tensors, write_tensors,
 };
 use candle_core::{Device, Tensor};
 
@@ -94,8 +95,15 @@ fn written(tensors: &Tensors) -> tempfile::TempDir {
     folder
 }
 
-fn read(tensors: &Tensors) -> adavit_model::Result<adavit_model::Imported> {
-    import(&written(tensors).path().join("weights.safetensors"))
+fn read_with(tensors: &Tensors, options: &ImportOptions) -> adavit_model::Result<Imported> {
+    import(
+        &written(tensors).path().join("weights.safetensors"),
+        options,
+    )
+}
+
+fn read(tensors: &Tensors) -> adavit_model::Result<Imported> {
+    read_with(tensors, &ImportOptions::default())
 }
 
 #[test]
@@ -154,7 +162,7 @@ fn our_own_checkpoints_are_read_as_they_are() {
         folder.path().to_path_buf(),
         folder.path().join("model.safetensors"),
     ] {
-        let found = import(&path).unwrap();
+        let found = import(&path, &ImportOptions::default()).unwrap();
         assert_eq!((found.source, found.notes.len()), (Source::Adavit, 0));
         assert_eq!(found.checkpoint.config, ours.config);
     }
@@ -176,7 +184,8 @@ fn what_is_no_vit_is_refused_by_name() {
         tensors.insert(name.into(), tensor);
         read(&tensors).unwrap_err().to_string()
     };
-    assert!(with("dist_token", &[1, 1, 128]).contains("dist_token"));
+    assert!(with("reg_token", &[1, 4, 128]).contains("reg_token"));
+    assert!(with("dist_token", &[1, 1, 128]).contains("17 tokens are not 2"));
     assert!(with("pos_embed", &[1, 13, 128]).contains("13 tokens"));
     assert!(with("patch_embed.proj.weight", &[96, 1, 7, 7]).contains("heads"));
     assert!(with("blocks.0.attn.proj.weight", &[128, 64]).contains("expected [128, 128]"));

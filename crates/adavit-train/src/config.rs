@@ -315,6 +315,9 @@ impl TrainConfig {
         model.mlp_ratio = options.mlp_ratio.unwrap_or(model.mlp_ratio);
         model.qkv_bias = options.qkv_bias.unwrap_or(model.qkv_bias);
         model.pos_embed = options.pos_embed.unwrap_or(model.pos_embed);
+        // Those of the data that it is trained on, not of the pictures that the preset is known for.
+        model.normalization = None;
+        model.preprocessing = None;
         Ok(model)
     }
 

@@ -156,6 +156,7 @@ fn given_dense(config: &TrainConfig, path: &Path, data: &Dataset) -> Result<Chec
         )));
     }
     found.normalization = None;
+    found.preprocessing = None;
     found.class_names.clear();
     if found != expected {
         return Err(Error::Input(format!(

@@ -124,8 +124,9 @@ impl Buffers {
         self.class_rows.clear();
         self.class_rows.extend((0..b).map(|image| image * n));
         self.patch_rows.clear();
+        let prefix = config.num_prefix_tokens();
         self.patch_rows
-            .extend((0..tokens).filter(|row| row % n != 0));
+            .extend((0..tokens).filter(|row| row % n >= prefix));
     }
 }
 

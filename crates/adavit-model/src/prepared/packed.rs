@@ -7,6 +7,7 @@ use candle_nn::VarBuilder;
 
 use super::block::{Buffers, PreparedBlock};
 use super::{Decide, Strategy};
+use crate::tokens_to_token::TokensToToken;
 use crate::{ModelConfig, Result};
 
 /// Tokens that are worked on at a time, whole images: their hidden activations stay in cache.
@@ -15,12 +16,41 @@ const TOKENS: usize = 1600;
 #[derive(Debug)]
 pub(super) struct PackedTransformer {
     config: ModelConfig,
-    patch_embed: PreparedLinear,
-    /// `(N, C)`: position embedding, with the class token added to the first row.
+    tokens: Tokens,
+    /// `(N, C)`: position embedding, with class and distillation token added to their rows.
     positions: Vec<f32>,
     blocks: Vec<PreparedBlock>,
     norm: PreparedLayerNorm,
     head: PreparedLinear,
+    head_dist: Option<PreparedLinear>,
+}
+
+/// What makes tokens of pixels.
+#[derive(Debug)]
+enum Tokens {
+    Patches(PreparedLinear),
+    TokensToToken {
+        module: Box<TokensToToken>,
+        /// Multiply-adds of an image.
+        macs: u64,
+    },
+}
+
+impl Tokens {
+    fn new(config: &ModelConfig, vb: &VarBuilder) -> candle_core::Result<Self> {
+        let (c, p, chans) = (config.embed_dim, config.patch_size, config.in_chans);
+        if let Some(t2t) = &config.tokens_to_token {
+            let module = TokensToToken::new(t2t, chans, c, &vb.pp("tokens_to_token"))?;
+            return Ok(Self::TokensToToken {
+                module: Box::new(module),
+                macs: config.geometry().embed_macs,
+            });
+        }
+        let patch = vb.pp("patch_embed").pp("proj");
+        let weight = patch.get((c, chans, p, p), "weight")?.flatten_from(1)?;
+        let bias = patch.get(c, "bias")?;
+        Ok(Self::Patches(PreparedLinear::new(&weight, Some(&bias), c)?))
+    }
 }
 
 /// Buffers of a forward, kept from one to the next.
@@ -28,31 +58,37 @@ pub(super) struct PackedTransformer {
 pub(super) struct Room {
     pub(super) buffers: Buffers,
     patches: Vec<f32>,
+    /// The tokens with a head.
     class: Vec<f32>,
+    /// The logits of the distillation token.
+    dist_logits: Vec<f32>,
     parts: Parts,
 }
 
 impl PackedTransformer {
     pub(super) fn new(config: &ModelConfig, vb: &VarBuilder) -> Result<Self> {
-        let (c, p, n) = (config.embed_dim, config.patch_size, config.num_tokens());
-        let patch = vb.pp("patch_embed").pp("proj");
-        let weight = patch.get((c, config.in_chans, p, p), "weight")?;
-        let bias = patch.get(c, "bias")?;
+        let (c, n) = (config.embed_dim, config.num_tokens());
         let positions = vb.get((1, n, c), "pos_embed")?.flatten_all()?;
         let mut positions = positions.to_vec1::<f32>()?;
-        let class = vb.get((1, 1, c), "cls_token")?.flatten_all()?;
-        for (x, class) in positions.iter_mut().zip(class.to_vec1::<f32>()?) {
-            *x += class;
+        let prefix = ["cls_token", "dist_token"].into_iter();
+        for (row, name) in prefix.take(config.num_prefix_tokens()).enumerate() {
+            let token = vb.get((1, 1, c), name)?.flatten_all()?;
+            let token = token.to_vec1::<f32>()?;
+            for (x, token) in positions[row * c..].iter_mut().zip(token) {
+                *x += token;
+            }
         }
         let blocks = (0..config.depth)
             .map(|block| PreparedBlock::new(config, block, &vb.pp("blocks").pp(block)))
             .collect::<candle_core::Result<_>>()?;
+        let head = |name: &str| linear(c, config.num_classes, true, &vb.pp(name));
         Ok(Self {
-            patch_embed: PreparedLinear::new(&weight.flatten_from(1)?, Some(&bias), c)?,
+            tokens: Tokens::new(config, vb)?,
             positions,
             blocks,
             norm: norm(config, &vb.pp("norm"))?,
-            head: linear(c, config.num_classes, true, &vb.pp("head"))?,
+            head: head("head")?,
+            head_dist: config.distilled.then(|| head("head_dist")).transpose()?,
             config: config.clone(),
         })
     }
@@ -99,45 +135,91 @@ impl PackedTransformer {
         logits: &mut [f32],
         (policy, room): (&mut HardPolicy, &mut Room),
     ) -> Result<()> {
-        let (b, n, c) = (xs.dim(0)?, self.config.num_tokens(), self.config.embed_dim);
+        let b = xs.dim(0)?;
         room.buffers.reserve(&self.config, b);
         self.embed(xs, room)?;
+        for (index, block) in self.blocks.iter().enumerate() {
+            let at = (index, first);
+            let decided = !matches!(decide, Decide::Nothing);
+            if decided {
+                block.decide(policy, at, &mut room.buffers);
+            }
+            if let Decide::Given(given) = decide {
+                policy.copy_block(given, at, b);
+            }
+            block.forward(policy, at, decided, &mut room.buffers);
+        }
+        self.classify(room, 0, &self.head, logits);
+        if let Some(head_dist) = &self.head_dist {
+            let mut dist_logits = std::mem::take(&mut room.dist_logits);
+            dist_logits.resize(logits.len(), 0.0);
+            self.classify(room, 1, head_dist, &mut dist_logits);
+            for (y, dist) in logits.iter_mut().zip(&dist_logits) {
+                *y = (*y + dist) / 2.0;
+            }
+            room.dist_logits = dist_logits;
+        }
+        // A gate that nobody knows makes everything unknown.
+        let rows = logits.chunks_exact_mut(self.config.num_classes);
+        let unknown = rows
+            .zip(&room.buffers.unknown)
+            .filter(|(_, unknown)| **unknown);
+        for (logits, _) in unknown {
+            logits.fill(f32::NAN);
+        }
+        Ok(())
+    }
+
+    /// Writes the logits that `head` gives for token `token` of each image.
+    fn classify(&self, room: &mut Room, token: usize, head: &PreparedLinear, logits: &mut [f32]) {
+        let (n, c, k) = (
+            self.config.num_tokens(),
+            self.config.embed_dim,
+            self.config.num_classes,
+        );
         let Room {
             buffers,
             class,
             parts,
             ..
         } = room;
-        for (index, block) in self.blocks.iter().enumerate() {
-            let at = (index, first);
-            let decided = !matches!(decide, Decide::Nothing);
-            if decided {
-                block.decide(policy, at, buffers);
-            }
-            if let Decide::Given(given) = decide {
-                policy.copy_block(given, at, b);
-            }
-            block.forward(policy, at, decided, buffers);
-        }
         class.clear();
         for xs in buffers.xs.chunks_exact(n * c) {
-            class.extend_from_slice(&xs[..c]);
+            class.extend_from_slice(&xs[token * c..(token + 1) * c]);
         }
+        let b = logits.len() / k;
         self.norm.write(class, &mut buffers.normed, Rows::All(b));
         parts.clear();
-        parts.push(0..b, &[0..c], &[0..self.config.num_classes]);
+        parts.push(0..b, &[0..c], &[0..k]);
         let normed = &buffers.normed[..b * c];
-        self.head.write(normed, logits, parts, &mut buffers.work);
-        // A gate that nobody knows makes everything unknown.
-        let rows = logits.chunks_exact_mut(self.config.num_classes);
-        for (logits, _) in rows.zip(&buffers.unknown).filter(|(_, unknown)| **unknown) {
-            logits.fill(f32::NAN);
-        }
-        Ok(())
+        head.write(normed, logits, parts, &mut buffers.work);
     }
 
-    /// Fills the tokens: positions, then patches through their map on top.
+    /// Fills the tokens: positions, then what comes of the pixels on top.
     fn embed(&self, xs: &Tensor, room: &mut Room) -> Result<()> {
+        let (n, c) = (self.config.num_tokens(), self.config.embed_dim);
+        for xs in room.buffers.xs.chunks_exact_mut(n * c) {
+            xs.copy_from_slice(&self.positions);
+        }
+        match &self.tokens {
+            Tokens::Patches(map) => self.embed_patches(xs, map, room),
+            Tokens::TokensToToken { module, macs } => {
+                let prefix = self.config.num_prefix_tokens();
+                // Image by image, so that none depends on its batch.
+                for (image, ys) in room.buffers.xs.chunks_exact_mut(n * c).enumerate() {
+                    let tokens = module.forward(&xs.narrow(0, image, 1)?)?;
+                    let tokens = tokens.flatten_all()?.to_vec1::<f32>()?;
+                    for (y, x) in ys[prefix * c..].iter_mut().zip(tokens) {
+                        *y += x;
+                    }
+                    room.buffers.work.count(*macs);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn embed_patches(&self, xs: &Tensor, map: &PreparedLinear, room: &mut Room) -> Result<()> {
         let Room {
             buffers,
             patches: rows,
@@ -148,19 +230,16 @@ impl PackedTransformer {
         let depth = patches.dim(D::Minus1)?;
         let patches = patches.flatten_all()?.to_vec1::<f32>()?;
         let (n, c) = (self.config.num_tokens(), self.config.embed_dim);
+        let prefix = self.config.num_prefix_tokens();
         rows.resize(xs.dim(0)? * n * depth, 0.0);
-        let images = patches.chunks_exact((n - 1) * depth);
-        // A row for the class token in front, so that patches and tokens have the same rows.
+        let images = patches.chunks_exact((n - prefix) * depth);
+        // Rows for the class token's like in front, so that patches and tokens have the same rows.
         for (room, image) in rows.chunks_exact_mut(n * depth).zip(images) {
-            room[depth..].copy_from_slice(image);
-        }
-        for xs in buffers.xs.chunks_exact_mut(n * c) {
-            xs.copy_from_slice(&self.positions);
+            room[prefix * depth..].copy_from_slice(image);
         }
         parts.clear();
         parts.push(buffers.patch_rows.iter().copied(), &[0..depth], &[0..c]);
-        self.patch_embed
-            .add(rows, &mut buffers.xs, parts, &mut buffers.work);
+        map.add(rows, &mut buffers.xs, parts, &mut buffers.work);
         Ok(())
     }
 }

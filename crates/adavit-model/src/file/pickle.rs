@@ -1,0 +1,574 @@
+//! Python's pickles as data: what `torch.save` writes, of every protocol, and nothing run.
+//!
+//! A pickle is a program for a stack machine. This one knows its stack and memory operations, builds
+//! lists, tuples and dictionaries, and takes three callables by name: those that make an ordered
+//! dictionary, a tensor and a parameter. Every other object becomes [`Node::Opaque`].
+//!
+//! Values are nodes of one arena, referred to by number: shared and cyclic values cost nothing, no
+//! depth of nesting can exhaust the stack, and there are no more nodes than bytes.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// The number of a node.
+pub(super) type Id = usize;
+
+/// More values than any state dict needs, with its optimizer; bounds memory.
+const MOST_NODES: usize = 1 << 20;
+
+/// The longest pickle that is read, in bytes: a state dict's has some ten thousand.
+const LONGEST: usize = 1 << 24;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Node {
+    Int(i64),
+    /// Text or bytes, where they are in the pickle.
+    Text(Range<usize>),
+    Tuple(Vec<Id>),
+    List(Vec<Id>),
+    Dict(Vec<(Id, Id)>),
+    /// A module and a name in it.
+    Global(Range<usize>, Range<usize>),
+    /// What a persistent identifier stands for: in torch's files a storage.
+    Persistent(Id),
+    Tensor(TensorNode),
+    /// Nothing, a truth value, a number with a fraction, or an object that is not understood.
+    Opaque,
+}
+
+/// A view of a storage.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct TensorNode {
+    pub(super) storage: Id,
+    pub(super) offset: i64,
+    pub(super) shape: Vec<i64>,
+    pub(super) stride: Vec<i64>,
+}
+
+/// A pickle that was read.
+#[derive(Debug)]
+pub(super) struct Pickle<'a> {
+    bytes: &'a [u8],
+    nodes: Vec<Node>,
+    root: Id,
+}
+
+impl Pickle<'_> {
+    pub(super) fn root(&self) -> Id {
+        self.root
+    }
+
+    pub(super) fn node(&self, id: Id) -> &Node {
+        &self.nodes[id]
+    }
+
+    /// Every node that a persistent identifier stands for.
+    pub(super) fn persistent(&self) -> impl Iterator<Item = Id> {
+        let nodes = self.nodes.iter().enumerate();
+        nodes.filter_map(|(id, node)| matches!(node, Node::Persistent(_)).then_some(id))
+    }
+
+    /// The text of a node, if it is one.
+    pub(super) fn text(&self, id: Id) -> Option<&str> {
+        match &self.nodes[id] {
+            Node::Text(range) => std::str::from_utf8(&self.bytes[range.clone()]).ok(),
+            _ => None,
+        }
+    }
+
+    /// Module and name of a node, if it is a global.
+    pub(super) fn global(&self, id: Id) -> Option<(&str, &str)> {
+        global(self.bytes, &self.nodes[id])
+    }
+
+    /// The entries of a dictionary with text for keys, the last of each.
+    pub(super) fn entries(&self, id: Id) -> Option<HashMap<&str, Id>> {
+        let Node::Dict(entries) = &self.nodes[id] else {
+            return None;
+        };
+        let named = entries.iter();
+        Some(
+            named
+                .filter_map(|(key, value)| Some((self.text(*key)?, *value)))
+                .collect(),
+        )
+    }
+}
+
+fn global<'a>(bytes: &'a [u8], node: &Node) -> Option<(&'a str, &'a str)> {
+    let Node::Global(module, name) = node else {
+        return None;
+    };
+    let text = |range: &Range<usize>| std::str::from_utf8(&bytes[range.clone()]).ok();
+    Some((text(module)?, text(name)?))
+}
+
+/// Reads one pickle from the beginning of `bytes`; also returns its length.
+pub(super) fn read(bytes: &[u8]) -> Result<(Pickle<'_>, usize), String> {
+    let bytes = &bytes[..bytes.len().min(LONGEST)];
+    let mut machine = Machine {
+        bytes,
+        at: 0,
+        // One for everything that needs no number of its own.
+        nodes: vec![Node::Opaque],
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+    };
+    let root = machine
+        .run()
+        .map_err(|message| format!("pickle, byte {}: {message}", machine.at))?;
+    let pickle = Pickle {
+        bytes,
+        nodes: machine.nodes,
+        root,
+    };
+    Ok((pickle, machine.at))
+}
+
+const OPAQUE: Id = 0;
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    nodes: Vec<Node>,
+    stack: Vec<Id>,
+    /// How high the stack was at each mark.
+    marks: Vec<usize>,
+    memo: HashMap<u64, Id>,
+}
+
+type Step<T = ()> = Result<T, String>;
+
+impl Machine<'_> {
+    fn run(&mut self) -> Step<Id> {
+        loop {
+            let code = self.take(1)?;
+            let code = self.bytes[code.start];
+            if code == b'.' {
+                return self.pop();
+            }
+            if self.stack.len().max(self.memo.len()) > MOST_NODES {
+                return Err(format!("more than {MOST_NODES} values"));
+            }
+            let known = self.data(code)? || self.container(code)? || self.object(code)?;
+            if !known {
+                return Err(format!("operation {code:#04x} is not understood"));
+            }
+        }
+    }
+
+    /// Operations that push a plain value, and those of the stack and the memory.
+    fn data(&mut self, code: u8) -> Step<bool> {
+        match code {
+            // Protocol and frames: nothing to do.
+            0x80 | 0x95 => {
+                self.take(if code == 0x80 { 1 } else { 8 })?;
+            }
+            // None, true, false.
+            b'N' | 0x88 | 0x89 => self.stack.push(OPAQUE),
+            b'G' => {
+                self.take(8)?;
+                self.stack.push(OPAQUE);
+            }
+            b'F' => {
+                self.line()?;
+                self.stack.push(OPAQUE);
+            }
+            b'J' => {
+                let [a, b, c, d] = self.array()?;
+                self.push(Node::Int(i64::from(i32::from_le_bytes([a, b, c, d]))))?;
+            }
+            b'K' | b'M' => {
+                let range = self.take(if code == b'K' { 1 } else { 2 })?;
+                let node = long(&[&self.bytes[range], &[0]].concat());
+                self.push(node)?;
+            }
+            b'I' | b'L' => {
+                let line = self.line()?;
+                let text = std::str::from_utf8(&self.bytes[line]).unwrap_or_default();
+                let number = text.trim_end_matches('L').parse().map(Node::Int);
+                self.push(number.unwrap_or(Node::Opaque))?;
+            }
+            0x8a | 0x8b => {
+                let n = self.unsigned(if code == 0x8a { 1 } else { 4 })?;
+                let range = self.take(n)?;
+                let node = long(&self.bytes[range]);
+                self.push(node)?;
+            }
+            b'S' | b'V' => {
+                let line = self.line()?;
+                let text = unquoted(self.bytes, line);
+                self.push(Node::Text(text))?;
+            }
+            // Text and bytes by the size of their length.
+            b'U' | b'C' | 0x8c => self.sized_text(1)?,
+            b'T' | b'X' | b'B' => self.sized_text(4)?,
+            0x8d | 0x8e | 0x96 => self.sized_text(8)?,
+            b'0' => drop(self.pop()?),
+            b'1' => drop(self.pop_mark()?),
+            b'2' => {
+                let top = self.top()?;
+                self.stack.push(top);
+            }
+            b'(' => self.marks.push(self.stack.len()),
+            b'p' | b'q' | b'r' | b'g' | b'h' | b'j' => self.memory(code)?,
+            0x94 => {
+                let top = self.top()?;
+                self.memo.insert(self.memo.len() as u64, top);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn memory(&mut self, code: u8) -> Step {
+        let key = match code {
+            b'q' | b'h' => self.unsigned(1)? as u64,
+            b'r' | b'j' => self.unsigned(4)? as u64,
+            _ => {
+                let line = self.line()?;
+                let text = std::str::from_utf8(&self.bytes[line]).unwrap_or_default();
+                text.parse()
+                    .map_err(|_| "a memory place without a number")?
+            }
+        };
+        if matches!(code, b'p' | b'q' | b'r') {
+            let top = self.top()?;
+            self.memo.insert(key, top);
+            return Ok(());
+        }
+        let id = self.memo.get(&key).copied();
+        self.stack
+            .push(id.ok_or("a memory place that nothing was put into")?);
+        Ok(())
+    }
+
+    /// Operations of tuples, lists, dictionaries and sets.
+    fn container(&mut self, code: u8) -> Step<bool> {
+        match code {
+            b')' => self.push(Node::Tuple(Vec::new()))?,
+            b']' | 0x8f => self.push(Node::List(Vec::new()))?,
+            b'}' => self.push(Node::Dict(Vec::new()))?,
+            0x85..=0x87 => {
+                let items = self.pop_many(usize::from(code) - 0x84)?;
+                self.push(Node::Tuple(items))?;
+            }
+            b't' => {
+                let items = self.pop_mark()?;
+                self.push(Node::Tuple(items))?;
+            }
+            b'l' | 0x91 => {
+                let items = self.pop_mark()?;
+                self.push(Node::List(items))?;
+            }
+            b'd' => {
+                let items = self.pop_mark()?;
+                self.push(Node::Dict(pairs(&items)))?;
+            }
+            b'a' => {
+                let items = self.pop_many(1)?;
+                self.append(&items)?;
+            }
+            b'e' | 0x90 => {
+                let items = self.pop_mark()?;
+                self.append(&items)?;
+            }
+            b's' => {
+                let items = self.pop_many(2)?;
+                self.set(&items)?;
+            }
+            b'u' => {
+                let items = self.pop_mark()?;
+                self.set(&items)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Operations that name or make objects.
+    fn object(&mut self, code: u8) -> Step<bool> {
+        match code {
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.push(Node::Global(module, name))?;
+            }
+            0x93 => {
+                let parts = self.pop_many(2)?;
+                let node = match (&self.nodes[parts[0]], &self.nodes[parts[1]]) {
+                    (Node::Text(module), Node::Text(name)) => {
+                        Node::Global(module.clone(), name.clone())
+                    }
+                    _ => return Err("a global without a name".into()),
+                };
+                self.push(node)?;
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                self.push(Node::Persistent(id))?;
+            }
+            b'R' | 0x81 => {
+                let parts = self.pop_many(2)?;
+                self.call(parts[0], parts[1])?;
+            }
+            0x92 => {
+                self.pop_many(3)?;
+                self.stack.push(OPAQUE);
+            }
+            b'o' => {
+                self.pop_mark()?;
+                self.stack.push(OPAQUE);
+            }
+            b'i' => {
+                self.line()?;
+                self.line()?;
+                self.pop_mark()?;
+                self.stack.push(OPAQUE);
+            }
+            // The state of an object: a dictionary's attributes, a namespace's values.
+            b'b' => drop(self.pop()?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Pushes what a callable makes of its arguments.
+    fn call(&mut self, mut callable: Id, mut args: Id) -> Step {
+        loop {
+            let name = global(self.bytes, &self.nodes[callable]);
+            let items: &[Id] = match &self.nodes[args] {
+                Node::Tuple(items) => items,
+                _ => &[],
+            };
+            let node = match (name, items) {
+                (Some(("collections", "OrderedDict")), _) => {
+                    Node::Dict(items.first().map_or_else(Vec::new, |id| self.pairs_of(*id)))
+                }
+                (
+                    Some(("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor")),
+                    [storage, offset, shape, stride, ..],
+                ) => match (self.int(*offset), self.ints(*shape), self.ints(*stride)) {
+                    (Some(offset), Some(shape), Some(stride)) => Node::Tensor(TensorNode {
+                        storage: *storage,
+                        offset,
+                        shape,
+                        stride,
+                    }),
+                    _ => Node::Opaque,
+                },
+                (
+                    Some(("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state")),
+                    [data, ..],
+                ) => {
+                    self.stack.push(*data);
+                    return Ok(());
+                }
+                // A tensor of a subclass: what makes the tensor, and its arguments. Those are older
+                // than the tuple that holds them, so this ends.
+                (Some(("torch._tensor", "_rebuild_from_type_v2")), [inner, _, inner_args, ..])
+                    if *inner_args < args =>
+                {
+                    (callable, args) = (*inner, *inner_args);
+                    continue;
+                }
+                _ => Node::Opaque,
+            };
+            return self.push(node);
+        }
+    }
+
+    /// The pairs of a list of pairs.
+    fn pairs_of(&self, id: Id) -> Vec<(Id, Id)> {
+        let (Node::List(items) | Node::Tuple(items)) = &self.nodes[id] else {
+            return Vec::new();
+        };
+        let pair = |id: &Id| match &self.nodes[*id] {
+            Node::Tuple(pair) | Node::List(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
+            _ => None,
+        };
+        items.iter().filter_map(pair).collect()
+    }
+
+    fn int(&self, id: Id) -> Option<i64> {
+        match self.nodes[id] {
+            Node::Int(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    fn ints(&self, id: Id) -> Option<Vec<i64>> {
+        match &self.nodes[id] {
+            Node::Tuple(items) | Node::List(items) => {
+                items.iter().map(|item| self.int(*item)).collect()
+            }
+            _ => None,
+        }
+    }
+
+    fn append(&mut self, items: &[Id]) -> Step {
+        let top = self.top()?;
+        if let Node::List(list) = &mut self.nodes[top] {
+            list.extend_from_slice(items);
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, items: &[Id]) -> Step {
+        let top = self.top()?;
+        if let Node::Dict(entries) = &mut self.nodes[top] {
+            entries.extend(pairs(items));
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, node: Node) -> Step {
+        if self.nodes.len() >= MOST_NODES {
+            return Err(format!("more than {MOST_NODES} values"));
+        }
+        self.stack.push(self.nodes.len());
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    fn top(&self) -> Step<Id> {
+        let id = self.stack.last().copied();
+        id.ok_or_else(|| "the stack is empty".into())
+    }
+
+    fn pop(&mut self) -> Step<Id> {
+        let id = self.top()?;
+        self.stack.pop();
+        Ok(id)
+    }
+
+    /// The uppermost `n` values, lowest first.
+    fn pop_many(&mut self, n: usize) -> Step<Vec<Id>> {
+        let rest = self.stack.len().checked_sub(n);
+        Ok(self.stack.split_off(rest.ok_or("the stack is empty")?))
+    }
+
+    /// The values above the last mark.
+    fn pop_mark(&mut self) -> Step<Vec<Id>> {
+        let mark = self.marks.pop().ok_or("no mark on the stack")?;
+        if mark > self.stack.len() {
+            return Err("a mark above the stack".into());
+        }
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn sized_text(&mut self, width: usize) -> Step {
+        let len = self.unsigned(width)?;
+        let range = self.take(len)?;
+        self.push(Node::Text(range))
+    }
+
+    /// The place of the next `n` bytes.
+    fn take(&mut self, n: usize) -> Step<Range<usize>> {
+        let end = self
+            .at
+            .checked_add(n)
+            .filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or("the file ends too early")?;
+        let range = self.at..end;
+        self.at = end;
+        Ok(range)
+    }
+
+    fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
+        let range = self.take(N)?;
+        let mut array = [0; N];
+        array.copy_from_slice(&self.bytes[range]);
+        Ok(array)
+    }
+
+    /// A little-endian number of `width` bytes, at most 8.
+    fn unsigned(&mut self, width: usize) -> Step<usize> {
+        let range = self.take(width)?;
+        let mut bytes = [0; 8];
+        bytes[..width].copy_from_slice(&self.bytes[range]);
+        usize::try_from(u64::from_le_bytes(bytes)).map_err(|_| "a length beyond memory".into())
+    }
+
+    /// The place of what comes before the next end of line.
+    fn line(&mut self) -> Step<Range<usize>> {
+        let rest = &self.bytes[self.at..];
+        let len = rest.iter().position(|byte| *byte == b'\n');
+        let range = self.take(len.ok_or("the file ends too early")?)?;
+        self.take(1)?;
+        Ok(range)
+    }
+}
+
+fn pairs(items: &[Id]) -> Vec<(Id, Id)> {
+    let pairs = items.as_chunks::<2>().0.iter();
+    pairs.map(|[key, value]| (*key, *value)).collect()
+}
+
+/// A little-endian integer in two's complement; what does not fit 64 bits is opaque.
+fn long(bytes: &[u8]) -> Node {
+    if bytes.len() > 8 {
+        return Node::Opaque;
+    }
+    let negative = bytes.last().is_some_and(|byte| *byte >= 0x80);
+    let mut full = if negative { [0xff; 8] } else { [0; 8] };
+    full[..bytes.len()].copy_from_slice(bytes);
+    Node::Int(i64::from_le_bytes(full))
+}
+
+/// A text without the quotes around it.
+fn unquoted(bytes: &[u8], range: Range<usize>) -> Range<usize> {
+    let text = &bytes[range.clone()];
+    let quoted = text.len() >= 2 && matches!(text[0], b'\'' | b'"') && text.last() == text.first();
+    if quoted {
+        range.start + 1..range.end - 1
+    } else {
+        range
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_values_of_old_and_new_protocols_are_read() {
+        // pickle.dumps({"a": 1, "b": [2, -3], "c": 2**70}, protocol=0 and 4).
+        let old =
+            b"(dp0\nVa\np1\nI1\nsVb\np2\n(lp3\nI2\naI-3\nasVc\np4\nL1180591620717411303424L\ns.";
+        let new = b"\x80\x04\x95\x2c\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01a\x94K\x01\x8c\x01b\x94]\x94(K\x02J\xfd\xff\xff\xffe\x8c\x01c\x94\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00@u.";
+        for bytes in [&old[..], new] {
+            let (pickle, len) = read(bytes).unwrap();
+            assert_eq!(len, bytes.len());
+            let entries = pickle.entries(pickle.root()).unwrap();
+            assert_eq!(pickle.node(entries["a"]), &Node::Int(1));
+            assert_eq!(pickle.node(entries["c"]), &Node::Opaque);
+            let Node::List(items) = pickle.node(entries["b"]) else {
+                panic!("no list");
+            };
+            let items: Vec<&Node> = items.iter().map(|id| pickle.node(*id)).collect();
+            assert_eq!(items, [&Node::Int(2), &Node::Int(-3)]);
+        }
+    }
+
+    #[test]
+    fn a_call_of_anything_else_is_opaque() {
+        // os.system("echo"), as pickle would run it.
+        let (pickle, _) = read(b"cposix\nsystem\n(S'echo'\ntR.").unwrap();
+        assert_eq!(pickle.node(pickle.root()), &Node::Opaque);
+    }
+
+    #[test]
+    fn deep_nesting_and_cycles_are_just_nodes() {
+        let mut deep = vec![b')'; 1];
+        deep.resize(1_000_001, 0x85);
+        deep.push(b'.');
+        read(&deep).unwrap();
+        // A list that holds itself.
+        let (pickle, _) = read(b"]q\x00h\x00a.").unwrap();
+        assert_eq!(pickle.node(pickle.root()), &Node::List(vec![pickle.root()]));
+        // A tensor whose type makes itself.
+        let nested = b"ctorch._tensor\n_rebuild_from_type_v2\nq\x00(h\x00Nh\x00tR.";
+        read(nested).unwrap();
+    }
+}
