@@ -167,6 +167,13 @@ impl Picture {
     }
 
     fn resized(self, (height, width): (usize, usize), filter: Interpolation) -> Result<Self> {
+        // Across first, then down, as Pillow does: the bytes in between are rounded.
+        let across = (self.height, width);
+        self.resized_once(across, filter)?
+            .resized_once((height, width), filter)
+    }
+
+    fn resized_once(self, (height, width): (usize, usize), filter: Interpolation) -> Result<Self> {
         if (height, width) == self.size() {
             return Ok(self);
         }

@@ -13,7 +13,7 @@ use adavit_model::{
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
-const EVALUATIONS: [&str; 10] = [
+const EVALUATIONS: [&str; 11] = [
     "deit_ada_eval",
     "deit_ada_norm_policy_eval",
     "deit_dense_eval",
@@ -24,13 +24,16 @@ const EVALUATIONS: [&str; 10] = [
     "deit_partial_head_eval",
     "deit_token_only_eval",
     "t2t_ada_eval",
+    "timm_deit_distilled_eval",
 ];
 
-const TRAININGS: [&str; 4] = [
+const TRAININGS: [&str; 6] = [
     "deit_ada_train",
     "deit_ada_train_extras",
     "deit_token_only_train",
     "t2t_ada_train",
+    "timm_vit_train",
+    "transformers_vit_train",
 ];
 
 fn path(name: &str) -> PathBuf {
@@ -74,8 +77,8 @@ fn losses_and_gradients_equal_every_training() {
         let found = verify(&recording, None, Replay::Masked, &Device::Cpu).unwrap();
         assert_passed(name, &found);
         let of = |kind: &str| found.comparisons.iter().find(|c| c.kind == kind).unwrap();
-        assert!(of("gradients").tensors > 60, "{name}");
-        assert!(of("losses").tensors >= 3, "{name}");
+        assert!(of("gradients").tensors > 50, "{name}");
+        assert!(of("losses").tensors >= 2, "{name}");
         // The sparse path has no gradients to compare.
         let error = verify(&recording, None, Replay::Sparse, &Device::Cpu);
         assert!(error.unwrap_err().to_string().contains("evaluations only"));

@@ -116,7 +116,8 @@ impl Group {
     /// Returns the group of the parameter with this name and rank.
     ///
     /// Decision networks are `head_select`, `layer_select`, `token_select` and `norm_policy`.
-    /// Tensors of rank 0 and 1, biases, norms, `cls_token` and `pos_embed` do not decay.
+    /// Tensors of rank 0 and 1, biases, norms, `cls_token` and `pos_embed` do not decay; nor do a
+    /// performer's random features `w`, which get no gradient, and so stay as they are.
     ///
     /// ```
     /// # use adavit_train::Group;
@@ -126,8 +127,10 @@ impl Group {
     pub fn of(name: &str, rank: usize) -> Self {
         let names_any = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
         let decision = adavit_model::is_decision_tensor(name);
-        let fixed =
-            rank <= 1 || name.ends_with("bias") || names_any(&["norm", "cls_token", "pos_embed"]);
+        let fixed = rank <= 1
+            || name.ends_with("bias")
+            || name.ends_with(".w")
+            || names_any(&["norm", "cls_token", "pos_embed"]);
         match (decision, fixed) {
             (false, false) => Self::Decay,
             (false, true) => Self::NoDecay,
@@ -299,6 +302,7 @@ mod tests {
             ("tokens_to_token.attention1.norm1.weight", 2, Group::NoDecay),
             ("cls_token", 3, Group::NoDecay),
             ("pos_embed", 3, Group::NoDecay),
+            ("tokens_to_token.attention1.w", 2, Group::NoDecay),
             ("head.weight", 2, Group::Decay),
             ("blocks.3.head_select.mlp_head.weight", 2, Group::Decision),
             ("blocks.3.layer_select.mlp_head.weight", 2, Group::Decision),

@@ -10,7 +10,7 @@ mod shapes;
 
 use std::path::Path;
 
-pub(crate) use self::names::split_qkv;
+pub(crate) use self::names::own_names;
 use crate::file::{StateDict, read_state_dict};
 use crate::{Checkpoint, Error, ModelConfig, Result, Tensors};
 
@@ -155,14 +155,9 @@ impl Found {
                 no_tensors.join(", ")
             ));
         }
-        let tensors = names::without_prefix(tensors, "module.", &mut notes);
-        let (tensors, source) = if names::are_hugging_face(&tensors) {
-            (names::from_hugging_face(tensors), Source::HuggingFace)
-        } else {
-            (tensors, Source::Timm)
-        };
+        let (tensors, source) = own_names(tensors, &mut notes)?;
         Ok(Self {
-            tensors: split_qkv(tensors, &mut notes)?,
+            tensors,
             source,
             format,
             wrapper,

@@ -2,10 +2,22 @@
 
 use candle_core::Tensor;
 
+use super::Source;
 use crate::{Result, Tensors};
 
+/// Gives tensors our names, with query, key and value apart, and tells whose names they had.
+pub(crate) fn own_names(tensors: Tensors, notes: &mut Vec<String>) -> Result<(Tensors, Source)> {
+    let tensors = without_prefix(tensors, "module.", notes);
+    let (tensors, source) = if are_hugging_face(&tensors) {
+        (from_hugging_face(tensors), Source::HuggingFace)
+    } else {
+        (tensors, Source::Timm)
+    };
+    Ok((split_qkv(tensors, notes)?, source))
+}
+
 /// Takes off a prefix that every name has.
-pub(super) fn without_prefix(tensors: Tensors, prefix: &str, notes: &mut Vec<String>) -> Tensors {
+fn without_prefix(tensors: Tensors, prefix: &str, notes: &mut Vec<String>) -> Tensors {
     if tensors.is_empty() || !tensors.keys().all(|name| name.starts_with(prefix)) {
         return tensors;
     }
@@ -17,13 +29,13 @@ pub(super) fn without_prefix(tensors: Tensors, prefix: &str, notes: &mut Vec<Str
 }
 
 /// Whether the names are those of Hugging Face's transformers.
-pub(super) fn are_hugging_face(tensors: &Tensors) -> bool {
+fn are_hugging_face(tensors: &Tensors) -> bool {
     let theirs = |name: &String| name.starts_with("vit.") || name.starts_with("deit.");
     tensors.keys().any(theirs)
 }
 
 /// Hugging Face's names to ours; others stay.
-pub(super) fn from_hugging_face(tensors: Tensors) -> Tensors {
+fn from_hugging_face(tensors: Tensors) -> Tensors {
     let named = tensors.into_iter();
     named
         .map(|(name, tensor)| (own_name(&name).unwrap_or(name), tensor))
@@ -77,7 +89,7 @@ fn own_part(part: &str) -> Option<&'static str> {
 }
 
 /// Splits each block's `attn.qkv` of 3 C rows into query, key and value.
-pub(crate) fn split_qkv(tensors: Tensors, notes: &mut Vec<String>) -> Result<Tensors> {
+fn split_qkv(tensors: Tensors, notes: &mut Vec<String>) -> Result<Tensors> {
     let mut split = Tensors::new();
     let mut count = 0;
     for (name, tensor) in tensors {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::file::SafetensorsFile;
-use crate::import::split_qkv;
+use crate::import::own_names;
 use crate::{Error, ModelConfig, PosEmbed, Result, T2tConfig, Tensors, TokensType};
 
 /// The temperature of training recordings that do not tell theirs.
@@ -80,10 +80,10 @@ impl Recording {
                 recording.tensors.insert(name, tensor);
             }
         }
-        // Models of timm have query, key and value in one, and so have their gradients.
+        // Models of timm and transformers have names of their own, and so have their gradients.
         let mut notes = Vec::new();
-        recording.weights = split_qkv(recording.weights, &mut notes)?;
-        recording.gradients = split_qkv(recording.gradients, &mut notes)?;
+        recording.weights = own_names(recording.weights, &mut notes)?.0;
+        recording.gradients = own_names(recording.gradients, &mut notes)?.0;
         Ok(recording)
     }
 
