@@ -55,7 +55,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "P", value_parser = PossibleValuesParser::new(PRESETS), help_heading = "Model")]
     pub(crate) preset: Option<String>,
 
-    /// Plain checkpoint to adapt, in place of the first stage
+    /// Plain checkpoint to adapt, in place of the first stage: adavit's, timm's or Hugging Face's
     #[arg(long, value_name = "CKPT", help_heading = "Model")]
     pub(crate) dense_checkpoint: Option<PathBuf>,
 
@@ -113,12 +113,12 @@ pub(crate) struct TrainArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalArgs {
-    /// A run folder, a checkpoint folder, or a model.safetensors file
+    /// A run folder, a checkpoint folder, a safetensors file, or a file of torch.save
     #[arg(long, value_name = "CKPT")]
     pub(crate) checkpoint: PathBuf,
 
-    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, or a
-    /// folder of IDX files
+    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, a folder of
+    /// IDX files, or a folder with a folder of pictures (JPEG, PNG, WebP) for each class
     #[arg(long, value_name = "NAME|PATH", default_value = "fashion-mnist-subset")]
     pub(crate) data: String,
 

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::thread::available_parallelism;
 
 use adavit_kernels::MOST_THREADS;
-use adavit_model::{Checkpoint, write_file};
-use adavit_train::data::{self, MeanStd};
+use adavit_model::{Checkpoint, ImportOptions, ModelConfig, import, write_file};
+use adavit_train::data::{self, Labelled, MeanStd, PictureFolder};
 use adavit_train::{
     Error, Evaluation, ImageReport, Images, Mode, check_images, evaluate_each, evaluate_sparse,
     select_device,
@@ -20,20 +20,20 @@ use crate::output::{macs, print, print_json, tell};
 pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
     let threads = set_threads(args.machine.threads)?;
     let device = select_device(args.machine.device.as_deref().unwrap_or("cpu"))?;
-    let checkpoint = Checkpoint::load(&args.checkpoint)?;
+    let imported = import(&args.checkpoint, &ImportOptions::default())?;
+    for note in &imported.notes {
+        tell(&format!("note: {note}"));
+    }
+    let checkpoint = imported.checkpoint;
     let config = checkpoint.config.clone();
-    let test = data::load(&args.data, args.data_dir.as_deref())?.test;
-    check_images(&config, &test)?;
+    let (test, stats) = test_images(args, &config)?;
+    let test = test.as_ref();
     if !config.class_names.is_empty() && config.class_names != test.class_names() {
         tell("warning: the classes of this data are not those that the checkpoint was trained on");
     }
-    let stats = match &config.normalization {
-        Some(normalization) => MeanStd::from(normalization),
-        None => test.mean_std(),
-    };
     let indices: Vec<u32> = (0..test.len() as u32).collect();
     let images = Images {
-        dataset: &test,
+        dataset: test,
         indices: &indices,
         stats: &stats,
         batch_size: args.batch_size,
@@ -76,6 +76,27 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
         print(&format!("{} on {images}\n{}", config.preset, table(&found)))?;
     }
     Ok(Ended::Done)
+}
+
+/// The test images, and how they are normalised: as the checkpoint says, or by their own statistics
+/// where it says nothing.
+fn test_images(args: &EvalArgs, config: &ModelConfig) -> Result<(Box<dyn Labelled>, MeanStd)> {
+    let stats = config.normalization.as_ref().map(MeanStd::from);
+    let path = Path::new(&args.data);
+    if args.data_dir.is_none() && PictureFolder::is_one(path) {
+        let stats = stats.ok_or_else(|| {
+            Error::Input(format!(
+                "{}: no normalization in its config.json, and pictures have none of their own; add \
+                 mean and std of each channel",
+                args.checkpoint.display()
+            ))
+        })?;
+        return Ok((Box::new(PictureFolder::open(path, config)?), stats));
+    }
+    let test = data::load(&args.data, args.data_dir.as_deref())?.test;
+    check_images(config, &test)?;
+    let stats = stats.unwrap_or_else(|| test.mean_std());
+    Ok((Box::new(test), stats))
 }
 
 /// Evaluates the checkpoint, without decisions where `exec` is none, and writes a line per image to

@@ -31,6 +31,7 @@ impl Reporter {
     pub(crate) fn event(&mut self, event: &Event) {
         match event {
             Event::Warning(text) => self.line(&format!("warning: {text}")),
+            Event::Note(text) => self.line(&format!("note: {text}")),
             Event::Resumed { stage, epoch, step } => self.line(&format!(
                 "going on: {} stage, {epoch} epochs and {step} steps done",
                 stage.name()

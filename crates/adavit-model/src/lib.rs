@@ -56,4 +56,6 @@ pub use presets::PRESETS;
 pub use tokens_to_token::{T2tConfig, TokensType};
 pub use verify::{Comparison, Recording, Replay, Verification, verify};
 pub use vit::{Capture, Output, VisionTransformer};
-pub use weights::{Tensors, initial_tensors, is_decision_tensor, tensor_shapes};
+pub use weights::{
+    Tensors, initial_tensors, is_decision_tensor, is_random_features, tensor_shapes,
+};

@@ -82,6 +82,11 @@ pub fn is_decision_tensor(name: &str) -> bool {
         .any(|part| name.split('.').any(|piece| piece == *part))
 }
 
+/// Whether the tensor holds a performer's random features, which are not trained.
+pub fn is_random_features(name: &str) -> bool {
+    name.starts_with("tokens_to_token.") && name.rsplit('.').next() == Some("w")
+}
+
 fn initial_values(
     config: &ModelConfig,
     name: &str,
@@ -96,7 +101,7 @@ fn initial_values(
     if name == "pos_embed" && config.pos_embed == PosEmbed::Sinusoid {
         return sinusoid(config.num_tokens(), config.embed_dim);
     }
-    if let ([m, dim], Some("w")) = (dims, name.strip_prefix("tokens_to_token.").and_then(last)) {
+    if let ([m, dim], true) = (dims, is_random_features(name)) {
         return orthogonal(&mut rng, *m, *dim);
     }
     match (decision, dims) {
@@ -143,11 +148,6 @@ fn uniform(rng: &mut ChaCha8Rng, n: usize, bound: f64) -> Vec<f32> {
     (0..n)
         .map(|_| rng.random_range(-bound..bound) as f32)
         .collect()
-}
-
-/// What follows the last dot.
-fn last(name: &str) -> Option<&str> {
-    name.rsplit('.').next()
 }
 
 /// `m` random directions of length sqrt(m), orthogonal to each other as long as there are

@@ -13,7 +13,7 @@ use adavit_model::{
 use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Batch, Dataset, MeanStd, batches, make_batch};
+use crate::data::{Batch, Dataset, Labelled, MeanStd, batches};
 use crate::{Error, Result};
 
 /// How an image goes through a [`VisionTransformer`].
@@ -38,7 +38,7 @@ pub enum Mode<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Images<'a> {
     /// Where they are.
-    pub dataset: &'a Dataset,
+    pub dataset: &'a dyn Labelled,
     /// Which of them.
     pub indices: &'a [u32],
     /// How they are normalised.
@@ -189,7 +189,7 @@ fn evaluate_with<O>(
     let mut meter = UsageMeter::new(decisions, &geometry);
     let (mut top1, mut top5, mut seconds) = (0, 0, 0.0);
     for indices in batches(images.indices, images.batch_size) {
-        let batch = make_batch(images.dataset, indices, None, images.stats, images.device)?;
+        let batch = images.dataset.batch(indices, images.stats, images.device)?;
         let start = Instant::now();
         let (logits, output) = run(&batch)?;
         seconds += start.elapsed().as_secs_f64();

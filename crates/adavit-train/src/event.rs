@@ -11,6 +11,8 @@ use crate::summary::Summary;
 pub enum Event<'a> {
     /// Something to know that stops nothing.
     Warning(&'a str),
+    /// How something was understood, or what was made.
+    Note(&'a str),
     /// The run goes on from a snapshot.
     Resumed {
         /// In this stage.

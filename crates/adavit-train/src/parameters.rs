@@ -129,7 +129,7 @@ impl Group {
         let decision = adavit_model::is_decision_tensor(name);
         let fixed = rank <= 1
             || name.ends_with("bias")
-            || name.ends_with(".w")
+            || adavit_model::is_random_features(name)
             || names_any(&["norm", "cls_token", "pos_embed"]);
         match (decision, fixed) {
             (false, false) => Self::Decay,

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use adavit_model::{Checkpoint, ModelConfig, Normalization, initial_tensors, is_decision_tensor};
+use adavit_model::{
+    Checkpoint, ImportOptions, ModelConfig, Normalization, Source, import, initial_tensors,
+    is_decision_tensor,
+};
 use candle_core::Device;
 
 use crate::config::TrainConfig;
@@ -21,6 +24,8 @@ pub(crate) struct Session {
     pub(crate) stats: MeanStd,
     /// The plain checkpoint to start from, if given.
     pub(crate) given_dense: Option<Checkpoint>,
+    /// How that checkpoint was understood, a sentence each.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Session {
@@ -36,9 +41,12 @@ impl Session {
         let split = held_out(data.train.len(), config.held_out, config.seed)?;
         let given = config.dense_checkpoint.as_deref();
         let given = given.map(|path| kept_dense.unwrap_or(path));
-        let given_dense = match given {
-            Some(path) => Some(given_dense(config, path, &data.train)?),
-            None => None,
+        let (given_dense, notes) = match given {
+            Some(path) => {
+                let (checkpoint, notes) = given_dense(config, path, &data.train)?;
+                (Some(checkpoint), notes)
+            }
+            None => (None, Vec::new()),
         };
         let normalization = given_dense
             .as_ref()
@@ -60,6 +68,7 @@ impl Session {
             split,
             stats,
             given_dense,
+            notes,
         })
     }
 
@@ -144,43 +153,67 @@ fn describe_data(config: &mut ModelConfig, data: &Dataset) {
     }
 }
 
-/// Loads the plain checkpoint to start from, which has to be of the configured sizes.
-fn given_dense(config: &TrainConfig, path: &Path, data: &Dataset) -> Result<Checkpoint> {
-    let mut checkpoint = Checkpoint::load(path)?;
+/// Loads the plain checkpoint to start from, of adavit or of others, which has to be of the
+/// configured sizes; also tells how it was understood.
+fn given_dense(
+    config: &TrainConfig,
+    path: &Path,
+    data: &Dataset,
+) -> Result<(Checkpoint, Vec<String>)> {
     let expected = config.dense_model()?;
-    let mut found = checkpoint.config.clone();
-    if found.decisions.is_some() {
+    let options = ImportOptions {
+        num_heads: Some(expected.num_heads),
+        ..ImportOptions::default()
+    };
+    let imported = import(path, &options)?;
+    let mut checkpoint = imported.checkpoint;
+    if checkpoint.config.decisions.is_some() {
         return Err(Error::Input(format!(
             "{}: expected a plain checkpoint to start from, found an adaptive one",
             path.display()
         )));
     }
-    found.normalization = None;
-    found.preprocessing = None;
-    found.class_names.clear();
+    if imported.source != Source::Adavit {
+        // Others tell no preset, and not how the position embedding came about.
+        checkpoint.config.preset.clone_from(&expected.preset);
+        checkpoint.config.pos_embed = expected.pos_embed;
+    }
+    // Whatever eps it has, it keeps; what it was trained on may be something else.
+    let found = ModelConfig {
+        layer_norm_eps: expected.layer_norm_eps,
+        normalization: None,
+        preprocessing: None,
+        class_names: Vec::new(),
+        ..checkpoint.config.clone()
+    };
     if found != expected {
         return Err(Error::Input(format!(
             "{}: expected a checkpoint of {}, found one of {}; give another --preset, another \
-             [model] table, or another checkpoint",
+             [model] table, or another checkpoint (adavit convert changes classes, image size and \
+             distillation)",
             path.display(),
             sizes(&expected),
             sizes(&found),
         )));
     }
     describe_data(&mut checkpoint.config, data);
-    Ok(checkpoint)
+    Ok((checkpoint, imported.notes))
 }
 
 /// A model's preset and sizes, for an error.
 fn sizes(config: &ModelConfig) -> String {
     format!(
-        "{} (patch_size {}, embed_dim {}, depth {}, num_heads {}, mlp_ratio {}, {} classes)",
+        "{} ({}x{} pixels, patch_size {}, embed_dim {}, depth {}, num_heads {}, mlp_ratio {}, {} \
+         classes{})",
         config.preset,
+        config.img_size.0,
+        config.img_size.1,
         config.patch_size,
         config.embed_dim,
         config.depth,
         config.num_heads,
         config.mlp_ratio,
         config.num_classes,
+        if config.distilled { ", distilled" } else { "" },
     )
 }

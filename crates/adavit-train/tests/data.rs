@@ -7,9 +7,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use adavit_model::{ModelConfig, Picture};
 use adavit_train::Error;
 use adavit_train::data::{
-    Augment, Dataset, Part, Splits, batches, epoch_order, held_out, load, make_batch, write_part,
+    Augment, Dataset, Labelled, MeanStd, Part, PictureFolder, Splits, batches, epoch_order,
+    held_out, load, make_batch, write_part,
 };
 use candle_core::Device;
 use flate2::Compression;
@@ -396,4 +398,41 @@ fn epoch_of_batches_sees_every_training_image_once() {
         seen.into_iter()
             .eq(split.train.iter().map(|&i| u64::from(i)))
     );
+}
+
+#[test]
+fn a_folder_of_pictures_gives_what_its_files_hold() {
+    let pictures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../adavit-model/tests/pictures");
+    let folder = TempDir::new().unwrap();
+    for (class, name) in [("b", "rgb.png"), ("a", "grey.png"), ("a/more", "rgba.png")] {
+        let class = folder.path().join(class);
+        std::fs::create_dir_all(&class).unwrap();
+        std::fs::copy(pictures.join(name), class.join(name)).unwrap();
+    }
+    let model = ModelConfig {
+        img_size: (16, 24),
+        patch_size: 8,
+        ..ModelConfig::preset("deit_tiny_patch16_224").unwrap()
+    };
+    assert!(PictureFolder::is_one(folder.path()));
+    assert!(!PictureFolder::is_one(&folder.path().join("b")));
+    let found = PictureFolder::open(folder.path(), &model).unwrap();
+    assert_eq!(found.class_names(), ["a", "b"]);
+    let normalization = model.normalization.clone().unwrap();
+    let stats = MeanStd::from(&normalization);
+    let batch = found.batch(&[2, 0, 1], &stats, &Device::Cpu).unwrap();
+    assert_eq!(batch.labels.to_vec1::<u32>().unwrap(), [1, 0, 0]);
+    assert_eq!(batch.images.dims(), [3, 3, 16, 24]);
+    for (image, name) in ["rgb.png", "grey.png", "rgba.png"].into_iter().enumerate() {
+        let picture = Picture::open(&pictures.join(name), 3).unwrap();
+        let expected = normalization.apply(&model.pixels(picture).unwrap());
+        let found = batch.images.get(image).unwrap().flatten_all().unwrap();
+        assert_eq!(found.to_vec1::<f32>().unwrap(), expected, "{name}");
+    }
+    let one_class = ModelConfig {
+        num_classes: 1,
+        ..model
+    };
+    let error = PictureFolder::open(folder.path(), &one_class).unwrap_err();
+    assert!(error.to_string().contains("at most 1 folders"), "{error}");
 }

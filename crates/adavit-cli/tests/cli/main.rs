@@ -4,6 +4,7 @@
     reason = "the helpers here are test code, which clippy does not see"
 )]
 
+mod checkpoints;
 mod tools;
 
 use std::fs;
@@ -215,6 +216,15 @@ fn a_run_killed_while_it_writes_a_snapshot_goes_on_to_the_same_weights() {
     }
 }
 
+/// Checks that a command ended with bad input, and said so on one line that holds `what`.
+fn assert_refusal(output: &Output, what: &str) {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with("error: ") && text.contains(what), "{text}");
+    assert!(output.stdout.is_empty());
+}
+
 /// Runs `args` in a folder with made images, and checks that they are refused: exit code 2, one
 /// line that contains `what`, nothing written.
 fn assert_refused(args: &[&str], what: &str, prepare: impl FnOnce(&Path)) {
@@ -222,15 +232,7 @@ fn assert_refused(args: &[&str], what: &str, prepare: impl FnOnce(&Path)) {
     made_images(folder.path(), 0);
     prepare(folder.path());
     let before = listing(folder.path());
-    let output = adavit(folder.path(), args);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
-    assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
-    assert!(
-        text.starts_with("error: ") && text.contains(what),
-        "{args:?}: {text}"
-    );
-    assert!(output.stdout.is_empty());
+    assert_refusal(&adavit(folder.path(), args), what);
     assert_eq!(listing(folder.path()), before, "{args:?}");
 }
 

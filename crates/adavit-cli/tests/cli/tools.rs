@@ -33,6 +33,13 @@ fn macs_are_the_known_values_in_both_accountings() {
     assert!(size.len() > 4 * 7 * 198 * 4);
     let exact = adavit(folder.path(), &[&preset[..], &table[2..]].concat());
     assert_eq!(exact.status.code(), Some(2));
+    let t2t = ["macs", "--preset", "t2t_vit_19"];
+    let found = json(&adavit(
+        folder.path(),
+        &[&t2t[..], &table, &["--rounding", "exact", "--json"]].concat(),
+    ));
+    assert_eq!(found["parts"]["full_block"], 431_042_304_u64);
+    assert_eq!(found["macs"], 19 * 431_042_304_u64 + 330_000_000);
     let text = String::from_utf8_lossy(&paper.stdout).into_owned();
     assert!(
         text.contains("4.61 G") && text.contains("0.37915 G"),

@@ -17,6 +17,47 @@ pub struct Batch {
     pub samples: Vec<u64>,
 }
 
+/// Labelled images, wherever they are, in batches for an evaluation.
+pub trait Labelled: Sync + std::fmt::Debug {
+    /// The name under which they were loaded.
+    fn name(&self) -> &str;
+
+    /// The number of images, at least 1.
+    fn len(&self) -> usize;
+
+    /// Always false: there is at least one image.
+    fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// A name for each class.
+    fn class_names(&self) -> &[String];
+
+    /// The images at `indices`, normalised per channel.
+    ///
+    /// # Errors
+    /// If `stats` has another number of channels than the images, or one cannot be read.
+    fn batch(&self, indices: &[u32], stats: &MeanStd, device: &Device) -> Result<Batch>;
+}
+
+impl Labelled for Dataset {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn class_names(&self) -> &[String] {
+        self.class_names()
+    }
+
+    fn batch(&self, indices: &[u32], stats: &MeanStd, device: &Device) -> Result<Batch> {
+        make_batch(self, indices, None, stats, device)
+    }
+}
+
 /// Returns `indices` in the order of `epoch`: a shuffle that depends on `(seed, epoch)` only.
 pub fn epoch_order(indices: &[u32], seed: u64, epoch: u64) -> Vec<u32> {
     let mut order = indices.to_vec();
@@ -79,7 +120,7 @@ pub fn make_batch(
 }
 
 /// The normalised value of every byte, per channel.
-fn tables(stats: &MeanStd, channels: usize) -> Result<Vec<[f32; 256]>> {
+pub(super) fn tables(stats: &MeanStd, channels: usize) -> Result<Vec<[f32; 256]>> {
     if stats.mean.len() != channels || stats.std.len() != channels {
         return Err(Error::Input(format!(
             "expected {channels} means and standard deviations, one per channel, found {} and {}",

@@ -15,12 +15,14 @@ mod dataset;
 #[cfg(feature = "hub")]
 mod hub;
 mod idx;
+mod pictures;
 mod source;
 mod split;
 
 pub use augment::{Augment, KeyedAugment};
-pub use batches::{Batch, batches, epoch_order, make_batch};
+pub use batches::{Batch, Labelled, batches, epoch_order, make_batch};
 pub use dataset::{Dataset, MeanStd};
 pub use idx::{Part, write_part};
+pub use pictures::PictureFolder;
 pub use source::{KNOWN_NAMES, Splits, load};
 pub use split::{Split, class_balanced, held_out};

@@ -61,7 +61,9 @@ pub fn load(name: &str, data_dir: Option<&Path>) -> Result<Splits> {
         ))),
         (path, _) if Path::new(path).components().count() > 1 => Err(Error::Data {
             path: PathBuf::from(path),
-            message: "no such folder; expected a folder of IDX files".to_owned(),
+            message:
+                "no such folder; expected a folder of IDX files, or to evaluate one of pictures"
+                    .to_owned(),
         }),
         (unknown, _) => Err(Error::Input(format!(
             "no data set is called {unknown:?} and no folder is; known are {}, or give the path of a folder of IDX files",

@@ -123,6 +123,9 @@ impl Run<'_, '_> {
 
     fn dense_stage(&mut self, loaded: Option<Snapshot>) -> Result<Flow> {
         if let Some(given) = &self.session.given_dense {
+            for note in &self.session.notes {
+                (self.control.report)(&Event::Note(note));
+            }
             self.folder.keep(given, &self.folder.dense())?;
             self.progress.enter(Stage::Adaptive);
             return Ok(Flow::Continue);
@@ -139,6 +142,13 @@ impl Run<'_, '_> {
             usage: self.session.config.usage_loss(&dense.config.geometry()),
         };
         let start = self.session.initial_adaptive(&dense)?;
+        if loaded.is_none() {
+            let new = start.num_parameters() - dense.num_parameters();
+            let note = format!(
+                "decision networks of {new} parameters start anew, all else from the plain model"
+            );
+            (self.control.report)(&Event::Note(&note));
+        }
         let trainer = self.trainer(start, Some(adaptive), loaded)?;
         self.train_stage(trainer, Stage::Test)
     }

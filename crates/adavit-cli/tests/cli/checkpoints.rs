@@ -1,0 +1,212 @@
+//! Checkpoints of others, recordings and pictures: verify, inspect, convert, eval, and training from
+//! a plain one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use adavit_model::{ModelConfig, Preprocessing, initial_tensors, write_tensors};
+use serde_json::Value;
+
+use super::{adavit, assert_refusal, json, made_images};
+
+fn model_tests() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../adavit-model/tests")
+}
+
+fn path(name: &str) -> String {
+    model_tests().join(name).display().to_string()
+}
+
+#[test]
+fn recordings_pass_by_every_path_and_another_checkpoint_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let (evaluation, training) = (
+        path("recordings/deit_ada_eval.safetensors"),
+        path("recordings/t2t_ada_train.safetensors"),
+    );
+    let found = json(&adavit(
+        folder.path(),
+        &["verify", &evaluation, &training, "--json"],
+    ));
+    assert_eq!(found["passed"], true);
+    let kinds = |index: usize| -> Vec<String> {
+        let comparisons = found["recordings"][index]["comparisons"]
+            .as_array()
+            .unwrap();
+        let kinds = comparisons
+            .iter()
+            .map(|c| c["kind"].as_str().unwrap().to_string());
+        kinds.collect()
+    };
+    assert_eq!(kinds(0), ["gates", "gate logits", "hidden", "logits"]);
+    assert_eq!(kinds(1)[4..], ["losses", "gradients"]);
+    let sparse = adavit(folder.path(), &["verify", &evaluation, "--exec", "sparse"]);
+    assert!(sparse.status.success());
+    let text = String::from_utf8_lossy(&sparse.stdout).into_owned();
+    assert!(text.contains("deit_ada_eval.safetensors: pass"), "{text}");
+
+    let expected = path("published/timm_saver_ema_expected.safetensors");
+    let checkpoint = path("published/timm_saver_ema.pth");
+    let with = ["verify", &expected, "--checkpoint", &checkpoint];
+    assert!(adavit(folder.path(), &with).status.success());
+    // Other weights of the same shapes.
+    let other = ["verify", &evaluation, "--checkpoint", &checkpoint];
+    let failed = adavit(folder.path(), &other);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&failed.stdout).contains("FAIL"));
+
+    for (args, part) in [
+        (
+            ["verify", &training, "--exec", "sparse"],
+            "evaluations only",
+        ),
+        (
+            ["verify", &checkpoint, "--exec", "masked"],
+            "not a whole safetensors file",
+        ),
+    ] {
+        let refused = adavit(folder.path(), &args);
+        assert_refusal(&refused, part);
+    }
+}
+
+#[test]
+fn files_of_torch_save_are_told_and_converted() {
+    let folder = tempfile::tempdir().unwrap();
+    let found = json(&adavit(
+        folder.path(),
+        &["inspect", &path("published/timm_saver_ema.pth"), "--json"],
+    ));
+    assert_eq!(found["wrapper"], "state_dict_ema");
+    assert_eq!(found["config"]["num_heads"], 3);
+    assert_eq!(found["config"]["decisions"]["ada_token"], true);
+    let legacy = path("published/deit_fused_qkv_legacy.pth");
+    assert_refusal(&adavit(folder.path(), &["inspect", &legacy]), "--num-heads");
+    let convert = [
+        "convert",
+        &legacy,
+        "own",
+        "--num-heads",
+        "3",
+        "--num-classes",
+        "7",
+        "--img-size",
+        "48x64",
+    ];
+    let told = adavit(folder.path(), &convert);
+    let notes = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(notes.contains("made anew for 7 classes"), "{notes}");
+    assert!(notes.contains("from 4x4 patches to 6x8"), "{notes}");
+    let found = json(&adavit(folder.path(), &["inspect", "own", "--json"]));
+    assert_eq!(found["config"]["num_classes"], 7);
+    assert_eq!(found["config"]["img_size"][1], 64);
+    for (args, part) in [
+        (vec!["--drop-distillation"], "no distillation token"),
+        (vec!["--img-size", "50"], "not divisible"),
+        (vec!["--img-size", "0x8"], "expected pixels"),
+        (vec!["--num-classes", "0"], "num_classes"),
+    ] {
+        let refused = adavit(folder.path(), &[vec!["inspect", "own"], args].concat());
+        assert_refusal(&refused, part);
+    }
+}
+
+/// A checkpoint for pictures of 24x24 pixels, with the given names of classes.
+fn picture_model(folder: &Path, class_names: &[&str]) {
+    let config = ModelConfig {
+        img_size: (24, 24),
+        patch_size: 8,
+        embed_dim: 16,
+        depth: 2,
+        num_heads: 2,
+        num_classes: 3,
+        preprocessing: Some(Preprocessing::default()),
+        class_names: class_names.iter().map(ToString::to_string).collect(),
+        ..ModelConfig::preset("deit_tiny_patch16_224").unwrap()
+    };
+    let tensors = initial_tensors(&config, 1, 0.0).unwrap();
+    let checkpoint = adavit_model::Checkpoint { config, tensors };
+    checkpoint.save(folder).unwrap();
+}
+
+#[test]
+fn pictures_are_evaluated_through_the_preprocessing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for (class, names) in [
+        ("cat", ["rgb.png", "grey.png"]),
+        ("dog", ["rgb.jpg", "rgb.webp"]),
+    ] {
+        fs::create_dir_all(at("photos/val").join(class)).unwrap();
+        for name in names {
+            let target = at("photos/val").join(class).join(name);
+            fs::copy(model_tests().join("pictures").join(name), target).unwrap();
+        }
+    }
+    fs::write(at("photos/val/dog/notes.txt"), "no picture").unwrap();
+    picture_model(&at("model"), &["ant", "dog", "cat"]);
+    let eval = [
+        "eval",
+        "--checkpoint",
+        "model",
+        "--data",
+        "photos",
+        "--per-image",
+        "out",
+    ];
+    let found = json(&adavit(folder.path(), &[&eval[..], &["--json"]].concat()));
+    assert_eq!(found["images"], 4);
+    let lines = fs::read_to_string(at("out")).unwrap();
+    let labels: Vec<u64> = lines
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["label"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
+    // The places of the names in the checkpoint.
+    assert_eq!(labels, [2, 2, 1, 1]);
+    // A broken picture is named.
+    fs::write(at("photos/val/dog/broken.png"), "no picture").unwrap();
+    assert_refusal(&adavit(folder.path(), &eval), "broken.png");
+}
+
+#[test]
+fn training_starts_from_a_plain_checkpoint_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    made_images(folder.path(), 0);
+    let config = ModelConfig {
+        num_classes: 2,
+        ..ModelConfig::preset("nano_patch7_28").unwrap()
+    };
+    let tensors = initial_tensors(&config, 1, 0.0).unwrap();
+    write_tensors(&folder.path().join("vit.safetensors"), &tensors).unwrap();
+    fs::write(folder.path().join("two.toml"), "[model]\nnum_classes = 2\n").unwrap();
+    let train = [
+        "train",
+        "--data",
+        "images",
+        "--config",
+        "two.toml",
+        "--max-steps",
+        "1",
+        "--batch-size",
+        "32",
+        "--preset",
+    ];
+    let from = ["--dense-checkpoint", "vit.safetensors"];
+    let told = adavit(
+        folder.path(),
+        &[&train[..], &["nano_patch7_28"], &from].concat(),
+    );
+    let text = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.status.success(), "{text}");
+    assert!(text.contains("note: no config.json"), "{text}");
+    assert!(text.contains("decision networks of"), "{text}");
+    let other = adavit(
+        folder.path(),
+        &[&train[..], &["nano_patch4_28"], &from].concat(),
+    );
+    assert_refusal(&other, "adavit convert");
+}

@@ -1,0 +1,174 @@
+//! Folders of pictures, one folder for each class: torchvision's `ImageFolder`.
+//!
+//! A picture is read when its batch is made, and becomes what the model's preprocessing makes of it:
+//! memory is one batch, whatever the number of pictures.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use adavit_model::{ModelConfig, Picture};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+use super::batches::tables;
+use super::{Batch, Labelled, MeanStd};
+use crate::error::{Error, Result};
+
+/// What the names of pictures end with, in either case.
+const ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+
+/// Sub-folders that hold the test images where a folder has several parts, the first that is there.
+const PARTS: [&str; 4] = ["test", "val", "validation", "valid"];
+
+/// Labelled pictures of any size, for a model.
+#[derive(Debug, Clone)]
+pub struct PictureFolder {
+    name: String,
+    model: ModelConfig,
+    files: Vec<(PathBuf, u32)>,
+    class_names: Vec<String>,
+}
+
+impl PictureFolder {
+    /// Whether a folder holds folders of pictures, itself or in one of its parts.
+    pub fn is_one(path: &Path) -> bool {
+        let classes = class_folders(&part(path)).unwrap_or_default();
+        let mut pictures = classes.iter().flat_map(|folder| pictures(folder));
+        pictures.any(|files| !files.is_empty())
+    }
+
+    /// Lists the pictures of a folder, or of its part `test`, `val`, `validation` or `valid` if it
+    /// has one.
+    ///
+    /// Classes are the names of the folders: those of the model where every folder has such a name,
+    /// else numbered in the order of their names.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if there is no picture, or there are more classes than the model has.
+    pub fn open(path: &Path, model: &ModelConfig) -> Result<Self> {
+        let folder = part(path);
+        let fail = |message: String| Error::Data {
+            path: folder.clone(),
+            message,
+        };
+        let folders = class_folders(&folder).map_err(Error::io("reading", &folder))?;
+        let names: Vec<String> = folders.iter().map(|folder| file_name(folder)).collect();
+        let of_model = |name: &String| model.class_names.iter().position(|class| class == name);
+        let known: Option<Vec<usize>> = names.iter().map(of_model).collect();
+        let (labels, class_names) = match known {
+            Some(labels) => (labels, model.class_names.clone()),
+            None => ((0..names.len()).collect(), names),
+        };
+        if class_names.len() > model.num_classes {
+            return Err(fail(format!(
+                "expected at most {} folders, one for each class of the model, found {}",
+                model.num_classes,
+                class_names.len()
+            )));
+        }
+        let mut files = Vec::new();
+        for (folder, label) in folders.iter().zip(labels) {
+            let found = pictures(folder).map_err(Error::io("reading", folder))?;
+            files.extend(found.into_iter().map(|file| (file, label as u32)));
+        }
+        if files.is_empty() {
+            return Err(fail(format!(
+                "no pictures: expected a folder for each class, with files that end in {}",
+                ENDINGS.join(", ")
+            )));
+        }
+        Ok(Self {
+            name: path.display().to_string(),
+            model: model.clone(),
+            files,
+            class_names,
+        })
+    }
+
+    /// The pixels of picture `i`, `(channels, height, width)`.
+    fn pixels(&self, i: usize) -> Result<Vec<u8>> {
+        let picture = Picture::open(&self.files[i].0, self.model.in_chans)?;
+        Ok(self.model.pixels(picture)?)
+    }
+}
+
+impl Labelled for PictureFolder {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    fn batch(&self, indices: &[u32], stats: &MeanStd, device: &Device) -> Result<Batch> {
+        let (height, width) = self.model.img_size;
+        let channels = self.model.in_chans;
+        let tables = tables(stats, channels)?;
+        let images: Vec<Vec<u8>> = indices
+            .par_iter()
+            .map(|i| self.pixels(*i as usize))
+            .collect::<Result<_>>()?;
+        let mut pixels = Vec::with_capacity(indices.len() * channels * height * width);
+        for image in &images {
+            for (plane, table) in image.chunks_exact(height * width).zip(&tables) {
+                pixels.extend(plane.iter().map(|byte| table[*byte as usize]));
+            }
+        }
+        let labels: Vec<u32> = indices.iter().map(|i| self.files[*i as usize].1).collect();
+        Ok(Batch {
+            images: Tensor::from_vec(pixels, (indices.len(), channels, height, width), device)?,
+            labels: Tensor::from_vec(labels, indices.len(), device)?,
+            samples: indices.iter().map(|i| u64::from(*i)).collect(),
+        })
+    }
+}
+
+/// The part of a folder to evaluate on: itself, if it has none.
+fn part(path: &Path) -> PathBuf {
+    let mut parts = PARTS.iter().map(|name| path.join(name));
+    parts
+        .find(|part| part.is_dir() && class_folders(part).is_ok_and(|found| !found.is_empty()))
+        .unwrap_or_else(|| path.to_path_buf())
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Sub-folders in the order of their names, but for hidden ones.
+fn class_folders(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    sorted(path, Path::is_dir)
+}
+
+/// Pictures in the order of their names, those of folders within too.
+fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let is_picture = |path: &Path| {
+        let ending = path.extension().unwrap_or_default().to_string_lossy();
+        ENDINGS
+            .iter()
+            .any(|known| ending.eq_ignore_ascii_case(known))
+    };
+    let mut found = sorted(folder, |path| is_picture(path) && !path.is_dir())?;
+    for within in class_folders(folder)? {
+        found.extend(pictures(&within)?);
+    }
+    Ok(found)
+}
+
+fn sorted(folder: &Path, keep: impl Fn(&Path) -> bool) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if keep(&path) && !file_name(&path).starts_with('.') {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
