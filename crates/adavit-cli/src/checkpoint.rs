@@ -12,11 +12,67 @@ use crate::args::{ConvertArgs, InspectArgs};
 use crate::output::{macs, print, print_json, tell};
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<Ended> {
-    let imported = import(&args.checkpoint, &args.import.options())?;
+    let (imported, fits) = adavit_model::inspect(&args.checkpoint, &args.import.options())?;
+    let (misfit, ended) = match &fits {
+        Ok(()) => (Misfit::default(), Ended::Done),
+        Err(error) => (Misfit::of(error), Ended::Failed),
+    };
     if args.json {
-        print_json(&description(&args.checkpoint, &imported))?;
-        return Ok(Ended::Done);
+        let mut found = description(&args.checkpoint, &imported);
+        found["missing"] = json!(misfit.missing);
+        found["unused"] = json!(misfit.unused);
+        found["misshapen"] = json!(misfit.misshapen);
+        print_json(&found)?;
+        return Ok(ended);
     }
+    print(&told(&args.checkpoint, &imported, &misfit))?;
+    Ok(ended)
+}
+
+/// Tensors that are not those of the configuration.
+#[derive(Debug, Default)]
+struct Misfit<'a> {
+    missing: &'a [String],
+    unused: &'a [String],
+    misshapen: &'a [String],
+}
+
+impl<'a> Misfit<'a> {
+    fn of(error: &'a adavit_model::Error) -> Self {
+        match error {
+            adavit_model::Error::Tensors {
+                missing,
+                unused,
+                misshapen,
+                ..
+            } => Self {
+                missing,
+                unused,
+                misshapen,
+            },
+            _ => Self::default(),
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let parts = [
+            ("missing", self.missing),
+            ("unused", self.unused),
+            ("of another shape", self.misshapen),
+        ];
+        let told = parts.iter().filter(|(_, names)| !names.is_empty());
+        let lines: Vec<String> = told
+            .map(|(what, names)| format!("{} tensors {what}: {}", names.len(), names.join(", ")))
+            .collect();
+        if lines.is_empty() {
+            return vec!["no tensor is missing, none is unused".into()];
+        }
+        lines
+    }
+}
+
+/// What a checkpoint is, for people.
+fn told(path: &Path, imported: &Imported, misfit: &Misfit) -> String {
     let checkpoint = &imported.checkpoint;
     let config = &checkpoint.config;
     let (height, width) = config.img_size;
@@ -36,7 +92,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<Ended> {
     let mut lines = vec![
         format!(
             "{}: {}, written by {} ({written})",
-            args.checkpoint.display(),
+            path.display(),
             config.preset,
             imported.source.name()
         ),
@@ -54,11 +110,10 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<Ended> {
             checkpoint.num_parameters(),
             macs(config.geometry().dense_macs() as f64),
         ),
-        "no tensor is missing, none is left over".to_string(),
     ];
+    lines.extend(misfit.lines());
     lines.extend(imported.notes.iter().map(|note| format!("note: {note}")));
-    print(&lines.join("\n"))?;
-    Ok(Ended::Done)
+    lines.join("\n")
 }
 
 /// What a checkpoint is, for programs.

@@ -35,6 +35,13 @@ impl Checkpoint {
     /// If a file is missing or damaged, the configuration is invalid, or the tensors are not
     /// exactly those of the configuration.
     pub fn load(path: &Path) -> Result<Self> {
+        let (checkpoint, weights_path) = Self::read(path)?;
+        checkpoint.check(&weights_path)?;
+        Ok(checkpoint)
+    }
+
+    /// As [`Self::load`] without comparing tensors and configuration; also tells the weights' file.
+    pub(crate) fn read(path: &Path) -> Result<(Self, PathBuf)> {
         let weights_path = locate(path)?;
         let config_path = weights_path.with_file_name(CONFIG_FILE);
         let text = std::fs::read_to_string(&config_path)
@@ -45,9 +52,7 @@ impl Checkpoint {
                 message: format!("not a model configuration: {error}"),
             })?;
         let tensors = read_tensors(&weights_path)?;
-        let checkpoint = Self { config, tensors };
-        checkpoint.check(&weights_path)?;
-        Ok(checkpoint)
+        Ok((Self { config, tensors }, weights_path))
     }
 
     /// Writes `model.safetensors` and `config.json` into `folder`, each beside and renamed.

@@ -48,7 +48,7 @@ pub use checkpoint::{Checkpoint, read_tensors, write_file, write_tensors};
 pub use config::{ModelConfig, Normalization, PosEmbed};
 pub use cost_table::paper_cost_table;
 pub use error::{Error, Result};
-pub use import::{ImportOptions, Imported, Source, import, import_as};
+pub use import::{ImportOptions, Imported, Source, import, import_as, inspect};
 pub use positions::resample_pos_embed;
 pub use prepared::{PreparedTransformer, Strategy, Workspace};
 pub use preprocessing::{CropMode, Interpolation, Picture, Preprocessing};

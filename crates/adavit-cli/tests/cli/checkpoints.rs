@@ -111,6 +111,37 @@ fn files_of_torch_save_are_told_and_converted() {
     }
 }
 
+#[test]
+fn what_does_not_fit_is_told_with_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = ModelConfig::preset("nano_patch7_28").unwrap();
+    let mut tensors = initial_tensors(&config, 1, 0.0).unwrap();
+    let norm = tensors.remove("norm.weight").unwrap();
+    tensors.insert("reg_token".into(), norm);
+    tensors.remove("head.bias");
+    write_tensors(&folder.path().join("vit.safetensors"), &tensors).unwrap();
+    let inspect = ["inspect", "vit.safetensors"];
+    let found = adavit(folder.path(), &[&inspect[..], &["--json"]].concat());
+    assert_eq!(found.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!(
+        found["missing"],
+        serde_json::json!(["head.bias", "norm.weight"])
+    );
+    assert_eq!(found["unused"], serde_json::json!(["reg_token"]));
+    assert_eq!(found["config"]["depth"], 6);
+    let convert = adavit(folder.path(), &["convert", "vit.safetensors", "own"]);
+    assert_refusal(
+        &convert,
+        "2 tensors missing: head.bias, norm.weight; 1 tensor without",
+    );
+    // A new head takes the place of what is left of the old one.
+    let head = ["--num-classes", "3", "--json"];
+    let found = adavit(folder.path(), &[&inspect[..], &head].concat());
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!(found["missing"], serde_json::json!(["norm.weight"]));
+}
+
 /// A checkpoint for pictures of 24x24 pixels, with the given names of classes.
 fn picture_model(folder: &Path, class_names: &[&str]) {
     let config = ModelConfig {

@@ -73,20 +73,36 @@ pub struct Imported {
 /// If a file is missing or damaged, the shapes describe no model, tensors are missing, unused or
 /// misshapen, or the options do not fit the model.
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported> {
-    let mut imported = if path.is_dir() || is_native(path) {
-        Imported {
-            checkpoint: Checkpoint::load(path)?,
+    let (imported, fits) = inspect(path, options)?;
+    fits.map(|()| imported)
+}
+
+/// As [`import`], but a checkpoint whose tensors are not exactly those of its configuration is told
+/// all the same, beside the error that says what does not fit.
+///
+/// # Errors
+/// If a file is missing or damaged, the shapes describe no model, or the options do not fit it.
+pub fn inspect(path: &Path, options: &ImportOptions) -> Result<(Imported, Result<()>)> {
+    let (mut imported, weights_path) = if path.is_dir() || is_native(path) {
+        let (checkpoint, weights_path) = Checkpoint::read(path)?;
+        let imported = Imported {
+            checkpoint,
             source: Source::Adavit,
             format: "safetensors",
             wrapper: None,
             notes: Vec::new(),
-        }
+        };
+        (imported, weights_path)
     } else {
-        foreign_checkpoint(path, options)?
+        (foreign_checkpoint(path, options)?, path.to_path_buf())
     };
-    adapt::adapt(&mut imported, options)?;
-    imported.checkpoint.check(path)?;
-    Ok(imported)
+    let before = imported.checkpoint.check(&weights_path);
+    if let Err(error) = adapt::adapt(&mut imported, options) {
+        // Rather what does not fit than what that leads to.
+        return before.map_or_else(|misfit| Ok((imported, Err(misfit))), |()| Err(error));
+    }
+    let fits = imported.checkpoint.check(&weights_path);
+    Ok((imported, fits))
 }
 
 /// Reads a checkpoint as [`import`] does, for a model whose configuration is known.

@@ -4,6 +4,7 @@ use adavit_decision::{HardPolicy, Thresholds};
 use adavit_kernels::{Parts, PreparedLayerNorm, PreparedLinear, Rows, in_pool, patchify};
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
+use rayon::prelude::*;
 
 use super::block::{Buffers, PreparedBlock};
 use super::{Decide, Strategy};
@@ -205,15 +206,17 @@ impl PackedTransformer {
             Tokens::Patches(map) => self.embed_patches(xs, map, room),
             Tokens::TokensToToken { module, macs } => {
                 let prefix = self.config.num_prefix_tokens();
+                let images = room.buffers.xs.par_chunks_exact_mut(n * c).enumerate();
                 // Image by image, so that none depends on its batch.
-                for (image, ys) in room.buffers.xs.chunks_exact_mut(n * c).enumerate() {
+                images.try_for_each(|(image, ys)| -> Result<()> {
                     let tokens = module.forward(&xs.narrow(0, image, 1)?)?;
                     let tokens = tokens.flatten_all()?.to_vec1::<f32>()?;
                     for (y, x) in ys[prefix * c..].iter_mut().zip(tokens) {
                         *y += x;
                     }
-                    room.buffers.work.count(*macs);
-                }
+                    Ok(())
+                })?;
+                room.buffers.work.count(macs * xs.dim(0)? as u64);
                 Ok(())
             }
         }
