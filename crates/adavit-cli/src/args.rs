@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use adavit_decision::PaperRounding;
+use adavit_decision::{PaperRounding, Thresholds};
 use adavit_model::{ImportOptions, PRESETS, Strategy};
 use adavit_train::Keep;
 use clap::builder::PossibleValuesParser;
@@ -33,6 +33,14 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     /// Replay recordings of another implementation, and compare every number
     Verify(VerifyArgs),
+    /// Say what pictures show, and what that costs
+    Predict(PredictArgs),
+    /// Draw a run: curves, usage, confusions, easy and hard images, in one HTML file
+    Report(ReportArgs),
+    /// Print a script that completes commands and options in a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man,
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,6 +99,31 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(crate) seed: Option<u64>,
 
+    /// End a stage after N epochs without a better checkpoint
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) patience: Option<u64>,
+
+    /// Stop after this many hours, saved, as Ctrl-C does
+    #[arg(
+        long,
+        value_name = "H",
+        allow_negative_numbers = true,
+        help_heading = "Run"
+    )]
+    pub(crate) max_hours: Option<f64>,
+
+    /// Keep the checkpoints of the N best epochs of each stage in epochs/
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    pub(crate) keep: Option<usize>,
+
+    /// Write event files for TensorBoard into the run folder
+    #[arg(long, help_heading = "Run")]
+    pub(crate) tensorboard: bool,
+
+    /// Steps between two lines of progress [default: one every ten seconds, none on a terminal]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Run")]
+    pub(crate) log_interval: Option<u64>,
+
     /// Run folder [default: runs/train, then runs/train-2, ...]
     #[arg(long, value_name = "DIR", help_heading = "Run")]
     pub(crate) out: Option<PathBuf>,
@@ -99,7 +132,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "RUN", help_heading = "Run", conflicts_with_all = [
         "config", "data", "data_dir", "preset", "dense_checkpoint", "budget", "target_tokens",
         "target_heads", "target_blocks", "epochs", "max_steps", "batch_size", "seed", "out", "force",
-        "device",
+        "device", "patience", "keep", "tensorboard",
     ])]
     pub(crate) resume: Option<PathBuf>,
 
@@ -113,9 +146,10 @@ pub(crate) struct TrainArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalArgs {
-    /// A run folder, a checkpoint folder, a safetensors file, or a file of torch.save
-    #[arg(long, value_name = "CKPT")]
-    pub(crate) checkpoint: PathBuf,
+    /// A run folder, a checkpoint folder, a safetensors file, or a file of torch.save; several give a
+    /// table
+    #[arg(long, value_name = "CKPT", required = true, num_args = 1..)]
+    pub(crate) checkpoint: Vec<PathBuf>,
 
     /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, a folder of
     /// IDX files, or a folder with a folder of pictures (JPEG, PNG, WebP) for each class
@@ -129,6 +163,23 @@ pub(crate) struct EvalArgs {
     /// How decisions are carried out; a plain checkpoint makes none
     #[arg(long, value_enum, default_value = "sparse")]
     pub(crate) exec: Exec,
+
+    /// Where gates turn on, in place of the checkpoint's: one number in (0, 1), or tokens=T,heads=H,
+    /// blocks=B
+    #[arg(long, value_name = "T", value_parser = gate_thresholds)]
+    pub(crate) threshold: Option<GateThresholds>,
+
+    /// Tell accuracy and MACs of each class
+    #[arg(long)]
+    pub(crate) per_class: bool,
+
+    /// Tell which classes are taken for which
+    #[arg(long)]
+    pub(crate) confusion: bool,
+
+    /// Write a line for each checkpoint as comma-separated values
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
 
     /// Write what was found of each image, a JSON object per line
     #[arg(long, value_name = "FILE")]
@@ -300,6 +351,90 @@ pub(crate) struct ThroughputArgs {
     pub(crate) machine: MachineArgs,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct PredictArgs {
+    /// A run folder, a checkpoint folder, a safetensors file, or a file of torch.save
+    #[arg(value_name = "CKPT")]
+    pub(crate) checkpoint: PathBuf,
+
+    /// Pictures (JPEG, PNG, WebP), folders of them, patterns such as "photos/*.jpg", or - for a list
+    /// on standard input, a path on each line
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// How many of the likeliest classes to tell
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = top_k)]
+    pub(crate) top_k: usize,
+
+    /// Draw which patches each block keeps, a PNG file for each picture
+    #[arg(long, value_name = "DIR")]
+    pub(crate) overlay: Option<PathBuf>,
+
+    /// Print an object on each line
+    #[arg(long, conflicts_with_all = ["csv", "json"])]
+    pub(crate) jsonl: bool,
+
+    /// Print comma-separated values
+    #[arg(long, conflicts_with_all = ["json"])]
+    pub(crate) csv: bool,
+
+    /// Pictures per forward
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) batch_size: usize,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+/// How predictions are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PredictFormat {
+    Table,
+    Json,
+    Jsonl,
+    Csv,
+}
+
+impl PredictArgs {
+    pub(crate) fn format(&self) -> PredictFormat {
+        if self.machine.json {
+            PredictFormat::Json
+        } else if self.jsonl {
+            PredictFormat::Jsonl
+        } else if self.csv {
+            PredictFormat::Csv
+        } else {
+            PredictFormat::Table
+        }
+    }
+}
+
+fn top_k(text: &str) -> Result<usize, String> {
+    let k = text.parse().ok().filter(|k| (1..=1000).contains(k));
+    k.ok_or_else(|| format!("expected between 1 and 1000, found {text:?}"))
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// A run folder
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+
+    /// The file to write [default: report.html in the run folder]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
 /// Where to compute, and how to tell.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MachineArgs {
@@ -386,26 +521,58 @@ fn img_size(text: &str) -> Result<(usize, usize), String> {
 }
 
 /// Reads `tokens=T,heads=H,blocks=B`, in any order.
-fn keep(text: &str) -> Result<Keep, String> {
-    let mut keep = Keep {
-        tokens: 1.0,
-        heads: 1.0,
-        blocks: 1.0,
-    };
+fn axes(text: &str) -> Result<[Option<f64>; 3], String> {
+    let mut axes = [None; 3];
     for part in text.split(',') {
         let expected = || format!("expected tokens=T, heads=H or blocks=B, found {part:?}");
         let (name, value) = part.split_once('=').ok_or_else(expected)?;
-        let place = match name.trim() {
-            "tokens" => &mut keep.tokens,
-            "heads" => &mut keep.heads,
-            "blocks" => &mut keep.blocks,
-            _ => return Err(expected()),
-        };
-        let share: f64 = value.trim().parse().map_err(|_| expected())?;
-        if !(share > 0.0 && share <= 1.0) {
-            return Err(format!("expected {name} in (0, 1], found {share}"));
-        }
-        *place = share;
+        let names = ["tokens", "heads", "blocks"];
+        let axis = names.iter().position(|axis| *axis == name.trim());
+        let axis = axis.ok_or_else(expected)?;
+        axes[axis] = Some(value.trim().parse().map_err(|_| expected())?);
     }
-    Ok(keep)
+    Ok(axes)
+}
+
+fn keep(text: &str) -> Result<Keep, String> {
+    let axes = axes(text)?;
+    if let Some(share) = axes
+        .iter()
+        .flatten()
+        .find(|share| !(**share > 0.0 && **share <= 1.0))
+    {
+        return Err(format!("expected shares in (0, 1], found {share}"));
+    }
+    let [tokens, heads, blocks] = axes.map(|share| share.unwrap_or(1.0));
+    Ok(Keep {
+        tokens,
+        heads,
+        blocks,
+    })
+}
+
+/// Thresholds in place of a checkpoint's; what is left out stays.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct GateThresholds([Option<f64>; 3]);
+
+impl GateThresholds {
+    pub(crate) fn over(self, thresholds: Thresholds) -> Thresholds {
+        let [tokens, heads, blocks] = self.0;
+        Thresholds {
+            tokens: tokens.unwrap_or(thresholds.tokens),
+            heads: heads.unwrap_or(thresholds.heads),
+            blocks: blocks.unwrap_or(thresholds.blocks),
+        }
+    }
+}
+
+fn gate_thresholds(text: &str) -> Result<GateThresholds, String> {
+    let axes = match text.trim().parse() {
+        Ok(threshold) => [Some(threshold); 3],
+        Err(_) => axes(text)?,
+    };
+    match axes.iter().flatten().find(|t| !(**t > 0.0 && **t < 1.0)) {
+        Some(threshold) => Err(format!("expected thresholds in (0, 1), found {threshold}")),
+        None => Ok(GateThresholds(axes)),
+    }
 }

@@ -8,8 +8,11 @@ mod checkpoint;
 mod eval;
 mod macs;
 mod output;
+mod predict;
 mod profile;
 mod progress;
+mod report;
+mod shell;
 mod throughput;
 mod train;
 mod verify;
@@ -61,6 +64,10 @@ fn main() -> ExitCode {
         Command::Inspect(args) => checkpoint::inspect(&args),
         Command::Convert(args) => checkpoint::convert(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man => shell::man(),
     };
     match ended {
         Ok(Ended::Done) => ExitCode::SUCCESS,

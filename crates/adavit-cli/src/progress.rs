@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use adavit_train::{Event, MetricsRow, Stage};
+use adavit_train::{Event, MetricsRow, Stage, StepReport};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output::{macs, tell};
@@ -17,14 +17,17 @@ pub(crate) struct Reporter {
     terminal: bool,
     bar: Option<ProgressBar>,
     last_line: Instant,
+    /// Steps between two lines; without, there are lines from time to time, and on a terminal none.
+    log_interval: Option<u64>,
 }
 
 impl Reporter {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(log_interval: Option<u64>) -> Self {
         Self {
             terminal: std::io::stderr().is_terminal(),
             bar: None,
             last_line: Instant::now(),
+            log_interval,
         }
     }
 
@@ -48,7 +51,7 @@ impl Reporter {
                 ));
                 self.start_bar(*steps);
             }
-            Event::Step { step, .. } => self.step(event, *step),
+            Event::Step(report) => self.step(report),
             Event::EpochFinished(row) => self.line(&epoch_line(row)),
             Event::Tested { what, evaluation } => self.line(&format!(
                 "test: {what} top-1 {:.4}, {} per image ({:.3}), {:.0} images/s",
@@ -77,13 +80,17 @@ impl Reporter {
         self.bar = Some(ProgressBar::new(steps).with_style(style));
     }
 
-    fn step(&mut self, event: &Event, done: u64) {
-        let text = step_text(event);
+    fn step(&mut self, report: &StepReport) {
+        let due = match self.log_interval {
+            Some(steps) => report.step.is_multiple_of(steps),
+            None => self.bar.is_none() && self.last_line.elapsed() >= LINE_INTERVAL,
+        };
+        if due {
+            self.line(&step_line(report));
+        }
         if let Some(bar) = &self.bar {
-            bar.set_position(done);
-            bar.set_message(text);
-        } else if self.last_line.elapsed() >= LINE_INTERVAL {
-            self.line(&text);
+            bar.set_position(report.step);
+            bar.set_message(step_text(report));
         }
     }
 
@@ -96,23 +103,43 @@ impl Reporter {
     }
 }
 
-fn step_text(event: &Event) -> String {
-    let Event::Step {
-        stage,
-        epoch,
-        epochs,
-        step,
-        steps,
-        loss,
-        lr,
-        images_per_s,
-    } = event
-    else {
-        return String::new();
-    };
+/// What the bar says.
+fn step_text(report: &StepReport) -> String {
     format!(
-        "{} {epoch}/{epochs} [{step}/{steps}]  loss {loss:.4}  lr {lr:.2e}  {images_per_s:.0} images/s",
-        stage.name()
+        "{} {}/{}  loss {:.4}  lr {:.2e}  {:.0} images/s",
+        report.stage.name(),
+        report.epoch,
+        report.epochs,
+        report.loss(),
+        report.lr,
+        report.images_per_s
+    )
+}
+
+/// A line of a log.
+fn step_line(report: &StepReport) -> String {
+    let parts = match report.stage {
+        Stage::Adaptive => format!(
+            " (task {:.4}, distillation {:.4}, usage {:.4})",
+            report.task_loss, report.distillation_loss, report.usage_loss
+        ),
+        _ => String::new(),
+    };
+    let left = report.seconds_left as u64;
+    format!(
+        "{} {}/{} [{}/{} {:.0}%]  loss {:.4}{parts}  lr {:.2e}  {:.0} images/s  data {:.0}%  {}:{:02} left",
+        report.stage.name(),
+        report.epoch,
+        report.epochs,
+        report.step,
+        report.steps,
+        100.0 * report.step as f64 / report.steps.max(1) as f64,
+        report.loss(),
+        report.lr,
+        report.images_per_s,
+        100.0 * report.data_wait,
+        left / 60,
+        left % 60,
     )
 }
 

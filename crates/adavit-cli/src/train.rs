@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use adavit_train::{
     Control, Error, Outcome, Summary, Targets, TrainConfig, next_run_folder, resume, run_config,
@@ -23,7 +24,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Ended> {
     };
     config.threads = Some(set_threads(args.machine.threads.or(config.threads))?);
     let stop = stop_on_signals()?;
-    let mut reporter = Reporter::new();
+    let mut reporter = Reporter::new(args.log_interval);
+    stop_after(args.max_hours, &stop)?;
     let control = Control {
         stop: &stop,
         report: &mut |event| reporter.event(event),
@@ -78,6 +80,9 @@ fn settings(args: &TrainArgs) -> Result<(TrainConfig, Option<PathBuf>)> {
     config.data_dir = args.data_dir.clone().or(config.data_dir);
     config.dense_checkpoint = args.dense_checkpoint.clone().or(config.dense_checkpoint);
     config.max_steps = args.max_steps.or(config.max_steps);
+    config.patience = args.patience.or(config.patience);
+    set(&mut config.keep, args.keep.as_ref());
+    config.tensorboard |= args.tensorboard;
     if let (Some(tokens), Some(heads), Some(blocks)) =
         (args.target_tokens, args.target_heads, args.target_blocks)
     {
@@ -114,6 +119,25 @@ fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     })
     .context("listening for Ctrl-C")?;
     Ok(stop)
+}
+
+/// Raises the flag after some hours, if that many are given.
+fn stop_after(hours: Option<f64>, stop: &Arc<AtomicBool>) -> Result<()> {
+    let Some(hours) = hours else {
+        return Ok(());
+    };
+    let seconds = hours * 3600.0;
+    if !(seconds > 0.0 && seconds < 1e9) {
+        let message = format!("max-hours: expected a number above 0, found {hours}");
+        return Err(Error::Input(message).into());
+    }
+    let raised = Arc::clone(stop);
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+        tell("the time is up: stopping after this step");
+        raised.store(true, Ordering::Relaxed);
+    });
+    Ok(())
 }
 
 fn finished(summary: &Summary, folder: &Path, json: bool) -> Result<()> {

@@ -52,6 +52,14 @@ pub struct TrainConfig {
     pub snapshot_seconds: f64,
     /// How many random policies the learned one is compared with.
     pub random_policies: usize,
+    /// A stage ends after so many epochs without a better checkpoint; never, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
+    /// How many epochs' checkpoints are kept in each stage, those that did best on the held-out
+    /// images, besides the best one.
+    pub keep: usize,
+    /// Whether event files for TensorBoard are written.
+    pub tensorboard: bool,
     /// Changes to the preset.
     pub model: ModelOptions,
     /// The decisions of the adaptive model.
@@ -218,6 +226,9 @@ impl Default for TrainConfig {
             max_steps: None,
             snapshot_seconds: 20.0,
             random_policies: 5,
+            patience: None,
+            keep: 0,
+            tensorboard: false,
             model: ModelOptions::default(),
             decisions: DecisionConfig {
                 // At 0.5 the boundary of training is that of inference at every temperature.

@@ -34,24 +34,7 @@ pub enum Event<'a> {
         parameters: usize,
     },
     /// A step was done.
-    Step {
-        /// In this stage.
-        stage: Stage,
-        /// Counted from 1.
-        epoch: u64,
-        /// Of so many.
-        epochs: u64,
-        /// Finished steps of the stage.
-        step: u64,
-        /// Of so many.
-        steps: u64,
-        /// Mean loss of the epoch so far.
-        loss: f64,
-        /// Learning rate.
-        lr: f64,
-        /// Training images per second in this epoch.
-        images_per_s: f64,
-    },
+    Step(&'a StepReport),
     /// An epoch was done and measured on the held-out images.
     EpochFinished(&'a MetricsRow),
     /// A model was measured on the test images.
@@ -61,6 +44,42 @@ pub enum Event<'a> {
         /// What was found.
         evaluation: &'a Evaluation,
     },
+}
+
+/// How far a stage of training is. Means are over the present epoch, in so far as it is done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// The stage.
+    pub stage: Stage,
+    /// Counted from 1.
+    pub epoch: u64,
+    /// Of so many.
+    pub epochs: u64,
+    /// Finished steps of the stage.
+    pub step: u64,
+    /// Of so many.
+    pub steps: u64,
+    /// Mean cross entropy with the labels.
+    pub task_loss: f64,
+    /// Mean loss of distillation from the plain model.
+    pub distillation_loss: f64,
+    /// Mean budget loss.
+    pub usage_loss: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Training images per second.
+    pub images_per_s: f64,
+    /// Share of the time that went into making batches, in [0, 1].
+    pub data_wait: f64,
+    /// Seconds to the end of the stage at the present speed, measurements between epochs aside.
+    pub seconds_left: f64,
+}
+
+impl StepReport {
+    /// The sum of the losses.
+    pub fn loss(&self) -> f64 {
+        self.task_loss + self.distillation_loss + self.usage_loss
+    }
 }
 
 /// How a run talks to the one who started it.

@@ -6,7 +6,11 @@
 //! dense/         the plain model, best on the held-out images
 //! best/          the adaptive model, best on the held-out images
 //! last/          the newest snapshot, previous/ the one before
+//! epochs/        checkpoints of more epochs, on request
+//! events.*       for TensorBoard, on request
+//! run.json       what each start of it ran on
 //! summary.json   what it came to
+//! report.html    the same with pictures
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -15,15 +19,20 @@ use std::path::{Path, PathBuf};
 use adavit_model::{Checkpoint, write_file};
 
 use crate::config::TrainConfig;
-use crate::progress::MetricsRow;
+use crate::progress::{MetricsRow, Stage};
 use crate::snapshot::{remove, rename};
 use crate::summary::Summary;
-use crate::{Error, Result};
+use crate::{Error, Result, tensorboard};
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.csv";
 const SUMMARY: &str = "summary.json";
-const FOLDERS: [&str; 7] = [
+const STARTS: &str = "run.json";
+/// What [`crate::report`] writes.
+pub(crate) const REPORT: &str = "report.html";
+const EPOCHS: &str = "epochs";
+const FOLDERS: [&str; 8] = [
+    EPOCHS,
     "last",
     "previous",
     ".last.new",
@@ -32,7 +41,7 @@ const FOLDERS: [&str; 7] = [
     "dense",
     "best",
 ];
-const FILES: [&str; 3] = [CONFIG, METRICS, SUMMARY];
+const FILES: [&str; 5] = [CONFIG, METRICS, SUMMARY, STARTS, REPORT];
 /// How the names of files begin that are not renamed yet.
 const LEFTOVER: &str = ".adavit-";
 
@@ -116,11 +125,25 @@ impl RunFolder {
         self.path.join("best")
     }
 
+    /// The checkpoint of an epoch that is kept besides the best one.
+    pub(crate) fn epoch(&self, stage: Stage, epoch: u64) -> PathBuf {
+        let name = format!("{}-{epoch:03}", stage.name());
+        self.path.join(EPOCHS).join(name)
+    }
+
+    /// Where the starts of the run are written down.
+    pub(crate) fn starts(&self) -> PathBuf {
+        self.path.join(STARTS)
+    }
+
     /// Puts a checkpoint in the place of the one in `target`: whole or not at all.
     pub(crate) fn keep(&self, checkpoint: &Checkpoint, target: &Path) -> Result<()> {
         let new = self.path.join(".keep.new");
         remove(&new)?;
         checkpoint.save(&new)?;
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(Error::io("creating", parent))?;
+        }
         remove(target)?;
         rename(&new, target)
     }
@@ -139,8 +162,28 @@ impl RunFolder {
 
     /// What a finished run came to; none if it is not finished.
     pub(crate) fn read_summary(&self) -> Option<Summary> {
-        let text = fs::read_to_string(self.path.join(SUMMARY)).ok()?;
+        Self::read_summary_of(&self.path)
+    }
+
+    /// As [`Self::read_summary`] of the run in a folder.
+    pub(crate) fn read_summary_of(path: &Path) -> Option<Summary> {
+        let text = fs::read_to_string(path.join(SUMMARY)).ok()?;
         serde_json::from_str(&text).ok()
+    }
+
+    /// Reads every finished epoch of the run in a folder.
+    pub(crate) fn read_metrics(path: &Path) -> Result<Vec<MetricsRow>> {
+        let path = path.join(METRICS);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let unreadable = |error: csv::Error| Error::Data {
+            path: path.clone(),
+            message: format!("not the metrics of a run: {error}"),
+        };
+        let reader = csv::Reader::from_path(&path).map_err(unreadable)?;
+        let rows = reader.into_deserialize();
+        rows.map(|row| row.map_err(unreadable)).collect()
     }
 
     pub(crate) fn write_summary(&self, summary: &Summary) -> Result<()> {
@@ -217,6 +260,7 @@ fn check_replaceable(path: &Path, force: bool) -> Result<()> {
 /// Removes what a run leaves, and nothing else.
 fn clear(path: &Path) -> Result<()> {
     remove_leftovers(path)?;
+    remove_files(path, tensorboard::FILE_PREFIX)?;
     for name in FOLDERS {
         remove(&path.join(name))?;
     }
@@ -231,12 +275,17 @@ fn clear(path: &Path) -> Result<()> {
 
 /// Removes files that a killed process had not renamed yet.
 fn remove_leftovers(folder: &Path) -> Result<()> {
+    remove_files(folder, LEFTOVER)
+}
+
+/// Removes the files of a folder whose names begin with `prefix`.
+fn remove_files(folder: &Path, prefix: &str) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Ok(());
     };
     for entry in entries.flatten() {
         let path = entry.path();
-        if entry.file_name().to_string_lossy().starts_with(LEFTOVER) && path.is_file() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) && path.is_file() {
             fs::remove_file(&path).map_err(Error::io("removing", &path))?;
         }
     }

@@ -12,10 +12,12 @@
 //! One type, [`Error`]; [`Error::is_input_error`] tells what the user gave from what failed while
 //! running.
 
+mod classes;
 mod config;
 pub mod data;
 mod device;
 mod ema;
+mod environment;
 mod error;
 mod evaluate;
 mod event;
@@ -24,8 +26,10 @@ mod losses;
 mod memory;
 mod optim;
 mod parameters;
+mod predict;
 mod progress;
 mod realised;
+pub mod report;
 mod rng;
 mod run;
 mod schedule;
@@ -33,23 +37,27 @@ mod session;
 mod snapshot;
 mod stage;
 mod summary;
+mod tensorboard;
 mod throughput;
 
+pub use classes::ClassTable;
 pub use config::{
     Distillation, Gates, ModelOptions, StageConfig, Targets, TrainConfig, UsageWeights,
 };
 pub use device::select as select_device;
 pub use ema::Ema;
+pub use environment::Start;
 pub use error::{Error, Result};
 pub use evaluate::{
     Evaluation, ImageReport, Images, Mode, OnImage, calibrate, check_images, evaluate,
     evaluate_each, evaluate_sparse,
 };
-pub use event::{Control, Event, Outcome};
+pub use event::{Control, Event, Outcome, StepReport};
 pub use folder::next_run_folder;
 pub use memory::peak_rss_bytes;
 pub use optim::{AdamW, AdamWConfig, StepStats};
 pub use parameters::{Group, Parameters};
+pub use predict::{Found, Predicted, Prediction, Predictions, Predictor};
 pub use progress::{MetricsRow, Stage};
 pub use realised::{Adaptive, Keep, Realised};
 pub use run::{resume, run_config, train};

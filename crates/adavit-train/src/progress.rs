@@ -46,6 +46,12 @@ pub(crate) struct Progress {
     pub(crate) rows: Vec<MetricsRow>,
     /// What the stage's best checkpoint reached on the held-out images.
     pub(crate) best: Option<Score>,
+    /// Epochs since then.
+    #[serde(default)]
+    pub(crate) epochs_since_best: u64,
+    /// Epochs whose checkpoints are kept beside the best one.
+    #[serde(default)]
+    pub(crate) kept: Vec<KeptEpoch>,
     /// What the test stage has found so far.
     pub(crate) test: TestResults,
     /// Seconds in all, over every start.
@@ -65,6 +71,8 @@ impl Progress {
             sums: EpochSums::default(),
             rows: Vec::new(),
             best: None,
+            epochs_since_best: 0,
+            kept: Vec::new(),
             test: TestResults::default(),
             seconds: 0.0,
             trained_images: 0,
@@ -78,7 +86,17 @@ impl Progress {
         (self.epoch, self.step_in_epoch, self.step) = (0, 0, 0);
         self.sums = EpochSums::default();
         self.best = None;
+        self.epochs_since_best = 0;
     }
+}
+
+/// A checkpoint that is kept, and what it reached on the held-out images.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct KeptEpoch {
+    pub(crate) stage: Stage,
+    /// Counted from 1.
+    pub(crate) epoch: u64,
+    pub(crate) score: Score,
 }
 
 /// What a checkpoint reached: one within the budget is better than one that is not.
@@ -110,6 +128,9 @@ pub(crate) struct EpochSums {
     /// Learning rate of the last step.
     pub(crate) lr: f64,
     pub(crate) seconds: f64,
+    /// Of which batches were made.
+    #[serde(default)]
+    pub(crate) data_seconds: f64,
 }
 
 /// What the test stage has found.
@@ -166,6 +187,27 @@ pub struct MetricsRow {
     pub images_per_s: f64,
     /// Seconds of training steps.
     pub seconds: f64,
+}
+
+impl MetricsRow {
+    /// Every measured value under its name.
+    pub(crate) fn values(&self) -> [(&'static str, f64); 13] {
+        [
+            ("lr", self.lr),
+            ("loss", self.loss),
+            ("task_loss", self.task_loss),
+            ("distillation_loss", self.distillation_loss),
+            ("usage_loss", self.usage_loss),
+            ("grad_norm", self.grad_norm),
+            ("train_top1", self.train_top1),
+            ("held_out_top1", self.held_out_top1),
+            ("held_out_macs_share", self.held_out_macs_share),
+            ("tokens", self.tokens),
+            ("heads", self.heads),
+            ("blocks", self.blocks),
+            ("images_per_s", self.images_per_s),
+        ]
+    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use adavit_decision::DecisionConfig;
 use adavit_model::{ModelConfig, Preprocessing, initial_tensors, write_tensors};
 use serde_json::Value;
 
 use super::{adavit, assert_refusal, json, made_images};
 
-fn model_tests() -> PathBuf {
+pub(crate) fn model_tests() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../adavit-model/tests")
 }
 
@@ -143,7 +144,7 @@ fn what_does_not_fit_is_told_with_what_is_there() {
 }
 
 /// A checkpoint for pictures of 24x24 pixels, with the given names of classes.
-fn picture_model(folder: &Path, class_names: &[&str]) {
+pub(crate) fn picture_model(folder: &Path, class_names: &[&str]) {
     let config = ModelConfig {
         img_size: (24, 24),
         patch_size: 8,
@@ -152,6 +153,7 @@ fn picture_model(folder: &Path, class_names: &[&str]) {
         num_heads: 2,
         num_classes: 3,
         preprocessing: Some(Preprocessing::default()),
+        decisions: Some(DecisionConfig::default()),
         class_names: class_names.iter().map(ToString::to_string).collect(),
         ..ModelConfig::preset("deit_tiny_patch16_224").unwrap()
     };
@@ -240,4 +242,65 @@ fn training_starts_from_a_plain_checkpoint_of_others() {
         &[&train[..], &["nano_patch4_28"], &from].concat(),
     );
     assert_refusal(&other, "adavit convert");
+}
+
+#[test]
+fn several_checkpoints_are_compared_and_classes_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for (class, name) in [("ant", "rgb.png"), ("bee", "grey.png"), ("cat", "rgb.jpg")] {
+        fs::create_dir_all(at("photos").join(class)).unwrap();
+        let target = at("photos").join(class).join(name);
+        fs::copy(model_tests().join("pictures").join(name), target).unwrap();
+    }
+    picture_model(&at("a"), &["ant", "bee", "cat"]);
+    picture_model(&at("b"), &["ant", "bee", "cat"]);
+    let eval = ["eval", "--data", "photos", "--checkpoint", "a", "b"];
+    let more = ["--json", "--per-class", "--confusion", "--csv", "found.csv"];
+    let found = json(&adavit(folder.path(), &[&eval[..], &more].concat()));
+    let found = found["checkpoints"].as_array().unwrap();
+    assert_eq!(found.len(), 2);
+    for one in found {
+        let confusion = one["confusion"].as_array().unwrap();
+        let all: u64 = confusion
+            .iter()
+            .flat_map(|row| row.as_array().unwrap())
+            .map(|count| count.as_u64().unwrap())
+            .sum();
+        assert_eq!((all, confusion.len()), (3, 3));
+        assert_eq!(one["per_class"][1]["name"], "bee");
+        assert_eq!(one["per_class"][1]["images"], 1);
+    }
+    let csv = fs::read_to_string(at("found.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 3);
+    let table = adavit(folder.path(), &eval);
+    assert!(String::from_utf8_lossy(&table.stdout).contains("images/s  checkpoint"));
+    // High thresholds keep less.
+    let macs = |threshold: &str| {
+        let eval = [
+            "eval",
+            "--data",
+            "photos",
+            "--checkpoint",
+            "a",
+            "--json",
+            "--threshold",
+            threshold,
+        ];
+        json(&adavit(folder.path(), &eval))["macs"]
+            .as_f64()
+            .unwrap()
+    };
+    assert!(macs("0.999999") < macs("0.000001"));
+    assert!(macs("tokens=0.999999") < macs("0.000001"));
+    let refused = [
+        "eval",
+        "--data",
+        "photos",
+        "--checkpoint",
+        "a",
+        "--threshold",
+        "1.5",
+    ];
+    assert_refusal(&adavit(folder.path(), &refused), "(0, 1)");
 }

@@ -5,6 +5,8 @@
 )]
 
 mod checkpoints;
+mod options;
+mod predict;
 mod tools;
 
 use std::fs;

@@ -53,6 +53,8 @@ impl TrainConfig {
             ("batch_size", self.batch_size as u64, (1, 1 << 24)),
             ("eval_batch_size", self.eval_batch_size as u64, (1, 1 << 24)),
             ("random_policies", self.random_policies as u64, (1, 1 << 16)),
+            ("patience", self.patience.unwrap_or(1), (1, most)),
+            ("keep", self.keep as u64, (0, 1 << 16)),
             (
                 "threads",
                 self.threads.unwrap_or(1) as u64,

@@ -11,15 +11,21 @@ use adavit_model::Checkpoint;
 
 use crate::config::TrainConfig;
 use crate::data::{batches, epoch_order, make_batch};
+use crate::environment::{Start, record_start};
 use crate::evaluate::{Evaluation, Mode, calibrate, evaluate};
-use crate::event::{Control, Event, Outcome};
+use crate::event::{Control, Event, Outcome, StepReport};
 use crate::folder::RunFolder;
-use crate::progress::{EpochSums, MetricsRow, Progress, Score, Stage};
+use crate::progress::{EpochSums, KeptEpoch, MetricsRow, Progress, Score, Stage};
+use crate::report::write_report;
 use crate::session::Session;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, remove};
 use crate::stage::{AdaptivePart, Place, StageTrainer, StepOutput};
 use crate::summary::{RandomSummary, Summary};
+use crate::tensorboard::EventWriter;
 use crate::{Error, Result};
+
+/// Steps between two entries of the event files.
+const EVENT_STEPS: u64 = 20;
 
 /// How far from the budget MACs may be, relative to it.
 const BUDGET_TOLERANCE: f64 = 0.02;
@@ -72,8 +78,16 @@ fn start(session: &Session, folder: RunFolder, control: Control) -> Result<Outco
         }
         None => (Progress::new(Stage::Dense), None),
     };
+    let config = &session.config;
+    let starts = Start::now(control.commit, &config.device, config.seed);
+    record_start(&folder.starts(), starts)?;
+    let events = config
+        .tensorboard
+        .then(|| EventWriter::create(folder.path()))
+        .transpose()?;
     let mut run = Run {
         session,
+        events,
         folder,
         mark,
         control,
@@ -89,6 +103,8 @@ fn start(session: &Session, folder: RunFolder, control: Control) -> Result<Outco
 #[derive(Debug)]
 struct Run<'s, 'c> {
     session: &'s Session,
+    /// For TensorBoard, if asked for.
+    events: Option<EventWriter>,
     folder: RunFolder,
     /// What binds snapshots to this run.
     mark: u32,
@@ -187,8 +203,7 @@ impl Run<'_, '_> {
         if self.progress.step == 0 {
             self.save(&trainer)?;
         }
-        // A snapshot may be of the moment after an epoch's last step: the epoch is still to finish.
-        while self.progress.step < total_steps || self.progress.step_in_epoch > 0 {
+        while !self.is_stage_done(total_steps) {
             let flow = self.train_epoch(&mut trainer, total_steps)?;
             self.save(&trainer)?;
             if flow == Flow::Stop {
@@ -202,6 +217,26 @@ impl Run<'_, '_> {
             self.save(&trainer)?;
         }
         Ok(Flow::Continue)
+    }
+
+    /// Whether every epoch is finished, or enough of them brought nothing better.
+    fn is_stage_done(&mut self, total_steps: u64) -> bool {
+        let progress = &self.progress;
+        // A snapshot may be of the moment after an epoch's last step: the epoch is still to finish.
+        if progress.step_in_epoch > 0 {
+            return false;
+        }
+        let patience = self.session.config.patience;
+        let waited = patience.is_some_and(|patience| progress.epochs_since_best >= patience);
+        if waited && progress.step < total_steps {
+            let text = format!(
+                "no better checkpoint for {} epochs: the {} stage ends",
+                progress.epochs_since_best,
+                progress.stage.name()
+            );
+            (self.control.report)(&Event::Note(&text));
+        }
+        waited || progress.step >= total_steps
     }
 
     /// The rest of the present epoch, with a snapshot from time to time.
@@ -228,13 +263,14 @@ impl Run<'_, '_> {
                 &session.stats,
                 &session.device,
             )?;
+            self.progress.sums.data_seconds += start.elapsed().as_secs_f64();
             let place = Place {
                 epoch,
                 step: self.progress.step,
             };
             let output = trainer.step(&batch, place)?;
             self.count_step(&output, indices.len() as u64, start.elapsed().as_secs_f64());
-            self.report_step(&output, total_steps);
+            self.report_step(&output, total_steps)?;
             if self.saved.elapsed().as_secs_f64() >= config.snapshot_seconds {
                 self.save(trainer)?;
             }
@@ -268,20 +304,57 @@ impl Run<'_, '_> {
         sums.seconds += seconds;
     }
 
-    fn report_step(&mut self, output: &StepOutput, total_steps: u64) {
+    fn report_step(&mut self, output: &StepOutput, total_steps: u64) -> Result<()> {
         let progress = &self.progress;
         let sums = &progress.sums;
-        let loss = sums.task + sums.distillation + sums.usage;
-        (self.control.report)(&Event::Step {
+        let mean = |sum: f64| sum / sums.images.max(1) as f64;
+        let seconds = sums.seconds.max(1e-9);
+        let report = StepReport {
             stage: progress.stage,
             epoch: progress.epoch + 1,
             epochs: total_steps.div_ceil(self.session.steps_per_epoch()),
             step: progress.step,
             steps: total_steps,
-            loss: loss / sums.images as f64,
+            task_loss: mean(sums.task),
+            distillation_loss: mean(sums.distillation),
+            usage_loss: mean(sums.usage),
             lr: output.lr,
-            images_per_s: sums.images as f64 / sums.seconds.max(1e-9),
-        });
+            images_per_s: sums.images as f64 / seconds,
+            data_wait: sums.data_seconds / seconds,
+            seconds_left: (total_steps - progress.step) as f64 * seconds
+                / progress.step_in_epoch.max(1) as f64,
+        };
+        (self.control.report)(&Event::Step(&report));
+        if progress.step.is_multiple_of(EVENT_STEPS) {
+            let losses = output.losses;
+            self.write_events(
+                "step",
+                &[
+                    ("loss", losses.task + losses.distillation + losses.usage),
+                    ("lr", output.lr),
+                    ("grad_norm", output.grad_norm),
+                    ("images_per_s", report.images_per_s),
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Writes values for TensorBoard, named `STAGE_KIND/NAME`, over the steps of both stages.
+    fn write_events(&mut self, kind: &str, values: &[(&str, f64)]) -> Result<()> {
+        let Some(events) = &mut self.events else {
+            return Ok(());
+        };
+        let stage = self.progress.stage;
+        let named = values.iter();
+        let named: Vec<(String, f64)> = named
+            .map(|(name, value)| (format!("{}_{kind}/{name}", stage.name()), *value))
+            .collect();
+        let before = match stage {
+            Stage::Dense => 0,
+            _ => self.session.schedule(Stage::Dense).total_steps,
+        };
+        events.scalars(before + self.progress.step, &named)
     }
 
     /// Measures the epoch's model on the held-out images, keeps it if it is the best so far, and
@@ -315,8 +388,15 @@ impl Run<'_, '_> {
         if best {
             self.folder.keep(&checkpoint, &folder)?;
             self.progress.best = Some(score);
+            self.progress.epochs_since_best = 0;
+        } else if self.progress.best.is_some() {
+            self.progress.epochs_since_best += 1;
+        }
+        if eligible {
+            self.keep_epoch(&checkpoint, score)?;
         }
         let row = self.row(&evaluation, best);
+        self.write_events("epoch", &row.values())?;
         (self.control.report)(&Event::EpochFinished(&row));
         let progress = &mut self.progress;
         progress.rows.push(row);
@@ -324,6 +404,40 @@ impl Run<'_, '_> {
         progress.step_in_epoch = 0;
         progress.sums = EpochSums::default();
         self.folder.write_metrics(&self.progress.rows)
+    }
+
+    /// Keeps this epoch's checkpoint if it is one of the best so far, and removes the one that no
+    /// longer is.
+    fn keep_epoch(&mut self, checkpoint: &Checkpoint, score: Score) -> Result<()> {
+        let (stage, keep) = (self.progress.stage, self.session.config.keep);
+        let epoch = self.progress.epoch + 1;
+        let mut kept: Vec<KeptEpoch> = self.progress.kept.clone();
+        // An epoch that a killed run had kept already.
+        kept.retain(|kept| (kept.stage, kept.epoch) != (stage, epoch));
+        let (mut of_stage, others): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|kept| kept.stage == stage);
+        let better = of_stage
+            .iter()
+            .filter(|kept| !score.beats(kept.score))
+            .count();
+        if better >= keep {
+            return Ok(());
+        }
+        self.folder
+            .keep(checkpoint, &self.folder.epoch(stage, epoch))?;
+        of_stage.insert(
+            better,
+            KeptEpoch {
+                stage,
+                epoch,
+                score,
+            },
+        );
+        for gone in of_stage.split_off(keep.min(of_stage.len())) {
+            remove(&self.folder.epoch(stage, gone.epoch))?;
+        }
+        self.progress.kept = others.into_iter().chain(of_stage).collect();
+        Ok(())
     }
 
     /// Whether a share of the plain model's MACs is what was asked for; the plain stage and targets
@@ -436,6 +550,11 @@ impl Run<'_, '_> {
             random_policy_per_block: RandomSummary::mean(&test.random_per_block),
         };
         self.folder.write_summary(&summary)?;
+        // A run is no worse for a report that could not be drawn.
+        if let Err(error) = write_report(self.folder.path(), None, &self.session.device) {
+            let text = format!("no report: {error}");
+            (self.control.report)(&Event::Warning(&text));
+        }
         Ok(Outcome::Finished(Box::new(summary)))
     }
 }

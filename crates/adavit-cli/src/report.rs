@@ -1,0 +1,23 @@
+//! `adavit report`: a run with pictures.
+
+use adavit_train::report::write_report;
+use adavit_train::select_device;
+use anyhow::Result;
+use serde_json::json;
+
+use crate::Ended;
+use crate::args::ReportArgs;
+use crate::eval::set_threads;
+use crate::output::{print, print_json};
+
+pub(crate) fn run(args: &ReportArgs) -> Result<Ended> {
+    set_threads(args.machine.threads)?;
+    let device = select_device(args.machine.device.as_deref().unwrap_or("cpu"))?;
+    let path = write_report(&args.run, args.out.as_deref(), &device)?;
+    if args.machine.json {
+        print_json(&json!({"report": path}))?;
+    } else {
+        print(&path.display().to_string())?;
+    }
+    Ok(Ended::Done)
+}

@@ -1,0 +1,248 @@
+//! Every option: what help says, that it changes the settings, and that it changes the training.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{adavit, made_images};
+
+const COMMANDS: [&str; 11] = [
+    "train",
+    "eval",
+    "predict",
+    "report",
+    "verify",
+    "inspect",
+    "convert",
+    "macs",
+    "throughput",
+    "completions",
+    "man",
+];
+
+/// Compares with a file of `tests/cli/help`; `UPDATE_HELP=1` writes it anew.
+fn assert_help(name: &str, found: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/cli/help")
+        .join(name);
+    if std::env::var_os("UPDATE_HELP").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, found).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == expected,
+        "the help of {name} is not that of {}; if it is right, write it by UPDATE_HELP=1 cargo test \
+         -p adavit-cli help:\n{found}",
+        path.display()
+    );
+}
+
+#[test]
+fn help_is_what_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = |args: &[&str]| {
+        let output = adavit(folder.path(), args);
+        assert!(output.status.success(), "{args:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let program = text(&["--help"]);
+    assert_help("adavit.txt", &program);
+    for command in COMMANDS {
+        assert!(program.contains(&format!("\n  {command} ")), "{command}");
+        assert_help(&format!("{command}.txt"), &text(&[command, "--help"]));
+    }
+    let listed = program
+        .split("Commands:")
+        .nth(1)
+        .unwrap()
+        .split("Options:")
+        .next()
+        .unwrap();
+    assert_eq!(
+        listed
+            .lines()
+            .filter(|line| line.starts_with("  ") && line.as_bytes()[2] != b' ')
+            .count(),
+        COMMANDS.len() + 1
+    );
+}
+
+#[test]
+fn shells_and_manual_readers_get_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    for args in [
+        &["completions", "bash"][..],
+        &["completions", "zsh"],
+        &["completions", "fish"],
+        &["man"],
+    ] {
+        let output = adavit(folder.path(), args);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success());
+        for word in ["predict", "throughput", "tensorboard"] {
+            assert!(text.contains(word), "{args:?}: {word}");
+        }
+    }
+}
+
+/// Each option of `train` that is a setting, and the line that it gives in `config.toml`.
+const SETTINGS: [(&[&str], &str); 17] = [
+    (
+        &["--preset", "nano_patch4_28"],
+        "preset = \"nano_patch4_28\"",
+    ),
+    (&["--budget", "0.7"], "budget = 0.7"),
+    (&["--epochs", "2"], "epochs = 2"),
+    (&["--max-steps", "3"], "max_steps = 3"),
+    (&["--batch-size", "8"], "batch_size = 8"),
+    (&["--seed", "5"], "seed = 5"),
+    (&["--patience", "4"], "patience = 4"),
+    (&["--keep", "1"], "keep = 1"),
+    (&["--tensorboard"], "tensorboard = true"),
+    (&["--threads", "1"], "threads = 1"),
+    (&["--device", "cpu"], "device = \"cpu\""),
+    (
+        &["--data", "images/../images"],
+        "data = \"images/../images\"",
+    ),
+    (&["--config", "other.toml"], "held_out = 0.25"),
+    (
+        &["--dense-checkpoint", "dense"],
+        "dense_checkpoint = \"dense\"",
+    ),
+    (
+        &[
+            "--target-tokens",
+            "0.45",
+            "--target-heads",
+            "0.6",
+            "--target-blocks",
+            "0.7",
+        ],
+        "tokens = 0.45",
+    ),
+    (
+        &[
+            "--target-tokens",
+            "0.45",
+            "--target-heads",
+            "0.6",
+            "--target-blocks",
+            "0.7",
+        ],
+        "heads = 0.6",
+    ),
+    (
+        &[
+            "--target-tokens",
+            "0.45",
+            "--target-heads",
+            "0.6",
+            "--target-blocks",
+            "0.7",
+        ],
+        "blocks = 0.7",
+    ),
+];
+
+/// Those that change what is learnt: the others change where, how fast or what is written.
+const LEARNT: [&[&str]; 9] = [
+    &["--preset", "nano_patch4_28"],
+    &["--budget", "0.7"],
+    &["--batch-size", "8"],
+    &["--seed", "5"],
+    &["--max-steps", "1"],
+    &["--data", "others"],
+    &["--config", "other.toml"],
+    &["--dense-checkpoint", "dense"],
+    &[
+        "--target-tokens",
+        "0.45",
+        "--target-heads",
+        "0.6",
+        "--target-blocks",
+        "0.7",
+    ],
+];
+
+/// Trains two steps of each stage; a given option takes the place of the same one here.
+fn train(folder: &Path, out: &str, options: &[&str]) -> (String, Vec<u8>) {
+    let mut args = vec!["train", "--out", out];
+    for pair in [
+        ["--data", "images"],
+        ["--max-steps", "2"],
+        ["--batch-size", "16"],
+        ["--threads", "2"],
+    ] {
+        if !options.contains(&pair[0]) {
+            args.extend(pair);
+        }
+    }
+    if !options.contains(&"--config") {
+        args.extend(["--config", "two.toml"]);
+    }
+    args.extend(options);
+    let output = adavit(folder, &args);
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let config = fs::read_to_string(folder.join(out).join("config.toml")).unwrap();
+    let weights = fs::read(folder.join(out).join("last/model.safetensors")).unwrap();
+    (config, weights)
+}
+
+#[test]
+fn every_option_changes_the_settings_and_what_is_learnt() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    made_images(path, 0);
+    // The same images with the other labels.
+    fs::create_dir(path.join("others")).unwrap();
+    for entry in fs::read_dir(path.join("images")).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry
+            .file_name()
+            .to_string_lossy()
+            .replace("t10k", "TEMP")
+            .replace("train", "t10k");
+        fs::copy(
+            entry.path(),
+            path.join("others").join(name.replace("TEMP", "train")),
+        )
+        .unwrap();
+    }
+    let two = "random_policies = 1\n[model]\nnum_classes = 2\n";
+    fs::write(path.join("two.toml"), two).unwrap();
+    fs::write(path.join("other.toml"), format!("held_out = 0.25\n{two}")).unwrap();
+    let (plain, weights) = train(path, "plain", &[]);
+    fs::create_dir(path.join("dense")).unwrap();
+    for file in ["model.safetensors", "config.json"] {
+        fs::copy(
+            path.join("plain/last").join(file),
+            path.join("dense").join(file),
+        )
+        .unwrap();
+    }
+    let dense = adavit_model::Checkpoint::load(&path.join("plain/dense")).unwrap();
+    let mut tensors = dense.tensors.clone();
+    let head = (&tensors["head.weight"] * 2.0).unwrap();
+    tensors.insert("head.weight".into(), head);
+    let config = dense.config;
+    adavit_model::Checkpoint { config, tensors }
+        .save(&path.join("dense"))
+        .unwrap();
+    for (number, (options, line)) in SETTINGS.into_iter().enumerate() {
+        let (config, _) = train(path, &format!("setting-{number}"), options);
+        let has = |config: &str| config.lines().any(|found| found == line);
+        assert!(has(&config), "{options:?}: {config}");
+        let given = options[0] == "--device" || options[0] == "--threads";
+        assert!(given || !has(&plain), "{line} is the default");
+    }
+    for (number, options) in LEARNT.into_iter().enumerate() {
+        let (_, found) = train(path, &format!("learnt-{number}"), options);
+        assert!(found != weights, "{options:?} changes nothing");
+    }
+    assert!(train(path, "again", &[]).1 == weights);
+}

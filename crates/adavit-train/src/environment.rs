@@ -1,0 +1,96 @@
+//! What a run ran on: written down at each of its starts.
+
+use std::fs;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use adavit_model::write_file;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// One start of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Seconds since 1970.
+    pub time: u64,
+    /// Of adavit.
+    pub version: String,
+    /// The source that the program was built from.
+    pub commit: String,
+    /// The machine's name.
+    pub host: String,
+    /// Operating system and architecture.
+    pub os: String,
+    /// The processor's name, where the system tells it.
+    pub cpu: String,
+    /// Vector instructions in use.
+    pub simd: String,
+    /// `cpu`, `cuda`, `cuda:N` or `metal`.
+    pub device: String,
+    /// Threads of every pool.
+    pub threads: usize,
+    /// Of everything random.
+    pub seed: u64,
+}
+
+impl Start {
+    /// A start now.
+    pub(crate) fn now(commit: &str, device: &str, seed: u64) -> Self {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            time: time.map_or(0, |time| time.as_secs()),
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: commit.into(),
+            host: host_name(),
+            os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            cpu: cpu_name(),
+            simd: adavit_kernels::simd_level().unwrap_or("unknown").into(),
+            device: device.into(),
+            threads: adavit_kernels::threads(),
+            seed,
+        }
+    }
+}
+
+/// Adds a start to the list in `path`.
+pub(crate) fn record_start(path: &Path, start: Start) -> Result<()> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let mut starts: Vec<Start> = serde_json::from_str(&text).unwrap_or_default();
+    starts.push(start);
+    let json = serde_json::to_string_pretty(&starts)
+        .map_err(std::io::Error::other)
+        .map_err(Error::io("writing", path))?;
+    Ok(write_file(path, format!("{json}\n").as_bytes())?)
+}
+
+/// The machine's name, fit for the name of a file.
+pub(crate) fn host_name() -> String {
+    let told = fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let told = told.or_else(|| std::env::var("HOSTNAME").ok());
+    let told = told.or_else(|| std::env::var("COMPUTERNAME").ok());
+    let name: String = told
+        .unwrap_or_default()
+        .trim()
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    if name.is_empty() {
+        "unknown".into()
+    } else {
+        name
+    }
+}
+
+fn cpu_name() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut lines = text.lines();
+    let name = lines.find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| "unknown".into(), |(_, name)| name.trim().into())
+}

@@ -1,0 +1,53 @@
+//! `report.html`: what a run came to, in one file that needs no network.
+
+mod adaptive;
+mod charts;
+mod html;
+mod overlay;
+mod training;
+
+use std::path::{Path, PathBuf};
+
+use adavit_model::write_file;
+use candle_core::Device;
+
+use self::adaptive::Adaptive;
+use self::html::Page;
+pub use self::overlay::{Drawn, draw_kept};
+use self::training::{curves, overview, trade_off};
+use crate::Result;
+use crate::folder::{REPORT, RunFolder};
+
+/// Writes the report of the run in a folder, to `out` or as its `report.html`; returns the file.
+///
+/// The test images go through the adaptive model once more, by the sparse path on `device`.
+///
+/// # Errors
+/// If the folder holds no run, or its data or checkpoint cannot be read.
+pub fn write_report(run: &Path, out: Option<&Path>, device: &Device) -> Result<PathBuf> {
+    let config = RunFolder::read_config(run)?;
+    let rows = RunFolder::read_metrics(run)?;
+    let summary = RunFolder::read_summary_of(run);
+    let best = run.join("best");
+    let adaptive = best
+        .is_dir()
+        .then(|| Adaptive::evaluated(&best, &config, device))
+        .transpose()?;
+    let title = format!(
+        "adavit: {}",
+        run.file_name().unwrap_or_default().to_string_lossy()
+    );
+    let mut page = Page::new(&title);
+    overview(&mut page, &config, summary.as_ref(), rows.is_empty());
+    curves(&mut page, &rows)?;
+    if let Some(adaptive) = &adaptive {
+        trade_off(&mut page, adaptive, summary.as_ref(), &rows)?;
+        adaptive.usage(&mut page);
+        adaptive.compute(&mut page)?;
+        adaptive.confusion(&mut page);
+        adaptive.gallery(&mut page)?;
+    }
+    let path = out.map_or_else(|| run.join(REPORT), Path::to_path_buf);
+    write_file(&path, page.finish(&title).as_bytes())?;
+    Ok(path)
+}
