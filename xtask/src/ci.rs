@@ -35,11 +35,11 @@ pub(crate) fn run_checks() -> Result<()> {
     // The tests build the program; its dependencies that compute are optimised in every profile.
     let mut smoke = Command::new(debug_binary()?);
     smoke
-        .args(["train", "--max-steps", "20", "--out"])
+        .args(["train", "--max-steps", "20", "--tensorboard", "--out"])
         .arg(&folder);
     let mut eval = Command::new(debug_binary()?);
     eval.args(["eval", "--json", "--checkpoint"]).arg(&folder);
-    let checked = run_all(vec![
+    let mut checks = vec![
         ("format", with(&["fmt", "--all", "--check"])),
         (
             "lints",
@@ -61,7 +61,17 @@ pub(crate) fn run_checks() -> Result<()> {
         ("tests", with(&["test", "--workspace", "--locked"])),
         ("a short training", smoke),
         ("its evaluation", eval),
-    ]);
+    ];
+    // A Python with TensorBoard, and a browser beside it, look at what the run left.
+    match std::env::var_os("ADAVIT_CI_PYTHON") {
+        Some(python) => {
+            let mut look = Command::new(python);
+            look.arg("tools/ci/look.py").arg(&folder);
+            checks.push(("its report and events, in a browser and TensorBoard", look));
+        }
+        None => tell("without ADAVIT_CI_PYTHON nothing opens the report: see .ci/run"),
+    }
+    let checked = run_all(checks);
     let _ = std::fs::remove_dir_all(&folder);
     checked
 }
