@@ -9,7 +9,7 @@ use plotters::prelude::*;
 use crate::{Error, Result};
 
 /// Width and height of a chart in its own coordinates.
-const SIZE: (u32, u32) = (640, 320);
+const SIZE: (u32, u32) = (480, 300);
 
 /// Stands for the colour of the page's text until the chart is done.
 const TEXT: RGBColor = RGBColor(1, 2, 3);
@@ -39,26 +39,30 @@ pub(super) struct Labels {
     pub(super) y: &'static str,
 }
 
+/// A chart, and which colour stands for what.
+#[derive(Debug, Clone)]
+pub(super) struct Figure {
+    pub(super) svg: String,
+    /// A colour as CSS has it, and what it stands for.
+    pub(super) legend: Vec<(String, String)>,
+}
+
 /// Draws lines over x.
-pub(super) fn lines(series: &[Series], labels: Labels) -> Result<String> {
+pub(super) fn lines(series: &[Series], labels: Labels) -> Result<Figure> {
     draw(series, labels, |chart, series, colour| {
-        let line = LineSeries::new(series.points.clone(), colour.stroke_width(2));
-        let legend =
-            move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], colour.stroke_width(2));
-        chart.draw_series(line)?.label(&series.name).legend(legend);
+        chart.draw_series(LineSeries::new(
+            series.points.clone(),
+            colour.stroke_width(2),
+        ))?;
         Ok(())
     })
 }
 
-/// Draws dots, one kind for each series.
-pub(super) fn dots(series: &[Series], labels: Labels) -> Result<String> {
+/// Draws dots, one kind for each series; later ones lie above.
+pub(super) fn dots(series: &[Series], labels: Labels) -> Result<Figure> {
     draw(series, labels, |chart, series, colour| {
-        let dots = series
-            .points
-            .iter()
-            .map(|point| Circle::new(*point, 5, colour.filled()));
-        let legend = move |(x, y)| Circle::new((x + 8, y), 5, colour.filled());
-        chart.draw_series(dots)?.label(&series.name).legend(legend);
+        let dots = series.points.iter();
+        chart.draw_series(dots.map(|point| Circle::new(*point, 5, colour.filled())))?;
         Ok(())
     })
 }
@@ -70,14 +74,14 @@ fn draw(
     series: &[Series],
     labels: Labels,
     add: impl Fn(&mut Chart, &Series, RGBColor) -> Drawing<()>,
-) -> Result<String> {
+) -> Result<Figure> {
     let points = || {
         series
             .iter()
             .flat_map(|series| series.points.iter().copied())
     };
     let (xs, ys) = (range(points().map(|p| p.0)), range(points().map(|p| p.1)));
-    framed(|root| {
+    let svg = framed(|root| {
         let mut chart = ChartBuilder::on(&root)
             .margin(8)
             .x_label_area_size(38)
@@ -87,21 +91,22 @@ fn draw(
         for (index, series) in series.iter().enumerate() {
             add(&mut chart, series, PALETTE[index % PALETTE.len()])?;
         }
-        if series.len() > 1 {
-            chart
-                .configure_series_labels()
-                .label_font(("sans-serif", 13).into_font().color(&TEXT))
-                .border_style(TRANSPARENT)
-                .position(SeriesLabelPosition::UpperRight)
-                .draw()?;
-        }
         root.present()?;
         Ok(())
+    })?;
+    let named = series.iter().enumerate();
+    let legend = named.map(|(index, series)| {
+        let RGBColor(r, g, b) = PALETTE[index % PALETTE.len()];
+        (format!("rgb({r},{g},{b})"), series.name.clone())
+    });
+    Ok(Figure {
+        svg,
+        legend: legend.collect(),
     })
 }
 
 /// Draws how many values fall into each of `bins` equal ranges.
-pub(super) fn histogram(values: &[f64], bins: usize, labels: Labels) -> Result<String> {
+pub(super) fn histogram(values: &[f64], bins: usize, labels: Labels) -> Result<Figure> {
     let xs = range(values.iter().copied());
     let step = (xs.end - xs.start) / bins as f64;
     let mut counts = vec![0usize; bins];
@@ -110,7 +115,7 @@ pub(super) fn histogram(values: &[f64], bins: usize, labels: Labels) -> Result<S
         counts[bin.min(bins - 1)] += 1;
     }
     let most = counts.iter().copied().max().unwrap_or(0).max(1) as f64;
-    framed(|root| {
+    let svg = framed(|root| {
         let mut chart = ChartBuilder::on(&root)
             .margin(8)
             .x_label_area_size(38)
@@ -124,6 +129,10 @@ pub(super) fn histogram(values: &[f64], bins: usize, labels: Labels) -> Result<S
         }))?;
         root.present()?;
         Ok(())
+    })?;
+    Ok(Figure {
+        svg,
+        legend: Vec::new(),
     })
 }
 
@@ -141,12 +150,24 @@ where
         .axis_style(TEXT)
         .bold_line_style(TEXT.mix(0.15))
         .light_line_style(TRANSPARENT)
-        .label_style(font(12))
-        .axis_desc_style(font(13))
+        .label_style(font(13))
+        .axis_desc_style(font(14))
+        .x_label_formatter(&shortest)
+        .y_label_formatter(&shortest)
         .x_desc(labels.x)
         .y_desc(labels.y)
         .draw()?;
     Ok(())
+}
+
+/// A number without zeros that say nothing.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that plotters calls"
+)]
+fn shortest(value: &f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
 /// The least range that holds all values, a little wider, never empty.
@@ -188,7 +209,7 @@ mod tests {
             name: name.into(),
             points: vec![(1.0, 2.0), (2.0, 1.0)],
         };
-        for svg in [
+        for Figure { svg, legend } in [
             lines(&[series("a"), series("b")], LABELS).unwrap(),
             dots(&[series("a")], LABELS).unwrap(),
             histogram(&[1.0, 1.0, 5.0], 4, LABELS).unwrap(),
@@ -197,6 +218,7 @@ mod tests {
             histogram(&[3.0], 4, LABELS).unwrap(),
         ] {
             assert!(svg.starts_with("<svg viewBox"), "{}", &svg[..60]);
+            assert!(legend.len() <= 2);
             assert!(svg.contains("currentColor") && !svg.contains(TEXT_HEX));
         }
     }

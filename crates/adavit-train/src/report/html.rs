@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::charts::Figure;
+
 /// A page that grows section by section.
 #[derive(Debug)]
 pub(super) struct Page {
@@ -15,10 +17,12 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin:2rem 0 .5rem}\
 p{margin:.4rem 0;max-width:46rem}\
 figure{margin:0}figcaption{font-size:.9rem;opacity:.85}\
 svg{width:100%;height:auto;display:block}\
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:1.2rem}\
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1.2rem}\
+.legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem;margin:.2rem 0}\
+.legend i{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:50%}\
 .scroll{overflow-x:auto}\
 table{border-collapse:collapse;font-size:.9rem}\
-th,td{padding:.25rem .5rem;text-align:right;border-bottom:1px solid var(--soft)}\
+th,td{padding:.25rem .5rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--soft)}\
 th:first-child,td:first-child{text-align:left}\
 th{font-weight:600}\
 td.heat{color:#000;min-width:2.4rem;text-align:center;border:1px solid #fff3}\
@@ -48,12 +52,18 @@ impl Page {
     }
 
     /// Charts side by side where there is room, each with what it shows.
-    pub(super) fn charts(&mut self, charts: &[(String, &str)]) {
+    pub(super) fn charts(&mut self, charts: &[(Figure, &str)]) {
         self.add("<div class=\"charts\">\n");
-        for (svg, caption) in charts {
+        for (figure, caption) in charts {
             let caption = escape(caption);
+            let names = figure.legend.iter().map(|(colour, name)| {
+                let name = escape(name);
+                format!("<span><i style=\"background:{colour}\"></i>{name}</span>")
+            });
+            let (svg, names) = (&figure.svg, names.collect::<String>());
             self.add(&format!(
-                "<figure role=\"img\" aria-label=\"{caption}\">{svg}<figcaption>{caption}</figcaption></figure>\n"
+                "<figure role=\"img\" aria-label=\"{caption}\">{svg}<p class=\"legend\">{names}</p>\
+                 <figcaption>{caption}</figcaption></figure>\n"
             ));
         }
         self.add("</div>\n");
