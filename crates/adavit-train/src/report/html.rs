@@ -15,7 +15,7 @@ const STYLE: &str = "\
 body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1100px;padding:1rem}\
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin:2rem 0 .5rem}\
 p{margin:.4rem 0;max-width:46rem}\
-figure{margin:0}figcaption{font-size:.9rem;opacity:.85}\
+figure{margin:0;max-width:640px}figcaption{font-size:.9rem;opacity:.85}\
 svg{width:100%;height:auto;display:block}\
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1.2rem}\
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem;margin:.2rem 0}\
