@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Say what pictures show, and what that costs
     Predict(PredictArgs),
+    /// Move a checkpoint's thresholds to another budget, on held-out training images
+    Calibrate(CalibrateArgs),
     /// Draw a run: curves, usage, confusions, easy and hard images, in one HTML file
     Report(ReportArgs),
     /// Print a script that completes commands and options in a shell
@@ -412,6 +414,51 @@ impl PredictArgs {
 fn top_k(text: &str) -> Result<usize, String> {
     let k = text.parse().ok().filter(|k| (1..=1000).contains(k));
     k.ok_or_else(|| format!("expected between 1 and 1000, found {text:?}"))
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CalibrateArgs {
+    /// An adaptive checkpoint: a run folder (its best/), a checkpoint folder, or a file
+    #[arg(value_name = "CKPT")]
+    pub(crate) checkpoint: PathBuf,
+
+    /// Mean compute of an image, in (0, 1]: exact MACs over those of the plain model
+    #[arg(long, value_name = "B", allow_negative_numbers = true)]
+    pub(crate) budget: f64,
+
+    /// Data set whose held-out training images are used: fashion-mnist-subset, fashion-mnist, mnist,
+    /// or a folder of IDX files
+    #[arg(long, value_name = "NAME|PATH", default_value = "fashion-mnist-subset")]
+    pub(crate) data: String,
+
+    /// Folder of a named data set's files; without it they come from the Hugging Face hub
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Share of the training images that is held out: that of the training, or images are seen that
+    /// it has learnt
+    #[arg(
+        long,
+        value_name = "H",
+        default_value_t = 0.1,
+        allow_negative_numbers = true
+    )]
+    pub(crate) held_out: f64,
+
+    /// Of that choice: the training's
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    /// The folder to write [default: the checkpoint's own]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Images per forward
+    #[arg(long, value_name = "N", default_value_t = 250)]
+    pub(crate) batch_size: usize,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,6 +4,7 @@
 //! running, the last snapshot intact; 130 interrupted, state saved.
 
 mod args;
+mod calibrate;
 mod checkpoint;
 mod eval;
 mod macs;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => checkpoint::convert(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man => shell::man(),

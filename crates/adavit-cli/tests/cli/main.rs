@@ -218,6 +218,41 @@ fn a_run_killed_while_it_writes_a_snapshot_goes_on_to_the_same_weights() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_termination_signal_and_a_time_limit_save_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    made_images(folder.path(), 0);
+    let train = ["train", "--data", "images", "--epochs", "100000", "--out"];
+    let run = folder.path().join("signalled");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_adavit"))
+        .args([&train[..], &["signalled"]].concat())
+        .current_dir(folder.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !run.join("last/state.json").exists() && child.try_wait().unwrap().is_none() {}
+    let kill = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    // A third of a second.
+    let limited = [&train[..], &["limited", "--max-hours", "0.0001"]].concat();
+    let limited = adavit(folder.path(), &limited);
+    assert_eq!(limited.status.code(), Some(130));
+    let told = String::from_utf8_lossy(&limited.stderr).into_owned();
+    assert!(
+        told.contains("the time is up") && told.contains("--resume limited"),
+        "{told}"
+    );
+    for folder in [run, folder.path().join("limited")] {
+        let state = fs::read_to_string(folder.join("last/state.json")).unwrap();
+        let state: Value = serde_json::from_str(&state).unwrap();
+        assert!(state["progress"]["step"].as_u64().unwrap() > 0, "{state}");
+    }
+}
+
 /// Checks that a command ended with bad input, and said so on one line that holds `what`.
 fn assert_refusal(output: &Output, what: &str) {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::{adavit, made_images};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "train",
     "eval",
     "predict",
+    "calibrate",
     "report",
     "verify",
     "inspect",
@@ -86,7 +87,7 @@ fn shells_and_manual_readers_get_every_command() {
 }
 
 /// Each option of `train` that is a setting, and the line that it gives in `config.toml`.
-const SETTINGS: [(&[&str], &str); 17] = [
+const SETTINGS: [(&[&str], &str); 18] = [
     (
         &["--preset", "nano_patch4_28"],
         "preset = \"nano_patch4_28\"",
@@ -104,6 +105,10 @@ const SETTINGS: [(&[&str], &str); 17] = [
     (
         &["--data", "images/../images"],
         "data = \"images/../images\"",
+    ),
+    (
+        &["--data", "mnist", "--data-dir", "images"],
+        "data_dir = \"images\"",
     ),
     (&["--config", "other.toml"], "held_out = 0.25"),
     (
@@ -146,7 +151,8 @@ const SETTINGS: [(&[&str], &str); 17] = [
 ];
 
 /// Those that change what is learnt: the others change where, how fast or what is written.
-const LEARNT: [&[&str]; 9] = [
+const LEARNT: [&[&str]; 10] = [
+    &["--epochs", "1", "--max-steps", "9"],
     &["--preset", "nano_patch4_28"],
     &["--budget", "0.7"],
     &["--batch-size", "8"],
@@ -213,7 +219,7 @@ fn every_option_changes_the_settings_and_what_is_learnt() {
         )
         .unwrap();
     }
-    let two = "random_policies = 1\n[model]\nnum_classes = 2\n";
+    let two = "random_policies = 1\n";
     fs::write(path.join("two.toml"), two).unwrap();
     fs::write(path.join("other.toml"), format!("held_out = 0.25\n{two}")).unwrap();
     let (plain, weights) = train(path, "plain", &[]);

@@ -3,10 +3,11 @@
 use std::fs;
 use std::process::Command;
 
-use adavit_model::{ModelConfig, initial_tensors, write_tensors};
+use adavit_decision::DecisionConfig;
+use adavit_model::{Checkpoint, ModelConfig, initial_tensors, write_tensors};
 use serde_json::Value;
 
-use super::{adavit, assert_refused, json};
+use super::{adavit, assert_refused, json, made_images};
 
 #[test]
 fn macs_are_the_known_values_in_both_accountings() {
@@ -187,4 +188,55 @@ fn a_checkpoint_is_told_and_converted() {
             .code(),
         Some(2)
     );
+}
+
+#[test]
+fn thresholds_are_moved_to_a_budget_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    made_images(folder.path(), 0);
+    let config = ModelConfig::preset("nano_patch7_28")
+        .unwrap()
+        .with_decisions(DecisionConfig::default());
+    let mut tensors = initial_tensors(&config, 1, 0.0).unwrap();
+    for (name, tensor) in &mut tensors {
+        // Wide, so that gates differ and a threshold can be found.
+        if adavit_model::is_decision_tensor(name) {
+            *tensor = (&*tensor * 30.0).unwrap();
+        }
+    }
+    let checkpoint = Checkpoint { config, tensors };
+    checkpoint.save(&folder.path().join("model")).unwrap();
+    let calibrate = [
+        "calibrate",
+        "model",
+        "--data",
+        "images",
+        "--held-out",
+        "0.5",
+        "--json",
+    ];
+    let with = |more: &[&str]| adavit(folder.path(), &[&calibrate[..], more].concat());
+    let thresholds = |name: &str| {
+        let config = Checkpoint::load(&folder.path().join(name)).unwrap().config;
+        config.decisions.unwrap().thresholds
+    };
+    let before = thresholds("model");
+    let mut shares = Vec::new();
+    for budget in ["0.4", "0.7"] {
+        let output = with(&["--budget", budget, "--out", budget]);
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let share = found["held_out"]["macs_share"].as_f64().unwrap();
+        let asked: f64 = budget.parse().unwrap();
+        let near = (share - asked).abs() <= 0.02 * asked;
+        assert_eq!(output.status.code(), Some(i32::from(!near)), "{share}");
+        shares.push(share);
+        assert_ne!(thresholds(budget), before);
+    }
+    assert!(shares[0] < shares[1], "{shares:?}");
+    assert_eq!(thresholds("model"), before);
+    // Without another folder the checkpoint itself is changed.
+    with(&["--budget", "0.4"]);
+    assert_eq!(thresholds("model"), thresholds("0.4"));
+    let plain = ["calibrate", "model", "--data", "images", "--budget", "1.5"];
+    assert_eq!(adavit(folder.path(), &plain).status.code(), Some(2));
 }

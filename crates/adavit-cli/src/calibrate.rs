@@ -1,0 +1,117 @@
+//! `adavit calibrate`: thresholds of a checkpoint for a budget.
+
+use std::path::{Path, PathBuf};
+
+use adavit_model::{Checkpoint, ImportOptions, import};
+use adavit_train::data::{self, MeanStd, held_out};
+use adavit_train::{
+    Error, Evaluation, Images, calibrate, check_images, evaluate_sparse, select_device,
+};
+use anyhow::Result;
+use serde_json::json;
+
+use crate::Ended;
+use crate::args::CalibrateArgs;
+use crate::eval::set_threads;
+use crate::output::{macs, print, print_json, tell};
+
+/// Relative to the budget.
+const TOLERANCE: f64 = 0.02;
+
+pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
+    set_threads(args.machine.threads)?;
+    let device = select_device(args.machine.device.as_deref().unwrap_or("cpu"))?;
+    if !(args.budget > 0.0 && args.budget <= 1.0) {
+        let message = format!("budget: expected a number in (0, 1], found {}", args.budget);
+        return Err(Error::Input(message).into());
+    }
+    let target = target(args)?;
+    let mut checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
+    let data = data::load(&args.data, args.data_dir.as_deref())?;
+    check_images(&checkpoint.config, &data.train)?;
+    let normalization = checkpoint.config.normalization.as_ref();
+    let stats = normalization.map_or_else(|| data.train.mean_std(), MeanStd::from);
+    let split = held_out(data.train.len(), args.held_out, args.seed)?;
+    let mut images = Images {
+        dataset: &data.train,
+        indices: &split.held_out,
+        stats: &stats,
+        batch_size: args.batch_size,
+        device: &device,
+    };
+    let mut model = checkpoint.model(&device)?;
+    let held_out = calibrate(&mut model, &images, args.budget)?;
+    checkpoint.config = model.config().clone();
+    let all: Vec<u32> = (0..data.test.len() as u32).collect();
+    (images.dataset, images.indices) = (&data.test, &all);
+    let test = evaluate_sparse(&checkpoint.prepared(&device)?, &images, &mut |_| Ok(()))?;
+    checkpoint.save(&target)?;
+    tell_result(args, &target, &checkpoint, (&held_out, &test))?;
+    let off = (held_out.macs_share - args.budget).abs() > TOLERANCE * args.budget;
+    if off {
+        tell(&format!(
+            "warning: the gates allow {:.3} of the plain model's MACs, where {:.3} was asked for",
+            held_out.macs_share, args.budget
+        ));
+    }
+    Ok(if off { Ended::Failed } else { Ended::Done })
+}
+
+/// The folder to write: the checkpoint's own, if no other is given.
+fn target(args: &CalibrateArgs) -> Result<PathBuf> {
+    if let Some(out) = &args.out {
+        return Ok(out.clone());
+    }
+    let given = &args.checkpoint;
+    let is_checkpoint = |folder: &Path| folder.join("config.json").is_file();
+    let candidates = [given.clone(), given.join("best")];
+    let found = candidates.into_iter().find(|folder| is_checkpoint(folder));
+    found.ok_or_else(|| {
+        let message = format!(
+            "{}: no folder of a checkpoint to write the thresholds to; give one by --out",
+            given.display()
+        );
+        Error::Input(message).into()
+    })
+}
+
+fn tell_result(
+    args: &CalibrateArgs,
+    target: &Path,
+    checkpoint: &Checkpoint,
+    (held_out, test): (&Evaluation, &Evaluation),
+) -> Result<()> {
+    let thresholds = checkpoint.config.decisions.as_ref().map(|d| d.thresholds);
+    if args.machine.json {
+        let found = |e: &Evaluation| {
+            json!({
+                "images": e.images,
+                "top1": e.top1,
+                "macs": e.macs,
+                "macs_share": e.macs_share,
+            })
+        };
+        return print_json(&json!({
+            "checkpoint": target,
+            "budget": args.budget,
+            "thresholds": thresholds,
+            "held_out": found(held_out),
+            "test": found(test),
+        }));
+    }
+    let line = |name: &str, e: &Evaluation| {
+        format!(
+            "{name:<10}{:>8} images{:>9.4} top-1{:>16} per image, {:.4} of the plain model",
+            e.images,
+            e.top1,
+            macs(e.macs),
+            e.macs_share
+        )
+    };
+    print(&format!(
+        "{}\n{}\nthresholds written to {}",
+        line("held out", held_out),
+        line("test", test),
+        target.display()
+    ))
+}

@@ -1,0 +1,122 @@
+//! Every setting of training changes what is learnt.
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers here are test code, which clippy does not see"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use adavit_train::TrainConfig;
+use common::{config, made_images, run, summary};
+use toml::Table;
+
+/// Settings as a file has them, none of them the default or the base's. What only says where, how
+/// often or how fast something is done is not here.
+const CHANGES: [&str; 60] = [
+    "preset = \"nano_patch4_28\"\n[model]\npatch_size = 7",
+    "seed = 1",
+    "budget = 0.8",
+    "batch_size = 24",
+    "held_out = 0.3",
+    "max_steps = 3",
+    "[targets]\ntokens = 0.5\nheads = 0.6\nblocks = 0.7",
+    "[model]\nimg_size = [28, 28]\npatch_size = 7",
+    "[model]\nnum_classes = 3",
+    "[model]\nembed_dim = 32",
+    "[model]\ndepth = 2",
+    "[model]\nnum_heads = 4",
+    "[model]\nmlp_ratio = 2.0",
+    "[model]\nqkv_bias = false",
+    "[model]\npos_embed = \"sinusoid\"",
+    "[decisions]\nada_token = false",
+    "[decisions]\nada_token_with_mlp = false",
+    "[decisions]\nada_token_start_layer = 1",
+    "[decisions]\nada_head = \"partial\"",
+    "[decisions]\nada_head = \"head_v2\"",
+    "[decisions]\nada_head = \"off\"",
+    "[decisions]\nada_layer = false",
+    "[decisions]\nkeep_layers = 0",
+    "[decisions]\nnorm_policy = true",
+    "[decisions.thresholds]\ntokens = 0.3",
+    "[decisions.thresholds]\nheads = 0.3",
+    "[decisions.thresholds]\nblocks = 0.3",
+    "[augment]\ncrop_padding = 0",
+    "[augment]\nflip = false",
+    "[dense]\nwarmup_epochs = 0.0",
+    "[dense]\nmin_lr_factor = 0.5",
+    "[dense]\nlabel_smoothing = 0.0",
+    "[dense]\nema_decay = 0.0",
+    "[dense.optimizer]\nlr = 0.01",
+    "[dense.optimizer]\nweight_decay = 0.5",
+    "[dense.optimizer]\nbeta1 = 0.5",
+    "[dense.optimizer]\nbeta2 = 0.9",
+    "[dense.optimizer]\neps = 0.001",
+    "[dense.optimizer]\nmax_grad_norm = 0.01",
+    "[adaptive]\nwarmup_epochs = 0.0",
+    "[adaptive]\nmin_lr_factor = 0.5",
+    "[adaptive]\nlabel_smoothing = 0.0",
+    "[adaptive]\nema_decay = 0.0",
+    "[adaptive.optimizer]\nlr = 0.01",
+    "[adaptive.optimizer]\ndecision_lr = 0.1",
+    "[gates]\ntemperature = { schedule = \"cosine\", start = 3.0, end = 1.0 }",
+    "[gates]\nkeep_logit = 0.5",
+    "[usage.ramp]\nstart = 0.4\nend = 0.9",
+    "[usage]\ntokens = 20.0",
+    "[usage]\nheads = 20.0",
+    "[usage]\nblocks = 20.0",
+    "[usage]\ntokens_deviation = \"absolute\"",
+    "[usage]\nheads_deviation = \"absolute\"",
+    "[usage]\nblocks_deviation = \"absolute\"",
+    "[usage]\ndiverse = 3.0",
+    "[usage]\nentropy = 3.0",
+    "[usage]\nminimum = 1.0\nminimum_weight = 3.0",
+    "[distillation]\nlogits = 0.9",
+    "[distillation]\nhidden = 3.0\nattention = 3.0",
+    "[distillation]\ntemperature = 5.0",
+];
+
+/// The weights that two steps of each stage leave.
+fn learnt(config: &TrainConfig, out: &Path) -> Vec<u8> {
+    summary(run(config, out, &mut |_| ()).unwrap());
+    let files = ["last", "dense", "best"].map(|folder| out.join(folder).join("model.safetensors"));
+    files
+        .iter()
+        .flat_map(|file| fs::read(file).unwrap())
+        .collect()
+}
+
+/// Lays a table over another; a schedule is taken whole.
+fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over))
+                if !over.contains_key("schedule") =>
+            {
+                merge(under, over);
+            }
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_setting_changes_what_two_steps_learn() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut base = config(&made_images(folder.path()));
+    base.max_steps = Some(2);
+    base.random_policies = 1;
+    let expected = learnt(&base, &folder.path().join("base"));
+    let base: Table = base.to_toml().unwrap().parse().unwrap();
+    for (number, change) in CHANGES.into_iter().enumerate() {
+        let mut table = base.clone();
+        merge(&mut table, change.parse().unwrap());
+        let changed = TrainConfig::from_toml(&table.to_string()).unwrap();
+        let found = learnt(&changed, &folder.path().join(format!("changed-{number}")));
+        assert!(found != expected, "this changes nothing:\n{change}");
+    }
+}
