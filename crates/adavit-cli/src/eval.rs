@@ -71,6 +71,12 @@ fn one(args: &EvalArgs, path: &Path, device: &Device) -> Result<Evaluated> {
         tell(&format!("note: {note}"));
     }
     let mut checkpoint = imported.checkpoint;
+    if args.threshold.is_some() && checkpoint.config.decisions.is_none() {
+        tell(&format!(
+            "warning: {} makes no decisions, so there is no threshold to move",
+            path.display()
+        ));
+    }
     if let (Some(thresholds), Some(decisions)) = (args.threshold, &mut checkpoint.config.decisions)
     {
         decisions.thresholds = thresholds.over(decisions.thresholds);

@@ -4,6 +4,7 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use adavit_model::{ImportOptions, import};
+use adavit_train::data::is_called_picture;
 use adavit_train::report::{Drawn, draw_kept};
 use adavit_train::{Error, Found, Predicted, Prediction, Predictions, Predictor, select_device};
 use anyhow::{Context, Result};
@@ -15,8 +16,8 @@ use crate::args::{PredictArgs, PredictFormat};
 use crate::eval::set_threads;
 use crate::output::{macs, tell};
 
-/// What the names of pictures end with, in either case.
-const ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+/// The longest part of a file's name in that of its overlay, in characters.
+const LONGEST_STEM: usize = 100;
 
 pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     set_threads(args.machine.threads)?;
@@ -33,7 +34,6 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
             .map_err(|error| Error::Input(format!("{}: {error}", folder.display())))?;
     }
     let mut writer = Writer::new(args, &predictor);
-    writer.begin()?;
     let mut failed = None;
     let totals = predictor.predict(files(&args.paths), &mut |prediction| {
         writer.write(prediction).map_err(|error| {
@@ -43,19 +43,22 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
             Error::Input(message)
         })
     });
-    if let Some(error) = failed {
-        return if is_broken_pipe(&error) {
-            Ok(Ended::Done)
-        } else {
-            Err(error)
-        };
-    }
-    let totals = totals?;
-    if totals.predicted + totals.skipped == 0 {
-        let message = "no pictures: expected files, folders or patterns of JPEG, PNG or WebP";
-        return Err(Error::Input(message.into()).into());
-    }
-    writer.end(&totals)?;
+    let ended = match failed {
+        Some(error) => Err(error),
+        None => totals.map_err(Into::into).and_then(|totals| {
+            if totals.predicted + totals.skipped == 0 {
+                let message =
+                    "no pictures: expected files, folders or patterns of JPEG, PNG or WebP";
+                return Err(Error::Input(message.into()).into());
+            }
+            writer.end(&totals).map(|()| totals)
+        }),
+    };
+    let totals = match ended {
+        // The reader has seen enough, as in `adavit predict ... | head`.
+        Err(error) if is_broken_pipe(&error) => return Ok(Ended::Done),
+        ended => ended?,
+    };
     let seconds = totals.seconds.max(1e-9);
     tell(&format!(
         "{} pictures in {:.1} s, {:.1} images/s, mean {}; {} skipped",
@@ -76,72 +79,101 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let mut causes = error.chain();
     causes.any(|cause| {
         let io = cause.downcast_ref::<std::io::Error>();
+        let csv = cause.downcast_ref::<csv::Error>().map(csv::Error::kind);
+        let io = io.or(match csv {
+            Some(csv::ErrorKind::Io(io)) => Some(io),
+            _ => None,
+        });
         io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
     })
 }
 
 /// Every file that the paths name: files as they are, pictures in folders, what matches a pattern,
-/// and for `-` what standard input lists.
-fn files(paths: &[PathBuf]) -> impl Iterator<Item = Found> + Send {
+/// and for `-` what standard input lists. A path that names nothing is told.
+fn files(paths: &[PathBuf]) -> impl Iterator<Item = Found> + Send + use<> {
     let paths = paths.to_vec();
-    paths
-        .into_iter()
-        .flat_map(|path| -> Box<dyn Iterator<Item = Found> + Send> {
-            if path == Path::new("-") {
-                let lines = std::io::BufReader::new(std::io::stdin()).lines();
-                return Box::new(
-                    lines
-                        .map_while(Result::ok)
-                        .filter(|line| !line.is_empty())
-                        .map(|line| Ok(line.into())),
-                );
+    paths.into_iter().flat_map(named)
+}
+
+fn named(path: PathBuf) -> Box<dyn Iterator<Item = Found> + Send> {
+    if path == Path::new("-") {
+        return Box::new(listed());
+    }
+    if path.is_dir() {
+        return Box::new(or_nothing(in_folder(&path), path, "no pictures in it"));
+    }
+    let text = path.to_string_lossy().into_owned();
+    if path.exists() || !text.contains(['*', '?', '[']) {
+        return Box::new(std::iter::once(Ok(path)));
+    }
+    match glob::glob(&text) {
+        Ok(found) => {
+            let found = found.map(|path| {
+                path.map_err(|error| (error.path().to_path_buf(), error.error().to_string()))
+            });
+            Box::new(or_nothing(found, path, "nothing matches"))
+        }
+        Err(error) => Box::new(std::iter::once(Err((path, error.to_string())))),
+    }
+}
+
+/// The items, or where there are none, that.
+fn or_nothing(
+    items: impl Iterator<Item = Found> + Send,
+    path: PathBuf,
+    message: &'static str,
+) -> impl Iterator<Item = Found> + Send {
+    let mut items = items.peekable();
+    let none = items.peek().is_none().then(|| Err((path, message.into())));
+    items.chain(none)
+}
+
+/// The paths that standard input lists, one on each line.
+fn listed() -> impl Iterator<Item = Found> + Send {
+    let lines = std::io::BufReader::new(std::io::stdin()).split(b'\n');
+    lines.filter_map(|line| match line {
+        Ok(mut line) => {
+            if line.last() == Some(&b'\r') {
+                line.pop();
             }
-            let text = path.to_string_lossy().into_owned();
-            if path.is_dir() {
-                return Box::new(in_folder(&path));
-            }
-            if !path.exists() && text.contains(['*', '?', '[']) {
-                return match glob::glob(&text) {
-                    Ok(found) => Box::new(found.map(|path| {
-                        path.map_err(|error| {
-                            (error.path().to_path_buf(), error.error().to_string())
-                        })
-                    })),
-                    Err(error) => Box::new(std::iter::once(Err((path, error.to_string())))),
-                };
-            }
-            Box::new(std::iter::once(Ok(path)))
-        })
+            (!line.is_empty()).then(|| path_of(line))
+        }
+        Err(error) => Some(Err(("-".into(), error.to_string()))),
+    })
+}
+
+#[cfg(unix)]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere not every name is one")]
+fn path_of(bytes: Vec<u8>) -> Found {
+    use std::os::unix::ffi::OsStringExt;
+    Ok(std::ffi::OsString::from_vec(bytes).into())
+}
+
+#[cfg(not(unix))]
+fn path_of(bytes: Vec<u8>) -> Found {
+    let path = String::from_utf8(bytes);
+    path.map(PathBuf::from).map_err(|error| {
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        (text.into(), "no UTF-8".into())
+    })
 }
 
 /// Pictures of a folder and of those in it, in the order of their names. What is called like a
 /// picture and is none is told, folders too.
 fn in_folder(folder: &Path) -> impl Iterator<Item = Found> + Send + use<> {
     let root = folder.to_path_buf();
-    let entries = WalkDir::new(folder)
-        .follow_links(true)
-        .sort_by_file_name()
-        .into_iter();
-    entries.filter_map(move |entry| match entry {
+    let entries = WalkDir::new(folder).follow_links(true).sort_by_file_name();
+    entries.into_iter().filter_map(move |entry| match entry {
         Ok(entry) => {
             let path = entry.into_path();
             (path != root && is_called_picture(&path)).then_some(Ok(path))
         }
         Err(error) => {
             let path = error.path().map_or_else(|| root.clone(), Path::to_path_buf);
-            let message = error
-                .io_error()
-                .map_or_else(|| error.to_string(), ToString::to_string);
-            Some(Err((path, message)))
+            let io = error.io_error().map(ToString::to_string);
+            Some(Err((path, io.unwrap_or_else(|| error.to_string()))))
         }
     })
-}
-
-fn is_called_picture(path: &Path) -> bool {
-    let ending = path.extension().unwrap_or_default().to_string_lossy();
-    ENDINGS
-        .iter()
-        .any(|known| ending.eq_ignore_ascii_case(known))
 }
 
 /// Writes predictions as they come.
@@ -180,6 +212,9 @@ impl<'a> Writer<'a> {
     }
 
     fn write(&mut self, prediction: &Prediction) -> Result<()> {
+        if self.written == 0 {
+            self.begin()?;
+        }
         match &prediction.outcome {
             Ok(predicted) => {
                 if let Some(folder) = &self.args.overlay {
@@ -307,11 +342,8 @@ impl<'a> Writer<'a> {
             grid: config.grid(),
             num_prefix_tokens: config.num_prefix_tokens(),
         };
-        let stem = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let stem: String = stem.chars().take(LONGEST_STEM).collect();
         let target = folder.join(format!("{:06}-{stem}.png", self.written + 1));
         let mut png = std::io::Cursor::new(Vec::new());
         draw_kept(&drawn, &predicted.blocks, &predicted.kept)

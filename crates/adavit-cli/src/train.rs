@@ -110,8 +110,11 @@ fn set<T: Clone>(setting: &mut T, option: Option<&T>) {
 fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = Arc::clone(&stop);
+    // Not that flag: a time limit raises it too.
+    let asked = AtomicBool::new(false);
     ctrlc::set_handler(move || {
-        if raised.swap(true, Ordering::Relaxed) {
+        raised.store(true, Ordering::Relaxed);
+        if asked.swap(true, Ordering::Relaxed) {
             #[expect(clippy::exit, reason = "the user asked twice")]
             std::process::exit(i32::from(INTERRUPTED));
         }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, ModelConfig, Normalization, Result};
 
 /// The most bytes that decoding one picture may take.
-const MOST_BYTES: u64 = 1 << 29;
+const MOST_BYTES: u64 = 1 << 28;
 /// The longest side of a picture, before and after it was resized.
 const LONGEST_SIDE: u32 = 1 << 15;
 
@@ -81,7 +81,7 @@ impl Picture {
     ///
     /// # Errors
     /// A sentence, if the bytes are no whole picture of such a format, or larger than 32,768 pixels
-    /// in a direction or half a gigabyte decoded.
+    /// in a direction or a quarter of a gigabyte decoded.
     pub fn decode(bytes: &[u8], channels: usize) -> Result<Self, String> {
         let fail = |error: image::ImageError| error.to_string();
         let mut reader = ImageReader::new(std::io::Cursor::new(bytes))
@@ -292,14 +292,17 @@ impl Preprocessing {
     ///
     /// # Errors
     /// If `crop_pct` is out of range, or the picture is so long and thin that it would be resized to
-    /// more than 32,768 pixels.
+    /// more than 32,768 pixels in a direction, or a quarter of a gigabyte.
     pub fn apply(&self, picture: Picture, img_size: (usize, usize)) -> Result<Picture> {
         self.validate()?;
         let (height, width) = self.resized_size(picture.size(), img_size);
-        if height.max(width) > LONGEST_SIDE as usize {
+        let most = LONGEST_SIDE as usize;
+        let fits =
+            height.max(width) <= most && (height * width * picture.channels) as u64 <= MOST_BYTES;
+        if !fits {
             return Err(Error::Config(format!(
                 "a picture of {}x{} pixels would be resized to {width}x{height}: expected at most \
-                 {LONGEST_SIDE} in a direction",
+                 {most} in a direction and {MOST_BYTES} bytes in all",
                 picture.width, picture.height
             )));
         }

@@ -184,15 +184,53 @@ fn files_that_ask_for_memory_without_end_are_refused() {
     storage.extend(large);
     storage.extend(b"t(K\x01t\x89Nt");
     storage.extend(b"Rs.");
+    // One list of a million pairs, made a dictionary of again and again.
+    let mut copied = b"\x80\x02(K\x01K\x02tq\x000]q\x01(".to_vec();
+    copied.extend(b"h\x00".repeat(500_000));
+    copied.extend(b"eq\x01\x85q\x020ccollections\nOrderedDict\nq\x030");
+    copied.extend(b"h\x03h\x02R0".repeat(20_000));
+    copied.extend(b"}.");
+    // No element, over dimensions whose product is beyond memory.
+    let header = format!(
+        "{{\"a\":{{\"dtype\":\"F64\",\"shape\":[0,{0},{0}],\"data_offsets\":[0,0]}}}}",
+        1_u64 << 62
+    );
+    let mut empty = (header.len() as u64).to_le_bytes().to_vec();
+    empty.extend_from_slice(header.as_bytes());
     for bytes in [
         huge,
         tensor,
+        empty,
         pickled(&text),
         pickled(&doubled),
         pickled(&storage),
+        pickled(&copied),
     ] {
         assert!(!read(folder.path(), &bytes));
     }
+}
+
+#[test]
+fn a_header_may_begin_like_a_pickle() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = ModelConfig {
+        embed_dim: 24,
+        num_heads: 3,
+        depth: 1,
+        ..ModelConfig::preset("nano_patch7_28").unwrap()
+    };
+    let file = folder.path().join("small.safetensors");
+    write_tensors(&file, &initial_tensors(&config, 0, 0.0).unwrap()).unwrap();
+    let bytes = fs::read(&file).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    // Spaces behind the header until the lowest byte of its length is that of a pickle.
+    let spaces = (0x80 + 256 - length % 256) % 256;
+    let mut longer = (length + spaces).to_le_bytes().to_vec();
+    longer.extend(&bytes[8..8 + length as usize]);
+    longer.resize(longer.len() + spaces as usize, b' ');
+    longer.extend(&bytes[8 + length as usize..]);
+    assert_eq!(longer[0], 0x80);
+    assert!(read(folder.path(), &longer));
 }
 
 #[test]

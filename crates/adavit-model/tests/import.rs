@@ -4,6 +4,8 @@
     reason = "the helpers here are test code, which clippy does not see"
 )]
 
+use std::path::PathBuf;
+
 use adavit_decision::DecisionConfig;
 use adavit_model::{
     Capture, Checkpoint, ImportOptions, Imported, ModelConfig, Source, Tensors, import,
@@ -154,6 +156,30 @@ fn decision_networks_tell_what_is_decided() {
 }
 
 #[test]
+fn what_a_checkpoint_tells_is_not_overruled() {
+    let ours = small(Some(DecisionConfig::default()));
+    let options = ImportOptions {
+        num_heads: Some(4),
+        ..ImportOptions::default()
+    };
+    let error = read_with(&ours.tensors, &options).unwrap_err().to_string();
+    assert!(error.contains("tells 2, where 4 was given"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    ours.save(folder.path()).unwrap();
+    let error = import(folder.path(), &options).unwrap_err().to_string();
+    assert!(error.contains("tells 2, where 4 was given"), "{error}");
+    // A file of torch.save beside our config.json is not ours.
+    let weights =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/published/timm_saver_ema.pth");
+    std::fs::copy(weights, folder.path().join("ema.pth")).unwrap();
+    let found = import(&folder.path().join("ema.pth"), &ImportOptions::default()).unwrap();
+    assert_eq!(
+        (found.source, found.checkpoint.config.num_heads),
+        (Source::Timm, 3)
+    );
+}
+
+#[test]
 fn our_own_checkpoints_are_read_as_they_are() {
     let ours = small(Some(DecisionConfig::default()));
     let folder = tempfile::tempdir().unwrap();
@@ -190,6 +216,9 @@ fn what_is_no_vit_is_refused_by_name() {
     assert!(with("patch_embed.proj.weight", &[96, 1, 7, 7]).contains("heads"));
     assert!(with("blocks.0.attn.proj.weight", &[128, 64]).contains("expected [128, 128]"));
     assert!(with("blocks.7.norm1.weight", &[128]).contains("missing"));
-    assert!(with("blocks.99999999999.norm1.weight", &[128]).contains("depth"));
+    for number in ["99999999999", "18446744073709551615"] {
+        let name = format!("blocks.{number}.norm1.weight");
+        assert!(with(&name, &[128]).contains("without a place"), "{number}");
+    }
     assert!(read(&Tensors::new()).unwrap_err().is_input_error());
 }

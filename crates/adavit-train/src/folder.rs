@@ -31,8 +31,10 @@ const STARTS: &str = "run.json";
 /// What [`crate::report`] writes.
 pub(crate) const REPORT: &str = "report.html";
 const EPOCHS: &str = "epochs";
-const FOLDERS: [&str; 8] = [
+const FOLDERS: [&str; 10] = [
     EPOCHS,
+    ".dense.old",
+    ".best.old",
     "last",
     "previous",
     ".last.new",
@@ -82,6 +84,12 @@ impl RunFolder {
         let text = read_config_text(path)?;
         let config = parse_config(path, &text)?;
         let folder = Self::locked(path, &text)?;
+        for target in [folder.dense(), folder.best()] {
+            let old = aside(&target);
+            if old.exists() && !target.exists() {
+                rename(&old, &target)?;
+            }
+        }
         remove_leftovers(path)?;
         Ok((folder, config))
     }
@@ -131,6 +139,11 @@ impl RunFolder {
         self.path.join(EPOCHS).join(name)
     }
 
+    /// Whether the report was drawn.
+    pub(crate) fn has_report(&self) -> bool {
+        self.path.join(REPORT).exists()
+    }
+
     /// Where the starts of the run are written down.
     pub(crate) fn starts(&self) -> PathBuf {
         self.path.join(STARTS)
@@ -144,8 +157,14 @@ impl RunFolder {
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent).map_err(Error::io("creating", parent))?;
         }
-        remove(target)?;
-        rename(&new, target)
+        // Aside first: at any moment either the old or the new one is there to be found.
+        let old = aside(target);
+        remove(&old)?;
+        if target.exists() {
+            rename(target, &old)?;
+        }
+        rename(&new, target)?;
+        remove(&old)
     }
 
     /// Writes every finished epoch: a resumed run has each of them once.
@@ -195,6 +214,12 @@ impl RunFolder {
     }
 }
 
+/// Where a folder is while another takes its place.
+fn aside(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!(".{name}.old"))
+}
+
 /// The first of `runs/train`, `runs/train-2`, ... under `root` that is not there yet.
 pub fn next_run_folder(root: &Path) -> PathBuf {
     let mut path = root.join("train");
@@ -210,7 +235,7 @@ fn read_config_text(path: &Path) -> Result<String> {
     let file = path.join(CONFIG);
     fs::read_to_string(&file).map_err(|error| {
         Error::Input(format!(
-            "{}: no run to go on with ({error}); expected the folder of a run",
+            "{}: no run is here ({error}); expected the folder of a run",
             file.display()
         ))
     })
@@ -243,8 +268,11 @@ fn check_replaceable(path: &Path, force: bool) -> Result<()> {
         )));
     }
     let is_run = RunFolder::read_config(path).is_ok();
-    let of_a_run =
-        |name: &String| FOLDERS.contains(&name.as_str()) || FILES.contains(&name.as_str());
+    let of_a_run = |name: &String| {
+        let name = name.as_str();
+        let fixed = FOLDERS.contains(&name) || FILES.contains(&name);
+        fixed || name.starts_with(tensorboard::FILE_PREFIX)
+    };
     if let Some(name) = names.iter().find(|name| of_a_run(name))
         && !is_run
     {

@@ -115,7 +115,7 @@ impl Predictor {
     /// If `on` fails, or the model gives what is no number.
     pub fn predict(
         &self,
-        files: impl Iterator<Item = Found> + Send,
+        files: impl Iterator<Item = Found> + Send + 'static,
         on: &mut dyn FnMut(&Prediction) -> Result<()>,
     ) -> Result<Predictions> {
         let start = Instant::now();
@@ -126,56 +126,33 @@ impl Predictor {
             seconds: 0.0,
         };
         let mut workspace = Workspace::default();
-        std::thread::scope(|scope| {
-            let (sender, receiver) = sync_channel(AHEAD);
-            scope.spawn(move || {
-                let mut files = files.peekable();
-                while files.peek().is_some() {
-                    let batch: Vec<Found> = files.by_ref().take(self.batch_size).collect();
-                    let decoded: Vec<Decoded> = batch
-                        .into_par_iter()
-                        .map(|file| self.decode(file))
-                        .collect();
-                    // The other side is gone where it failed.
-                    if sender.send(decoded).is_err() {
-                        break;
-                    }
-                }
-            });
-            for batch in receiver {
-                for prediction in self.ask(batch, &mut workspace)? {
-                    match &prediction.outcome {
-                        Ok(predicted) => {
-                            totals.predicted += 1;
-                            totals.macs += predicted.macs;
-                        }
-                        Err(_) => totals.skipped += 1,
-                    }
-                    on(&prediction)?;
+        let (sender, receiver) = sync_channel(AHEAD);
+        let (config, batch_size) = (self.config().clone(), self.batch_size);
+        // On its own: where this side fails, it may still be waiting for the next file's name.
+        std::thread::spawn(move || {
+            let mut files = files.peekable();
+            while files.peek().is_some() {
+                let batch: Vec<Found> = files.by_ref().take(batch_size).collect();
+                let decoded = batch.into_par_iter().map(|file| decode(&config, file));
+                if sender.send(decoded.collect::<Vec<Decoded>>()).is_err() {
+                    break;
                 }
             }
-            totals.seconds = start.elapsed().as_secs_f64();
-            Ok(totals)
-        })
-    }
-
-    fn decode(&self, file: Found) -> Decoded {
-        let path = match file {
-            Ok(path) => path,
-            Err((path, message)) => return (path, Err(message)),
-        };
-        if path.is_dir() {
-            return (path, Err("a folder, not a picture".into()));
+        });
+        for batch in receiver {
+            for prediction in self.ask(batch, &mut workspace)? {
+                match &prediction.outcome {
+                    Ok(predicted) => {
+                        totals.predicted += 1;
+                        totals.macs += predicted.macs;
+                    }
+                    Err(_) => totals.skipped += 1,
+                }
+                on(&prediction)?;
+            }
         }
-        let pixels = std::fs::read(&path)
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| Picture::decode(&bytes, self.config().in_chans))
-            .and_then(|picture| {
-                self.config()
-                    .pixels(picture)
-                    .map_err(|error| error.to_string())
-            });
-        (path, pixels)
+        totals.seconds = start.elapsed().as_secs_f64();
+        Ok(totals)
     }
 
     /// The predictions for a decoded batch, in its order.
@@ -223,6 +200,25 @@ impl Predictor {
             })
             .collect()
     }
+}
+
+fn decode(config: &ModelConfig, file: Found) -> Decoded {
+    let path = match file {
+        Ok(path) => path,
+        Err((path, message)) => return (path, Err(message)),
+    };
+    if path.is_dir() {
+        return (path, Err("a folder, not a picture".into()));
+    }
+    let pixels = std::fs::read(&path)
+        .map_err(|error| error.to_string())
+        // One file that a decoder fails on must not end the others.
+        .and_then(|bytes| {
+            std::panic::catch_unwind(|| Picture::decode(&bytes, config.in_chans))
+                .unwrap_or_else(|_| Err("the decoder failed on it".into()))
+        })
+        .and_then(|picture| config.pixels(picture).map_err(|error| error.to_string()));
+    (path, pixels)
 }
 
 /// A file's path and its pixels.

@@ -80,6 +80,15 @@ impl Progress {
         }
     }
 
+    /// Steps of both stages.
+    pub(crate) fn steps_of_all(&self) -> u64 {
+        let dense = self.rows.iter().rev().find(|row| row.stage == Stage::Dense);
+        match self.stage {
+            Stage::Dense => self.step,
+            _ => dense.map_or(0, |row| row.steps) + self.step,
+        }
+    }
+
     /// Goes on to the beginning of `stage`.
     pub(crate) fn enter(&mut self, stage: Stage) {
         self.stage = stage;

@@ -28,6 +28,15 @@ struct EventRecord {
     file_version: Option<String>,
     #[prost(message, optional, tag = "5")]
     summary: Option<ScalarSummary>,
+    #[prost(message, optional, tag = "7")]
+    session_log: Option<SessionLog>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SessionLog {
+    /// 1 for a start: what earlier files hold from this step on no longer counts.
+    #[prost(int32, tag = "1")]
+    status: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -53,8 +62,8 @@ pub(crate) struct EventWriter {
 }
 
 impl EventWriter {
-    /// Begins a file in `folder`.
-    pub(crate) fn create(folder: &Path) -> Result<Self> {
+    /// Begins a file in `folder` for a run that goes on after `step` steps.
+    pub(crate) fn create(folder: &Path, step: u64) -> Result<Self> {
         let name = format!(
             "{FILE_PREFIX}{:010}.{}.{}",
             now() as u64,
@@ -72,6 +81,14 @@ impl EventWriter {
             file_version: Some("brain.Event:2".into()),
             ..EventRecord::default()
         })?;
+        if step > 0 {
+            writer.write(&EventRecord {
+                wall_time: now(),
+                step: i64::try_from(step + 1).unwrap_or(i64::MAX),
+                session_log: Some(SessionLog { status: 1 }),
+                ..EventRecord::default()
+            })?;
+        }
         Ok(writer)
     }
 

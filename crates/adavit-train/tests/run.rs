@@ -348,6 +348,25 @@ fn force_removes_no_folder_that_is_not_a_run() {
 }
 
 #[test]
+fn force_removes_no_event_files_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&made_images(folder.path()));
+    let out = folder.path().join("logs");
+    fs::create_dir(&out).unwrap();
+    let events = out.join("events.out.tfevents.0.else.1");
+    fs::write(&events, "of another program").unwrap();
+    let stop = AtomicBool::new(false);
+    let control = Control {
+        stop: &stop,
+        report: &mut |_| (),
+        commit: "test",
+    };
+    let error = train(&config, &out, true, control).unwrap_err();
+    assert!(error.is_input_error());
+    assert!(events.exists());
+}
+
+#[test]
 fn bad_input_is_refused_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let good = config(&made_images(folder.path()));

@@ -143,6 +143,27 @@ fn what_does_not_fit_is_told_with_what_is_there() {
     assert_eq!(found["missing"], serde_json::json!(["norm.weight"]));
 }
 
+#[test]
+fn a_configuration_that_describes_no_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    picture_model(&folder.path().join("model"), &[]);
+    let config = folder.path().join("model/config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    for (from, to) in [
+        ("\"patch_size\": 8", "\"patch_size\": 0"),
+        ("\"num_heads\": 2", "\"num_heads\": 0"),
+        ("\"num_heads\": 2", "\"num_heads\": 5"),
+        ("\"depth\": 2", "\"depth\": 99999999"),
+    ] {
+        assert!(text.contains(from));
+        fs::write(&config, text.replace(from, to)).unwrap();
+        assert_refusal(
+            &adavit(folder.path(), &["inspect", "model"]),
+            "configuration",
+        );
+    }
+}
+
 /// A checkpoint for pictures of 24x24 pixels, with the given names of classes.
 pub(crate) fn picture_model(folder: &Path, class_names: &[&str]) {
     let config = ModelConfig {
@@ -200,6 +221,16 @@ fn pictures_are_evaluated_through_the_preprocessing() {
         .collect();
     // The places of the names in the checkpoint.
     assert_eq!(labels, [2, 2, 1, 1]);
+    // A folder that holds itself, and one without test pictures.
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(".", at("photos/val/dog/loop")).unwrap();
+        assert_refusal(&adavit(folder.path(), &eval), "loop");
+        fs::remove_file(at("photos/val/dog/loop")).unwrap();
+    }
+    fs::rename(at("photos/val"), at("photos/train")).unwrap();
+    assert_refusal(&adavit(folder.path(), &eval), "only training pictures");
+    fs::rename(at("photos/train"), at("photos/val")).unwrap();
     // A broken picture is named.
     fs::write(at("photos/val/dog/broken.png"), "no picture").unwrap();
     assert_refusal(&adavit(folder.path(), &eval), "broken.png");

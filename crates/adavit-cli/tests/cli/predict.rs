@@ -162,10 +162,44 @@ fn files_patterns_and_lists_are_inputs_and_the_batch_does_not_matter() {
         json(&child.wait_with_output().unwrap())["predictions"],
         pattern
     );
-    assert_refusal(
-        &adavit(folder.path(), &["predict", "model", "model"]),
-        "no pictures",
-    );
+    for args in [
+        &["model"][..],
+        &["photos/*.gif"],
+        &["photos/*.jpg", "typo/*.jpg"],
+    ] {
+        let output = adavit(
+            folder.path(),
+            &[&["predict", "model", "--json"], args].concat(),
+        );
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found["skipped"], 1);
+    }
+    let mut nothing = Command::new(env!("CARGO_BIN_EXE_adavit"));
+    nothing.args(["predict", "model", "-", "--json"]);
+    let nothing = nothing.current_dir(folder.path()).stdin(Stdio::null());
+    assert_refusal(&nothing.output().unwrap(), "no pictures");
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let name = std::ffi::OsStr::from_bytes(b"photos/\xff.jpg");
+        fs::copy(
+            folder.path().join("photos/good-0002.jpg"),
+            folder.path().join(name),
+        )
+        .unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_adavit"))
+            .args(["predict", "model", "-", "--jsonl"])
+            .current_dir(folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let list = b"photos/\xff.jpg\nphotos/good-0006.jpg\n";
+        child.stdin.take().unwrap().write_all(list).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2);
+    }
     let missing = adavit(folder.path(), &["predict", "model", "nothing.png"]);
     assert_eq!(missing.status.code(), Some(1));
 }

@@ -48,29 +48,50 @@ pub(crate) fn read_state_dict(path: &Path) -> Result<StateDict> {
         path: path.to_path_buf(),
         message,
     };
-    let mut start = Vec::new();
-    let opened = File::open(path).and_then(|file| file.take(16).read_to_end(&mut start));
-    opened.map_err(|error| fail(format!("cannot be read: {error}")))?;
+    let start = start_of(path).map_err(|error| fail(format!("cannot be read: {error}")))?;
+    if start.get(8) == Some(&b'{') {
+        let tensors = SafetensorsFile::open(path)?.read_all()?;
+        return Ok(StateDict::bare(tensors, "safetensors"));
+    }
     if start.starts_with(b"PK") {
         return pytorch::read_zip(path).map_err(fail);
     }
     if start.first() == Some(&0x80) {
         return pytorch::read_legacy(path).map_err(fail);
     }
-    if start.get(8) != Some(&b'{') {
-        return Err(fail(
-            "neither a safetensors file nor one that torch.save wrote (damaged, a tar archive of \
-             PyTorch before 0.1.10, or something else); in Python, write the state dict by \
-             safetensors.torch.save_file"
-                .into(),
-        ));
-    }
-    let tensors = SafetensorsFile::open(path)?.read_all()?;
-    Ok(StateDict::bare(tensors, "safetensors"))
+    Err(fail(
+        "neither a safetensors file nor one that torch.save wrote (damaged, a tar archive of PyTorch \
+         before 0.1.10, or something else); in Python, write the state dict by \
+         safetensors.torch.save_file"
+            .into(),
+    ))
+}
+
+/// Whether a file begins as safetensors do: a length of 8 bytes, then a JSON object.
+pub(crate) fn is_safetensors(path: &Path) -> bool {
+    start_of(path).is_ok_and(|start| start.get(8) == Some(&b'{'))
+}
+
+/// The first bytes of a file.
+fn start_of(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path)?.take(16).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// The elements of a shape, if neither they nor their bytes are too many for this machine, whichever
+/// dimensions are 0.
+fn checked_elements(shape: &[usize], dtype: DType) -> Option<usize> {
+    let mut sides = shape.iter().map(|side| (*side).max(1));
+    sides.try_fold(dtype.size_in_bytes().max(1), usize::checked_mul)?;
+    Some(shape.iter().product())
 }
 
 /// A tensor of these bytes, as float32 where it is a float, on the CPU.
 fn tensor_of(bytes: &[u8], dtype: DType, shape: &[usize]) -> candle_core::Result<Tensor> {
+    if checked_elements(shape, dtype).is_none() {
+        candle_core::bail!("a shape beyond memory: {shape:?}");
+    }
     let tensor = Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)?;
     if dtype.is_float() {
         tensor.to_dtype(DType::F32)

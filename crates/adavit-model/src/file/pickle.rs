@@ -5,7 +5,8 @@
 //! dictionary, a tensor and a parameter. Every other object becomes [`Node::Opaque`].
 //!
 //! Values are nodes of one arena, referred to by number: shared and cyclic values cost nothing, no
-//! depth of nesting can exhaust the stack, and there are no more nodes than bytes.
+//! depth of nesting can exhaust the stack, and there are no more nodes than bytes. What calls copy has
+//! a bound of its own.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,6 +19,18 @@ const MOST_NODES: usize = 1 << 20;
 
 /// The longest pickle that is read, in bytes: a state dict's has some ten thousand.
 const LONGEST: usize = 1 << 24;
+
+/// How many values calls may copy out of others, in all: one argument can serve any number of calls.
+const MOST_COPIED: usize = 1 << 19;
+
+/// The longest name of a callable, in bytes.
+const LONGEST_NAME: usize = 256;
+
+/// The longest name of a tensor or a key, in bytes.
+const LONGEST_KEY: usize = 4096;
+
+/// The most dimensions of a tensor; PyTorch has 64.
+const MOST_DIMS: usize = 64;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
@@ -68,10 +81,12 @@ impl Pickle<'_> {
         nodes.filter_map(|(id, node)| matches!(node, Node::Persistent(_)).then_some(id))
     }
 
-    /// The text of a node, if it is one.
+    /// The text of a node, if it is one, and no longer than a name.
     pub(super) fn text(&self, id: Id) -> Option<&str> {
         match &self.nodes[id] {
-            Node::Text(range) => std::str::from_utf8(&self.bytes[range.clone()]).ok(),
+            Node::Text(range) if range.len() <= LONGEST_KEY => {
+                std::str::from_utf8(&self.bytes[range.clone()]).ok()
+            }
             _ => None,
         }
     }
@@ -81,7 +96,7 @@ impl Pickle<'_> {
         global(self.bytes, &self.nodes[id])
     }
 
-    /// The entries of a dictionary with text for keys, the last of each.
+    /// The entries of a dictionary with names for keys, the last of each.
     pub(super) fn entries(&self, id: Id) -> Option<HashMap<&str, Id>> {
         let Node::Dict(entries) = &self.nodes[id] else {
             return None;
@@ -99,6 +114,9 @@ fn global<'a>(bytes: &'a [u8], node: &Node) -> Option<(&'a str, &'a str)> {
     let Node::Global(module, name) = node else {
         return None;
     };
+    if module.len().max(name.len()) > LONGEST_NAME {
+        return None;
+    }
     let text = |range: &Range<usize>| std::str::from_utf8(&bytes[range.clone()]).ok();
     Some((text(module)?, text(name)?))
 }
@@ -114,6 +132,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Pickle<'_>, usize), String> {
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
+        copied: 0,
     };
     let root = machine
         .run()
@@ -136,6 +155,8 @@ struct Machine<'a> {
     /// How high the stack was at each mark.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    /// Values that calls have copied.
+    copied: usize,
 }
 
 type Step<T = ()> = Result<T, String>;
@@ -336,6 +357,7 @@ impl Machine<'_> {
     /// Pushes what a callable makes of its arguments.
     fn call(&mut self, mut callable: Id, mut args: Id) -> Step {
         loop {
+            self.charge(args)?;
             let name = global(self.bytes, &self.nodes[callable]);
             let items: &[Id] = match &self.nodes[args] {
                 Node::Tuple(items) => items,
@@ -378,6 +400,23 @@ impl Machine<'_> {
         }
     }
 
+    /// Counts what a call may copy of its arguments, one level down.
+    fn charge(&mut self, args: Id) -> Step {
+        let len = |id: Id| match &self.nodes[id] {
+            Node::Tuple(items) | Node::List(items) => items.len(),
+            _ => 0,
+        };
+        let within: usize = match &self.nodes[args] {
+            Node::Tuple(items) => items.iter().take(MOST_DIMS).map(|id| len(*id)).sum(),
+            _ => 0,
+        };
+        self.copied = self.copied.saturating_add(1 + within);
+        if self.copied > MOST_COPIED {
+            return Err(format!("calls copy more than {MOST_COPIED} values"));
+        }
+        Ok(())
+    }
+
     /// The pairs of a list of pairs.
     fn pairs_of(&self, id: Id) -> Vec<(Id, Id)> {
         let (Node::List(items) | Node::Tuple(items)) = &self.nodes[id] else {
@@ -399,7 +438,7 @@ impl Machine<'_> {
 
     fn ints(&self, id: Id) -> Option<Vec<i64>> {
         match &self.nodes[id] {
-            Node::Tuple(items) | Node::List(items) => {
+            Node::Tuple(items) | Node::List(items) if items.len() <= MOST_DIMS => {
                 items.iter().map(|item| self.int(*item)).collect()
             }
             _ => None,
@@ -469,7 +508,11 @@ impl Machine<'_> {
             .at
             .checked_add(n)
             .filter(|end| *end <= self.bytes.len());
-        let end = end.ok_or("the file ends too early")?;
+        let end = end.ok_or(if self.bytes.len() == LONGEST {
+            "longer than the 16 MiB that are read of a pickle"
+        } else {
+            "the file ends too early"
+        })?;
         let range = self.at..end;
         self.at = end;
         Ok(range)

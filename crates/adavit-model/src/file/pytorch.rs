@@ -10,7 +10,7 @@ use candle_core::DType;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{self, Id, Node, Pickle, TensorNode};
-use super::{StateDict, tensor_of};
+use super::{StateDict, checked_elements, tensor_of};
 use crate::Tensors;
 
 /// Where training code puts weights, the better ones first: as timm and the published AdaViT code
@@ -167,7 +167,10 @@ pub(super) fn read_legacy(path: &Path) -> Result<StateDict, String> {
         let numel = bytes.get(at..at + 8).ok_or_else(early)?;
         let numel = u64::from_le_bytes(numel.try_into().map_err(|_| early())?);
         at += 8;
-        let size = sizes.get(key).copied().unwrap_or(1) as u64;
+        let size =
+            sizes.get(key).copied().ok_or_else(|| {
+                format!("storage {key}: elements of a type that is not understood")
+            })? as u64;
         let end = numel
             .checked_mul(size)
             .and_then(|len| len.checked_add(at as u64));
@@ -289,10 +292,10 @@ fn view(object: &Pickle, name: &str, tensor: &TensorNode) -> Result<(String, Vie
     if shape.len() != stride.len() {
         return Err("shape and stride of different lengths".into());
     }
-    let elements = shape
-        .iter()
-        .try_fold(1_usize, |n, size| n.checked_mul(*size));
-    let elements = elements.ok_or_else(beyond)?;
+    let elements = checked_elements(&shape, element.dtype()).ok_or_else(beyond)?;
+    if offset > numel {
+        return Err(beyond());
+    }
     if elements > 0 {
         let last = shape
             .iter()
@@ -326,7 +329,8 @@ fn check_size(views: &BTreeMap<String, Vec<View>>, len: u64) -> Result<(), Strin
         let elements: usize = view.shape.iter().product();
         (elements * view.element.dtype().size_in_bytes()) as u64
     };
-    let total: u64 = views.values().flatten().map(size).sum();
+    let sizes = views.values().flatten().map(size);
+    let total = sizes.fold(0, u64::saturating_add);
     if total > len.saturating_mul(2) {
         return Err(format!(
             "tensors of {total} bytes in a file of {len}: too many share their numbers"
@@ -358,6 +362,9 @@ fn read_views(storage: &[u8], views: &[View], tensors: &mut Tensors) -> Result<(
 /// The bytes of a tensor, row by row.
 fn gathered(storage: &[u8], view: &View, size: usize) -> Vec<u8> {
     let elements: usize = view.shape.iter().product();
+    if elements == 0 {
+        return Vec::new();
+    }
     let mut bytes = Vec::with_capacity(elements * size);
     let contiguous = {
         let mut expected = 1;
@@ -368,9 +375,8 @@ fn gathered(storage: &[u8], view: &View, size: usize) -> Vec<u8> {
             fits
         })
     };
-    if elements == 0 || contiguous {
-        let start = view.offset * size;
-        bytes.extend_from_slice(&storage[start.min(storage.len())..][..elements * size]);
+    if contiguous {
+        bytes.extend_from_slice(&storage[view.offset * size..][..elements * size]);
         return bytes;
     }
     let mut index = vec![0; view.shape.len()];

@@ -97,7 +97,11 @@ impl Told {
     }
 
     fn image_processor(&mut self, processor: &Value) {
-        self.normalization = normalization(&processor["image_mean"], &processor["image_std"]);
+        let normalizes = processor["do_normalize"].as_bool().unwrap_or(true);
+        let told = normalization(&processor["image_mean"], &processor["image_std"]);
+        if let Some(told) = told.filter(|_| normalizes) {
+            self.normalization = Some(told);
+        }
         let side = |value: &Value| -> Option<f64> {
             let mut sides = ["height", "shortest_edge"].into_iter();
             value
@@ -106,7 +110,7 @@ impl Told {
         };
         let crops = processor["do_center_crop"].as_bool().unwrap_or(false);
         let crop_pct = match (side(&processor["crop_size"]), side(&processor["size"])) {
-            (Some(crop), Some(size)) if crops && size > 0.0 => crop / size,
+            (Some(crop), Some(size)) if crops && crop > 0.0 && crop <= size => crop / size,
             _ => 1.0,
         };
         self.preprocessing = Some(Preprocessing {
@@ -116,7 +120,11 @@ impl Told {
                 _ => Interpolation::Bilinear,
             },
             crop_pct,
-            crop_mode: CropMode::Squash,
+            crop_mode: if processor["size"].get("shortest_edge").is_some() {
+                CropMode::Center
+            } else {
+                CropMode::Squash
+            },
         });
     }
 }

@@ -11,7 +11,7 @@ mod shapes;
 use std::path::Path;
 
 pub(crate) use self::names::own_names;
-use crate::file::{StateDict, read_state_dict};
+use crate::file::{StateDict, is_safetensors, read_state_dict};
 use crate::{Checkpoint, Error, ModelConfig, Result, Tensors};
 
 /// Who wrote a checkpoint.
@@ -85,6 +85,12 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported> {
 pub fn inspect(path: &Path, options: &ImportOptions) -> Result<(Imported, Result<()>)> {
     let (mut imported, weights_path) = if path.is_dir() || is_native(path) {
         let (checkpoint, weights_path) = Checkpoint::read(path)?;
+        let told = checkpoint.config.num_heads;
+        if let Some(given) = options.num_heads.filter(|given| *given != told) {
+            return Err(Error::Config(format!(
+                "num_heads: the checkpoint's config.json tells {told}, where {given} was given"
+            )));
+        }
         let imported = Imported {
             checkpoint,
             source: Source::Adavit,
@@ -96,11 +102,22 @@ pub fn inspect(path: &Path, options: &ImportOptions) -> Result<(Imported, Result
     } else {
         (foreign_checkpoint(path, options)?, path.to_path_buf())
     };
+    imported
+        .checkpoint
+        .config
+        .validate()
+        .map_err(|error| Error::Checkpoint {
+            path: weights_path.clone(),
+            message: format!("its configuration: {error}"),
+        })?;
     let before = imported.checkpoint.check(&weights_path);
-    if let Err(error) = adapt::adapt(&mut imported, options) {
-        // Rather what does not fit than what that leads to.
-        return before.map_or_else(|misfit| Ok((imported, Err(misfit))), |()| Err(error));
+    if let Err(Error::Tensors { misshapen, .. }) = &before
+        && !misshapen.is_empty()
+    {
+        // Nothing to build on.
+        return Ok((imported, before));
     }
+    adapt::adapt(&mut imported, options)?;
     let fits = imported.checkpoint.check(&weights_path);
     Ok((imported, fits))
 }
@@ -132,10 +149,11 @@ pub fn import_as(path: &Path, config: &ModelConfig) -> Result<Imported> {
     })
 }
 
-/// Whether the `config.json` beside the weights is ours; others write one too.
+/// Whether these are safetensors with a `config.json` of ours beside; others write one too.
 fn is_native(path: &Path) -> bool {
-    std::fs::read_to_string(path.with_file_name("config.json"))
-        .is_ok_and(|text| serde_json::from_str::<ModelConfig>(&text).is_ok())
+    is_safetensors(path)
+        && std::fs::read_to_string(path.with_file_name("config.json"))
+            .is_ok_and(|text| serde_json::from_str::<ModelConfig>(&text).is_ok())
 }
 
 /// Tensors under our names, and where they come from.

@@ -10,6 +10,9 @@ use crate::{ModelConfig, PRESETS, PosEmbed, T2tConfig, Tensors, TokensType};
 /// Channels of a head in every ViT, DeiT and T2T-ViT that is published.
 const HEAD_WIDTH: usize = 64;
 
+/// Numbers of blocks from here on are no blocks of a model.
+const MOST_BLOCKS: usize = 1 << 16;
+
 /// Finds the configuration from the shapes, and from what a file beside them told.
 pub(super) fn config_of(
     tensors: &Tensors,
@@ -58,6 +61,15 @@ pub(super) fn config_of(
         preprocessing: told.preprocessing.clone(),
         class_names: told.class_names.clone(),
     };
+    note_source(&config, source, told, notes);
+    let preset = preset_of(&config);
+    let config = described(config, preset);
+    config.validate().map_err(|error| error.to_string())?;
+    Ok(config)
+}
+
+/// Notes where the configuration comes from.
+fn note_source(config: &ModelConfig, source: Source, told: &Told, notes: &mut Vec<String>) {
     if told.files.is_empty() {
         notes.push(format!(
             "no config.json: sizes were found from the shapes, and the eps of layer norms, {:e}, is \
@@ -67,14 +79,17 @@ pub(super) fn config_of(
         ));
     } else {
         notes.push(format!(
-            "sizes were found from the shapes, the rest from {}",
+            "sizes were found from the shapes, and what these do not tell from {}",
             told.files.join(" and ")
         ));
+        if told.layer_norm_eps.is_none() {
+            notes.push(format!(
+                "the eps of layer norms, {:e}, is {}'s",
+                config.layer_norm_eps,
+                source.name()
+            ));
+        }
     }
-    let preset = preset_of(&config);
-    let config = described(config, preset);
-    config.validate().map_err(|error| error.to_string())?;
-    Ok(config)
 }
 
 /// Names the preset, and takes from it what pictures become.
@@ -191,7 +206,7 @@ pub(super) fn preset_of(config: &ModelConfig) -> Option<ModelConfig> {
         (
             (config.embed_dim, config.depth, config.num_heads),
             (config.hidden_dim(), config.qkv_bias, config.distilled),
-            (config.patch_size, config.in_chans, config.img_size),
+            (config.patch_size, config.in_chans),
             config.tokens_to_token.clone(),
         )
     };
@@ -206,7 +221,7 @@ fn blocks(tensors: &Tensors, part: &str) -> Option<(usize, usize)> {
     let numbers = tensors.keys().filter_map(|name| {
         let (number, rest) = name.strip_prefix("blocks.")?.split_once('.')?;
         rest.starts_with(part)
-            .then(|| number.parse().ok())
+            .then(|| number.parse().ok().filter(|number| *number < MOST_BLOCKS))
             .flatten()
     });
     numbers.fold(None, |found: Option<(usize, usize)>, number: usize| {
@@ -221,14 +236,20 @@ fn num_heads(
     (told, options): (&Told, &ImportOptions),
     notes: &mut Vec<String>,
 ) -> Result<usize, String> {
-    if let Some(heads) = options.num_heads.or(told.num_heads) {
-        return Ok(heads);
-    }
     let select = tensors
         .iter()
         .find(|(name, _)| name.ends_with("head_select.mlp_head.bias"));
-    if let Some(heads) = select.and_then(|(_, bias): (_, &Tensor)| bias.dims().first()) {
-        return Ok(*heads);
+    let select = select.and_then(|(_, bias): (_, &Tensor)| bias.dims().first().copied());
+    let known = told.num_heads.or(select);
+    if let (Some(known), Some(given)) = (known, options.num_heads)
+        && known != given
+    {
+        return Err(format!(
+            "num_heads: the checkpoint tells {known}, where {given} was given"
+        ));
+    }
+    if let Some(heads) = known.or(options.num_heads) {
+        return Ok(heads);
     }
     if !embed_dim.is_multiple_of(HEAD_WIDTH) {
         return Err(format!(

@@ -23,6 +23,6 @@ pub use augment::{Augment, KeyedAugment};
 pub use batches::{Batch, Labelled, batches, epoch_order, make_batch};
 pub use dataset::{Dataset, MeanStd};
 pub use idx::{Part, write_part};
-pub use pictures::PictureFolder;
+pub use pictures::{PictureFolder, is_called_picture};
 pub use source::{KNOWN_NAMES, Splits, load};
 pub use split::{Split, class_balanced, held_out};

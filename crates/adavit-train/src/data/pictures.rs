@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use adavit_model::{ModelConfig, Picture};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
+use walkdir::WalkDir;
 
 use super::batches::tables;
 use super::{Batch, Labelled, MeanStd};
@@ -51,8 +52,15 @@ impl PictureFolder {
             path: folder.clone(),
             message,
         };
-        let folders = class_folders(&folder).map_err(Error::io("reading", &folder))?;
+        let folders = class_folders(&folder);
+        let folders = folders.map_err(|error| fail(format!("cannot be read: {error}")))?;
         let names: Vec<String> = folders.iter().map(|folder| file_name(folder)).collect();
+        if names == ["train"] {
+            return Err(fail(format!(
+                "only training pictures: expected one of the folders {} beside train",
+                PARTS.join(", ")
+            )));
+        }
         let of_model = |name: &String| model.class_names.iter().position(|class| class == name);
         let known: Option<Vec<usize>> = names.iter().map(of_model).collect();
         let (labels, class_names) = match known {
@@ -68,7 +76,8 @@ impl PictureFolder {
         }
         let mut files = Vec::new();
         for (folder, label) in folders.iter().zip(labels) {
-            let found = pictures(folder).map_err(Error::io("reading", folder))?;
+            let found =
+                pictures(folder).map_err(|error| fail(format!("cannot be read: {error}")))?;
             files.extend(found.into_iter().map(|file| (file, label as u32)));
         }
         if files.is_empty() {
@@ -143,32 +152,36 @@ fn file_name(path: &Path) -> String {
 
 /// Sub-folders in the order of their names, but for hidden ones.
 fn class_folders(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    sorted(path, Path::is_dir)
-}
-
-/// Pictures in the order of their names, those of folders within too.
-fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let is_picture = |path: &Path| {
-        let ending = path.extension().unwrap_or_default().to_string_lossy();
-        ENDINGS
-            .iter()
-            .any(|known| ending.eq_ignore_ascii_case(known))
-    };
-    let mut found = sorted(folder, |path| is_picture(path) && !path.is_dir())?;
-    for within in class_folders(folder)? {
-        found.extend(pictures(&within)?);
-    }
-    Ok(found)
-}
-
-fn sorted(folder: &Path, keep: impl Fn(&Path) -> bool) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(path)? {
         let path = entry?.path();
-        if keep(&path) && !file_name(&path).starts_with('.') {
+        if path.is_dir() && !file_name(&path).starts_with('.') {
             found.push(path);
         }
     }
     found.sort();
     Ok(found)
+}
+
+/// Pictures in the order of their names, those of folders within too. A folder that holds itself by
+/// a link is an error.
+fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name() {
+        let entry = entry?;
+        if is_called_picture(entry.path()) && !entry.file_type().is_dir() {
+            found.push(entry.into_path());
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a file is called like a picture, by how its name ends.
+pub fn is_called_picture(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default().to_string_lossy();
+    let hidden = file_name(path).starts_with('.');
+    !hidden
+        && ENDINGS
+            .iter()
+            .any(|known| ending.eq_ignore_ascii_case(known))
 }

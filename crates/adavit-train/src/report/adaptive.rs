@@ -58,7 +58,7 @@ impl Adaptive {
             device,
         };
         let mut records = Vec::new();
-        let mut classes = ClassTable::new(test.num_classes());
+        let mut classes = ClassTable::new(checkpoint.config.num_classes);
         let evaluation = evaluate_sparse(&model, &images, &mut |image| {
             classes.add(image.label, image.predicted, image.macs);
             records.push(Record {
@@ -147,17 +147,20 @@ impl Adaptive {
 
     pub(super) fn confusion(&self, page: &mut Page) {
         let classes = self.test.class_names().len();
-        if classes > MOST_CLASSES {
+        if self.classes.confusion().len() > MOST_CLASSES {
             return;
         }
         page.heading("Confusion");
         page.paragraph("Rows are classes, columns what the adaptive model says; images.");
-        let names = (0..classes).map(|class| self.class_name(class));
+        // A model may have more classes than the data: those are columns only.
+        let said = self.classes.confusion().len();
+        let names = (0..said).map(|class| self.class_name(class));
         let head: Vec<String> = [String::new()].into_iter().chain(names).collect();
         let rows: Vec<Vec<Cell>> = self
             .classes
             .confusion()
             .iter()
+            .take(classes)
             .enumerate()
             .map(|(class, row)| {
                 let all = row.iter().sum::<u64>().max(1) as f64;

@@ -83,7 +83,7 @@ fn start(session: &Session, folder: RunFolder, control: Control) -> Result<Outco
     record_start(&folder.starts(), starts)?;
     let events = config
         .tensorboard
-        .then(|| EventWriter::create(folder.path()))
+        .then(|| EventWriter::create(folder.path(), progress.steps_of_all()))
         .transpose()?;
     let mut run = Run {
         session,
@@ -350,11 +350,7 @@ impl Run<'_, '_> {
         let named: Vec<(String, f64)> = named
             .map(|(name, value)| (format!("{}_{kind}/{name}", stage.name()), *value))
             .collect();
-        let before = match stage {
-            Stage::Dense => 0,
-            _ => self.session.schedule(Stage::Dense).total_steps,
-        };
-        events.scalars(before + self.progress.step, &named)
+        events.scalars(self.progress.steps_of_all(), &named)
     }
 
     /// Measures the epoch's model on the held-out images, keeps it if it is the best so far, and
@@ -524,6 +520,9 @@ impl Run<'_, '_> {
     fn finish(&mut self) -> Result<Outcome> {
         // A finished run that is started again keeps the account of the program that ran it.
         if let Some(summary) = self.folder.read_summary() {
+            if !self.folder.has_report() {
+                self.report();
+            }
             return Ok(Outcome::Finished(Box::new(summary)));
         }
         let test = &self.progress.test;
@@ -550,11 +549,15 @@ impl Run<'_, '_> {
             random_policy_per_block: RandomSummary::mean(&test.random_per_block),
         };
         self.folder.write_summary(&summary)?;
-        // A run is no worse for a report that could not be drawn.
+        self.report();
+        Ok(Outcome::Finished(Box::new(summary)))
+    }
+
+    /// Draws the report; a run is no worse for one that could not be drawn.
+    fn report(&mut self) {
         if let Err(error) = write_report(self.folder.path(), None, &self.session.device) {
             let text = format!("no report: {error}");
             (self.control.report)(&Event::Warning(&text));
         }
-        Ok(Outcome::Finished(Box::new(summary)))
     }
 }
