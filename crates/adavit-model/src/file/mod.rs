@@ -88,14 +88,17 @@ fn checked_elements(shape: &[usize], dtype: DType) -> Option<usize> {
 }
 
 /// A tensor of these bytes, as float32 where it is a float, on the CPU.
-fn tensor_of(bytes: &[u8], dtype: DType, shape: &[usize]) -> candle_core::Result<Tensor> {
+fn tensor_of(bytes: &[u8], dtype: DType, shape: &[usize]) -> Result<Tensor, String> {
     if checked_elements(shape, dtype).is_none() {
-        candle_core::bail!("a shape beyond memory: {shape:?}");
+        return Err(format!("a shape beyond memory: {shape:?}"));
     }
-    let tensor = Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)?;
-    if dtype.is_float() {
-        tensor.to_dtype(DType::F32)
-    } else {
-        Ok(tensor)
-    }
+    let tensor = Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu);
+    let tensor = tensor.and_then(|tensor| {
+        if dtype.is_float() {
+            tensor.to_dtype(DType::F32)
+        } else {
+            Ok(tensor)
+        }
+    });
+    tensor.map_err(|error| error.to_string())
 }

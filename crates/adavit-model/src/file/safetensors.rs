@@ -95,6 +95,6 @@ impl SafetensorsFile {
             .seek(SeekFrom::Start(self.start + start as u64))
             .and_then(|_| self.file.read_exact(&mut bytes))
             .map_err(|error| format!("cannot be read: {error}"))?;
-        tensor_of(&bytes, dtype, &info.shape).map_err(|error| error.to_string())
+        tensor_of(&bytes, dtype, &info.shape)
     }
 }
