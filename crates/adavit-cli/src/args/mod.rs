@@ -1,12 +1,16 @@
 //! Everything that can be given on the command line.
 
+mod values;
+
 use std::path::PathBuf;
 
-use adavit_decision::{PaperRounding, Thresholds};
-use adavit_model::{ImportOptions, PRESETS, Strategy};
+use adavit_model::{ImportOptions, PRESETS};
 use adavit_train::Keep;
 use clap::builder::PossibleValuesParser;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+
+pub(crate) use self::values::{Accounting, Exec, GateThresholds, Rounding, StrategyArg};
+use self::values::{gate_thresholds, img_size, keep, top_k};
 
 /// Adaptive vision transformers: for each image, compute only the patches, heads and sub-layers
 /// that it needs.
@@ -411,11 +415,6 @@ impl PredictArgs {
     }
 }
 
-fn top_k(text: &str) -> Result<usize, String> {
-    let k = text.parse().ok().filter(|k| (1..=1000).contains(k));
-    k.ok_or_else(|| format!("expected between 1 and 1000, found {text:?}"))
-}
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct CalibrateArgs {
     /// An adaptive checkpoint: a run folder (its best/), a checkpoint folder, or a file
@@ -496,130 +495,4 @@ pub(crate) struct MachineArgs {
     /// Print one JSON object on standard output, everything else on standard error
     #[arg(long, help_heading = "Machine")]
     pub(crate) json: bool,
-}
-
-/// How decisions are carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Exec {
-    /// Everything is computed; gates are factors.
-    Masked,
-    /// What is off is skipped.
-    Sparse,
-}
-
-/// How the sparse path leaves out heads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum StrategyArg {
-    /// What was measured to be faster for the shape.
-    Auto,
-    /// Kept heads alone.
-    Exact,
-    /// All heads where one is kept.
-    Whole,
-}
-
-impl From<StrategyArg> for Strategy {
-    fn from(strategy: StrategyArg) -> Self {
-        match strategy {
-            StrategyArg::Auto => Self::Auto,
-            StrategyArg::Exact => Self::Exact,
-            StrategyArg::Whole => Self::Whole,
-        }
-    }
-}
-
-/// How multiply-adds are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Accounting {
-    /// Every product, decision networks included.
-    Exact,
-    /// As the published tables.
-    Paper,
-}
-
-/// How the paper's accounting counts tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Rounding {
-    /// As the published tables, whose float32 product loses a token at eleven counts.
-    Published,
-    /// Every token.
-    Exact,
-}
-
-impl From<Rounding> for PaperRounding {
-    fn from(rounding: Rounding) -> Self {
-        match rounding {
-            Rounding::Published => Self::Published,
-            Rounding::Exact => Self::Exact,
-        }
-    }
-}
-
-/// Reads `H` or `HxW`.
-fn img_size(text: &str) -> Result<(usize, usize), String> {
-    let side = |text: &str| {
-        let side = text.trim().parse::<usize>().ok().filter(|side| *side > 0);
-        side.ok_or_else(|| format!("expected pixels as H or HxW, found {text:?}"))
-    };
-    match text.split_once('x') {
-        Some((height, width)) => Ok((side(height)?, side(width)?)),
-        None => side(text).map(|side| (side, side)),
-    }
-}
-
-/// Reads `tokens=T,heads=H,blocks=B`, in any order.
-fn axes(text: &str) -> Result<[Option<f64>; 3], String> {
-    let mut axes = [None; 3];
-    for part in text.split(',') {
-        let expected = || format!("expected tokens=T, heads=H or blocks=B, found {part:?}");
-        let (name, value) = part.split_once('=').ok_or_else(expected)?;
-        let names = ["tokens", "heads", "blocks"];
-        let axis = names.iter().position(|axis| *axis == name.trim());
-        let axis = axis.ok_or_else(expected)?;
-        axes[axis] = Some(value.trim().parse().map_err(|_| expected())?);
-    }
-    Ok(axes)
-}
-
-fn keep(text: &str) -> Result<Keep, String> {
-    let axes = axes(text)?;
-    if let Some(share) = axes
-        .iter()
-        .flatten()
-        .find(|share| !(**share > 0.0 && **share <= 1.0))
-    {
-        return Err(format!("expected shares in (0, 1], found {share}"));
-    }
-    let [tokens, heads, blocks] = axes.map(|share| share.unwrap_or(1.0));
-    Ok(Keep {
-        tokens,
-        heads,
-        blocks,
-    })
-}
-
-/// Thresholds in place of a checkpoint's; what is left out stays.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct GateThresholds([Option<f64>; 3]);
-
-impl GateThresholds {
-    pub(crate) fn over(self, thresholds: Thresholds) -> Thresholds {
-        let [tokens, heads, blocks] = self.0;
-        Thresholds {
-            tokens: tokens.unwrap_or(thresholds.tokens),
-            heads: heads.unwrap_or(thresholds.heads),
-            blocks: blocks.unwrap_or(thresholds.blocks),
-        }
-    }
-}
-
-fn gate_thresholds(text: &str) -> Result<GateThresholds, String> {
-    let axes = match text.trim().parse() {
-        Ok(threshold) => [Some(threshold); 3],
-        Err(_) => axes(text)?,
-    };
-    match axes.iter().flatten().find(|t| !(**t > 0.0 && **t < 1.0)) {
-        Some(threshold) => Err(format!("expected thresholds in (0, 1), found {threshold}")),
-        None => Ok(GateThresholds(axes)),
-    }
 }
