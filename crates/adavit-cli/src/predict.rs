@@ -61,8 +61,9 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     };
     let seconds = totals.seconds.max(1e-9);
     tell(&format!(
-        "{} pictures in {:.1} s, {:.1} images/s, mean {}; {} skipped",
+        "{} picture{} in {:.1} s, {:.1} images/s, mean {}; {} skipped",
         totals.predicted,
+        if totals.predicted == 1 { "" } else { "s" },
         totals.seconds,
         totals.predicted as f64 / seconds,
         macs(totals.macs as f64 / totals.predicted.max(1) as f64),
