@@ -329,6 +329,17 @@ fn other_data_under_the_same_name_is_refused() {
     assert!(error.to_string().contains("other data"), "{error}");
 }
 
+/// Starts a run with force.
+fn forced(config: &TrainConfig, out: &Path) -> Result<Outcome> {
+    let stop = AtomicBool::new(false);
+    let control = Control {
+        stop: &stop,
+        report: &mut |_| (),
+        commit: "test",
+    };
+    train(config, out, true, control)
+}
+
 #[test]
 fn force_removes_no_folder_that_is_not_a_run() {
     let folder = tempfile::tempdir().unwrap();
@@ -336,14 +347,7 @@ fn force_removes_no_folder_that_is_not_a_run() {
     let out = folder.path().join("mine");
     fs::create_dir_all(out.join("best")).unwrap();
     fs::write(out.join("best/photo.txt"), "mine").unwrap();
-    let stop = AtomicBool::new(false);
-    let control = Control {
-        stop: &stop,
-        report: &mut |_| (),
-        commit: "test",
-    };
-    let error = train(&config, &out, true, control).unwrap_err();
-    assert!(error.is_input_error());
+    assert!(forced(&config, &out).unwrap_err().is_input_error());
     assert!(out.join("best/photo.txt").exists());
 }
 
@@ -355,14 +359,7 @@ fn force_removes_no_event_files_of_others() {
     fs::create_dir(&out).unwrap();
     let events = out.join("events.out.tfevents.0.else.1");
     fs::write(&events, "of another program").unwrap();
-    let stop = AtomicBool::new(false);
-    let control = Control {
-        stop: &stop,
-        report: &mut |_| (),
-        commit: "test",
-    };
-    let error = train(&config, &out, true, control).unwrap_err();
-    assert!(error.is_input_error());
+    assert!(forced(&config, &out).unwrap_err().is_input_error());
     assert!(events.exists());
 }
 

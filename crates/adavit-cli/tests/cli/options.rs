@@ -86,6 +86,16 @@ fn shells_and_manual_readers_get_every_command() {
     }
 }
 
+/// The three targets go together.
+const TARGETS: &[&str] = &[
+    "--target-tokens",
+    "0.45",
+    "--target-heads",
+    "0.6",
+    "--target-blocks",
+    "0.7",
+];
+
 /// Each option of `train` that is a setting, and the line that it gives in `config.toml`.
 const SETTINGS: [(&[&str], &str); 18] = [
     (
@@ -115,39 +125,9 @@ const SETTINGS: [(&[&str], &str); 18] = [
         &["--dense-checkpoint", "dense"],
         "dense_checkpoint = \"dense\"",
     ),
-    (
-        &[
-            "--target-tokens",
-            "0.45",
-            "--target-heads",
-            "0.6",
-            "--target-blocks",
-            "0.7",
-        ],
-        "tokens = 0.45",
-    ),
-    (
-        &[
-            "--target-tokens",
-            "0.45",
-            "--target-heads",
-            "0.6",
-            "--target-blocks",
-            "0.7",
-        ],
-        "heads = 0.6",
-    ),
-    (
-        &[
-            "--target-tokens",
-            "0.45",
-            "--target-heads",
-            "0.6",
-            "--target-blocks",
-            "0.7",
-        ],
-        "blocks = 0.7",
-    ),
+    (TARGETS, "tokens = 0.45"),
+    (TARGETS, "heads = 0.6"),
+    (TARGETS, "blocks = 0.7"),
 ];
 
 /// Those that change what is learnt: the others change where, how fast or what is written.
@@ -161,14 +141,7 @@ const LEARNT: [&[&str]; 10] = [
     &["--data", "others"],
     &["--config", "other.toml"],
     &["--dense-checkpoint", "dense"],
-    &[
-        "--target-tokens",
-        "0.45",
-        "--target-heads",
-        "0.6",
-        "--target-blocks",
-        "0.7",
-    ],
+    TARGETS,
 ];
 
 /// Trains two steps of each stage; a given option takes the place of the same one here.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -131,6 +131,19 @@ fn every_format_says_the_same() {
     assert!(both > 0.66 && both <= 1.0, "{both}");
 }
 
+/// Predicts what a list on standard input names.
+fn listed(folder: &Path, list: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_adavit"))
+        .args(["predict", "model", "-", "--json"])
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(list).unwrap();
+    child.wait_with_output().unwrap()
+}
+
 #[test]
 fn files_patterns_and_lists_are_inputs_and_the_batch_does_not_matter() {
     let folder = photos(9);
@@ -149,19 +162,8 @@ fn files_patterns_and_lists_are_inputs_and_the_batch_does_not_matter() {
         found(&["photos/good-0002.jpg", "photos/good-0006.jpg"]),
         pattern
     );
-    let mut child = Command::new(env!("CARGO_BIN_EXE_adavit"))
-        .args(["predict", "model", "-", "--json"])
-        .current_dir(folder.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
     let list = b"photos/good-0002.jpg\n\nphotos/good-0006.jpg\n";
-    child.stdin.take().unwrap().write_all(list).unwrap();
-    assert_eq!(
-        json(&child.wait_with_output().unwrap())["predictions"],
-        pattern
-    );
+    assert_eq!(json(&listed(folder.path(), list))["predictions"], pattern);
     for args in [
         &["model"][..],
         &["photos/*.gif"],
@@ -188,17 +190,8 @@ fn files_patterns_and_lists_are_inputs_and_the_batch_does_not_matter() {
             folder.path().join(name),
         )
         .unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_adavit"))
-            .args(["predict", "model", "-", "--jsonl"])
-            .current_dir(folder.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
         let list = b"photos/\xff.jpg\nphotos/good-0006.jpg\n";
-        child.stdin.take().unwrap().write_all(list).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2);
+        assert_eq!(json(&listed(folder.path(), list))["images"], 2);
     }
     let missing = adavit(folder.path(), &["predict", "model", "nothing.png"]);
     assert_eq!(missing.status.code(), Some(1));

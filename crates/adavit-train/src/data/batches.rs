@@ -104,9 +104,7 @@ pub fn make_batch(
             augment.apply(u64::from(i), image, dims, &mut augmented);
             image = &augmented;
         }
-        for (plane, table) in image.chunks_exact(height * width).zip(&tables) {
-            pixels.extend(plane.iter().map(|&p| table[p as usize]));
-        }
+        normalize(image, &tables, &mut pixels);
     }
     let labels: Vec<u32> = indices
         .iter()
@@ -117,6 +115,14 @@ pub fn make_batch(
         labels: Tensor::from_vec(labels, indices.len(), device)?,
         samples: indices.iter().map(|&i| u64::from(i)).collect(),
     })
+}
+
+/// Adds an image's normalised values, plane by plane.
+pub(super) fn normalize(image: &[u8], tables: &[[f32; 256]], values: &mut Vec<f32>) {
+    let plane = image.len() / tables.len().max(1);
+    for (plane, table) in image.chunks_exact(plane.max(1)).zip(tables) {
+        values.extend(plane.iter().map(|&p| table[p as usize]));
+    }
 }
 
 /// The normalised value of every byte, per channel.

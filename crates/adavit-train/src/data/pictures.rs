@@ -11,7 +11,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
-use super::batches::tables;
+use super::batches::{normalize, tables};
 use super::{Batch, Labelled, MeanStd};
 use crate::error::{Error, Result};
 
@@ -124,9 +124,7 @@ impl Labelled for PictureFolder {
             .collect::<Result<_>>()?;
         let mut pixels = Vec::with_capacity(indices.len() * channels * height * width);
         for image in &images {
-            for (plane, table) in image.chunks_exact(height * width).zip(&tables) {
-                pixels.extend(plane.iter().map(|byte| table[*byte as usize]));
-            }
+            normalize(image, &tables, &mut pixels);
         }
         let labels: Vec<u32> = indices.iter().map(|i| self.files[*i as usize].1).collect();
         Ok(Batch {
