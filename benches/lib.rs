@@ -1,4 +1,8 @@
-//! What the benches share: models and images made from a seed, no file read.
+//! What the benches share: models and images made from a seed, and those that ship with the
+//! repository.
+
+pub mod curve;
+pub mod shipped;
 
 use adavit_decision::DecisionConfig;
 use adavit_model::{Checkpoint, ModelConfig, VisionTransformer, initial_tensors};
@@ -43,4 +47,10 @@ pub fn numbers(shape: &[usize]) -> Result<Tensor> {
 pub fn set_threads() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     adavit_kernels::set_threads(threads).expect("the first call of the process");
+}
+
+/// Tells on standard error.
+#[expect(clippy::print_stderr, reason = "a bench talks to people")]
+pub fn tell(text: &str) {
+    eprintln!("{text}");
 }

@@ -1,9 +1,11 @@
 //! Entry points of the repository.
 //!
 //! `cargo xtask train [--features F] [OPTIONS]` builds the release binary and trains; every other
-//! option goes to `adavit train`. `cargo xtask ci` runs every check.
+//! option goes to `adavit train`. `cargo xtask curves` puts the curve that was measured last into the
+//! docs. `cargo xtask ci` runs every check.
 
 mod ci;
+mod curves;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
@@ -14,6 +16,7 @@ const USAGE: &str = "\
 usage: cargo xtask TASK
 
   train [--features cuda|metal|...] [OPTIONS]   build the release binary and run `adavit train OPTIONS`
+  curves                                        put what `cargo bench --bench efficiency` wrote into the docs
   ci                                            run every check: format, lints, docs, tests, a short training";
 
 fn main() -> ExitCode {
@@ -21,6 +24,9 @@ fn main() -> ExitCode {
     let task = args.next();
     let done = match task.as_deref() {
         Some("train") => train(args.collect()),
+        Some("curves") => target()
+            .and_then(|target| curves::refresh(&target))
+            .map(|()| ExitCode::SUCCESS),
         Some("ci") => ci::run_checks().map(|()| ExitCode::SUCCESS),
         Some("help" | "-h" | "--help") => {
             tell(USAGE);
@@ -95,11 +101,15 @@ fn run(command: &mut Command) -> Result<ExitStatus> {
 
 /// Where cargo puts the program that the tests built.
 fn debug_binary() -> Result<PathBuf> {
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => PathBuf::from(folder),
-        None => workspace()?.join("target"),
-    };
-    Ok(target.join("debug").join("adavit"))
+    Ok(target()?.join("debug").join("adavit"))
+}
+
+/// Where cargo builds.
+fn target() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => Ok(PathBuf::from(folder)),
+        None => Ok(workspace()?.join("target")),
+    }
 }
 
 fn workspace() -> Result<PathBuf> {

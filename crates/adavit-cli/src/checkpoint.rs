@@ -80,9 +80,10 @@ fn told(path: &Path, imported: &Imported, misfit: &Misfit) -> String {
         Some(wrapper) => format!("{}, weights under {wrapper}", imported.format),
         None => imported.format.to_string(),
     };
-    let tokens = match &config.tokens_to_token {
-        Some(_) => "the tokens-to-token module".to_string(),
-        None => format!("patches of {}", config.patch_size),
+    let tokens = match (&config.tokens_to_token, &config.conv_stem) {
+        (Some(_), _) => "the tokens-to-token module".to_string(),
+        (None, Some(stem)) => format!("a stem of {} convolutions", stem.channels.len() + 1),
+        (None, None) => format!("patches of {}", config.patch_size),
     };
     let kind = match (&config.decisions, config.distilled) {
         (Some(_), _) => "with decision networks",

@@ -14,6 +14,7 @@ mod profile;
 mod progress;
 mod report;
 mod shell;
+mod sweep;
 mod throughput;
 mod train;
 mod verify;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man => shell::man(),

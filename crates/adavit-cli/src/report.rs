@@ -1,6 +1,6 @@
 //! `adavit report`: a run with pictures.
 
-use adavit_train::report::write_report;
+use adavit_train::report::{write_analysis, write_report};
 use adavit_train::select_device;
 use anyhow::Result;
 use serde_json::json;
@@ -14,8 +14,12 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Ended> {
     set_threads(args.machine.threads)?;
     let device = select_device(args.machine.device.as_deref().unwrap_or("cpu"))?;
     let path = write_report(&args.run, args.out.as_deref(), &device)?;
+    let analysis = args.analysis.as_ref();
+    let analysis = analysis
+        .map(|folder| write_analysis(&args.run, folder, &device))
+        .transpose()?;
     if args.machine.json {
-        print_json(&json!({"report": path}))?;
+        print_json(&json!({"report": path, "analysis": analysis}))?;
     } else {
         print(&path.display().to_string())?;
     }

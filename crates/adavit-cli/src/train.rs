@@ -46,7 +46,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Ended> {
             finished(&summary, &folder, args.machine.json)?;
             Ok(Ended::Done)
         }
-        Outcome::Interrupted => {
+        // A run that is trained to its end goes through every stage.
+        Outcome::Reached { .. } | Outcome::Interrupted => {
             let program = std::env::current_exe().unwrap_or_else(|_| "adavit".into());
             tell(&format!(
                 "interrupted, saved; go on with: {} train --resume {}",
@@ -107,7 +108,7 @@ fn set<T: Clone>(setting: &mut T, option: Option<&T>) {
 }
 
 /// A flag that Ctrl-C and termination raise; the second signal ends the process at once.
-fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = Arc::clone(&stop);
     // Not that flag: a time limit raises it too.
@@ -125,7 +126,7 @@ fn stop_on_signals() -> Result<Arc<AtomicBool>> {
 }
 
 /// Raises the flag after some hours, if that many are given.
-fn stop_after(hours: Option<f64>, stop: &Arc<AtomicBool>) -> Result<()> {
+pub(crate) fn stop_after(hours: Option<f64>, stop: &Arc<AtomicBool>) -> Result<()> {
     let Some(hours) = hours else {
         return Ok(());
     };

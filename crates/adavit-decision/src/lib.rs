@@ -28,6 +28,7 @@
 //! assert!(macs < deit_small.dense_macs() / 4);
 //! ```
 
+mod budget;
 mod config;
 mod hard;
 mod loss;
@@ -37,6 +38,7 @@ mod policy;
 mod random;
 mod usage;
 
+pub use budget::MacsLoss;
 pub use config::{DecisionConfig, HeadDeactivation, Thresholds};
 pub use hard::HardPolicy;
 pub use loss::{AxisLoss, Deviation, UsageLoss, UsageLosses};

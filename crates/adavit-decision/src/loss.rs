@@ -28,6 +28,17 @@ pub enum Deviation {
     Squared,
 }
 
+impl Deviation {
+    /// The deviation of `usage` from `target`.
+    pub(crate) fn of(self, usage: &Tensor, target: f64) -> Result<Tensor> {
+        let deviation = (usage - target)?;
+        match self {
+            Self::Absolute => deviation.abs(),
+            Self::Squared => deviation.sqr(),
+        }
+    }
+}
+
 /// The budget loss of one axis.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,11 +96,7 @@ impl AxisLoss {
     }
 
     fn deviate(&self, usage: &Tensor) -> Result<Tensor> {
-        let deviation = (usage - self.target)?;
-        match self.deviation {
-            Deviation::Absolute => deviation.abs(),
-            Deviation::Squared => deviation.sqr(),
-        }
+        self.deviation.of(usage, self.target)
     }
 
     fn diverse(&self, usage: &Tensor) -> Result<Tensor> {

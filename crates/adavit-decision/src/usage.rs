@@ -81,6 +81,11 @@ impl UsageMeter {
     /// Adds one image, by what it uses of each block, and returns its `exact` MACs.
     pub fn add(&mut self, blocks: &[BlockUse]) -> u64 {
         let macs = self.geometry.image_macs(&self.config, blocks);
+        self.add_counted(blocks, macs)
+    }
+
+    /// As [`Self::add`] with multiply-adds that were counted elsewhere, which it returns.
+    pub fn add_counted(&mut self, blocks: &[BlockUse], macs: u64) -> u64 {
         self.macs.push(macs);
         for (sums, used) in self.blocks.iter_mut().zip(blocks) {
             sums.tokens += used.tokens as u64 - 1;

@@ -8,5 +8,5 @@ mod schedule;
 
 pub use categorical::{argmax_one_hot, gumbel_softmax, gumbel_softmax_hard};
 pub use gate::{hard_gate, is_on, keep_probability, soft_gate, threshold_gate};
-pub use noise::{Noise, ReplayedNoise, SeededNoise, Site};
+pub use noise::{Noise, ReplayedNoise, ScaledNoise, SeededNoise, Site};
 pub use schedule::Temperature;

@@ -70,6 +70,56 @@ pub trait Noise {
     ) -> Result<Tensor>;
 }
 
+/// Another noise, every value of it times a factor: 1 for all of the noise, 0 for none, so that a
+/// schedule can take the noise away before training ends.
+pub struct ScaledNoise<'a> {
+    noise: &'a mut dyn Noise,
+    factor: f64,
+}
+
+impl<'a> ScaledNoise<'a> {
+    /// Returns `noise` times `factor`.
+    pub fn new(noise: &'a mut dyn Noise, factor: f64) -> Self {
+        Self { noise, factor }
+    }
+}
+
+impl std::fmt::Debug for ScaledNoise<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ScaledNoise")
+            .field("factor", &self.factor)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Noise for ScaledNoise<'_> {
+    fn logistic(
+        &mut self,
+        site: Site,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
+        if self.factor == 0.0 {
+            return Tensor::zeros(shape, dtype, device);
+        }
+        self.noise.logistic(site, shape, dtype, device)? * self.factor
+    }
+
+    fn gumbel(
+        &mut self,
+        site: Site,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
+        if self.factor == 0.0 {
+            return Tensor::zeros(shape, dtype, device);
+        }
+        self.noise.gumbel(site, shape, dtype, device)? * self.factor
+    }
+}
+
 /// Noise of one batch, a function of (seed, epoch, sample, site) alone.
 ///
 /// The same site gives the same noise each time, and a site's logistic and Gumbel noise come

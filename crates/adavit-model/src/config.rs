@@ -3,6 +3,7 @@
 use adavit_decision::{DecisionConfig, Geometry};
 use serde::{Deserialize, Serialize};
 
+use crate::conv_stem::ConvStemConfig;
 use crate::tokens_to_token::{self, T2tConfig};
 use crate::{Error, Preprocessing, Result};
 
@@ -50,6 +51,9 @@ pub struct ModelConfig {
     /// The module of T2T-ViT that makes tokens, in place of the patch embedding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_to_token: Option<T2tConfig>,
+    /// A convolutional stem in place of the patch embedding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conv_stem: Option<ConvStemConfig>,
     /// Channels of the input.
     pub in_chans: usize,
     /// K.
@@ -155,9 +159,18 @@ impl ModelConfig {
     /// Checks that the images make tokens.
     fn validate_tokens(&self) -> Result<()> {
         let (height, width) = self.img_size;
+        let config = |error: candle_core::Error| Error::Config(error.to_string());
+        if let Some(stem) = &self.conv_stem {
+            if self.tokens_to_token.is_some() {
+                return Err(Error::Config(
+                    "conv_stem: a model with tokens_to_token has no patch embedding to replace"
+                        .into(),
+                ));
+            }
+            stem.validate(self.patch_size).map_err(config)?;
+        }
         if let Some(t2t) = &self.tokens_to_token {
-            t2t.validate((height, width))
-                .map_err(|error| Error::Config(error.to_string()))?;
+            t2t.validate((height, width)).map_err(config)?;
         } else if !height.is_multiple_of(self.patch_size) || !width.is_multiple_of(self.patch_size)
         {
             return Err(Error::Config(format!(
@@ -256,9 +269,10 @@ impl ModelConfig {
     pub fn geometry(&self) -> Geometry {
         let patch_pixels = self.in_chans * self.patch_size * self.patch_size;
         let (rows, columns) = self.grid();
-        let embed_macs = match &self.tokens_to_token {
-            Some(t2t) => t2t.macs(self.img_size, self.in_chans, self.embed_dim),
-            None => (rows * columns * patch_pixels * self.embed_dim) as u64,
+        let embed_macs = match (&self.tokens_to_token, &self.conv_stem) {
+            (Some(t2t), _) => t2t.macs(self.img_size, self.in_chans, self.embed_dim),
+            (None, Some(stem)) => stem.macs(self.img_size, self.in_chans, self.embed_dim),
+            (None, None) => (rows * columns * patch_pixels * self.embed_dim) as u64,
         };
         Geometry {
             num_tokens: self.num_tokens(),

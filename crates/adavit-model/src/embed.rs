@@ -1,16 +1,18 @@
-//! From an image to tokens: patches, or the windows of T2T-ViT; class token in front, positions added.
+//! From an image to tokens: patches, a convolutional stem or the windows of T2T-ViT; class token in
+//! front, positions added.
 
 use adavit_kernels::patchify;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
+use crate::conv_stem::ConvStem;
 use crate::tokens_to_token::TokensToToken;
 use crate::{ModelConfig, PosEmbed};
 
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_field_names, reason = "the names of a checkpoint")]
 pub(crate) struct Embed {
-    tokens: Tokens,
+    stem: Stem,
     cls_token: Tensor,
     /// Of distilled DeiT.
     dist_token: Option<Tensor>,
@@ -19,16 +21,17 @@ pub(crate) struct Embed {
 
 /// What makes tokens of pixels.
 #[derive(Debug, Clone)]
-enum Tokens {
+enum Stem {
     Patches {
         patch_size: usize,
         weight: Tensor,
         bias: Tensor,
     },
+    Convolutions(ConvStem),
     TokensToToken(Box<TokensToToken>),
 }
 
-impl Tokens {
+impl Stem {
     fn new(config: &ModelConfig, vb: &VarBuilder) -> Result<Self> {
         let (c, p) = (config.embed_dim, config.patch_size);
         if let Some(t2t) = &config.tokens_to_token {
@@ -36,7 +39,12 @@ impl Tokens {
             let module = TokensToToken::new(t2t, config.in_chans, c, &vb)?;
             return Ok(Self::TokensToToken(Box::new(module)));
         }
-        let proj = vb.pp("patch_embed").pp("proj");
+        let patch_embed = vb.pp("patch_embed");
+        if let Some(stem) = &config.conv_stem {
+            let stem = ConvStem::new(stem, config.in_chans, c, &patch_embed)?;
+            return Ok(Self::Convolutions(stem));
+        }
+        let proj = patch_embed.pp("proj");
         Ok(Self::Patches {
             patch_size: p,
             weight: proj.get((c, config.in_chans, p, p), "weight")?,
@@ -54,6 +62,7 @@ impl Tokens {
                 let patches = patchify(xs, *patch_size)?;
                 adavit_kernels::linear(&patches, &weight.flatten_from(1)?, Some(bias))
             }
+            Self::Convolutions(stem) => stem.forward(xs),
             Self::TokensToToken(module) => module.forward(xs),
         }
     }
@@ -64,7 +73,7 @@ impl Embed {
         let c = config.embed_dim;
         let pos_embed = vb.get((1, config.num_tokens(), c), "pos_embed")?;
         Ok(Self {
-            tokens: Tokens::new(config, vb)?,
+            stem: Stem::new(config, vb)?,
             cls_token: vb.get((1, 1, c), "cls_token")?,
             dist_token: config
                 .distilled
@@ -79,7 +88,7 @@ impl Embed {
 
     /// `(B, in_chans, height, width)` to `(B, N, C)`.
     pub(crate) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let tokens = self.tokens.forward(xs)?;
+        let tokens = self.stem.forward(xs)?;
         let (b, _, c) = tokens.dims3()?;
         let mut parts = vec![self.cls_token.broadcast_as((b, 1, c))?];
         if let Some(token) = &self.dist_token {

@@ -1,10 +1,12 @@
 //! Models by name: published ones, and small ones for small images.
 
 use crate::tokens_to_token::TokensType::{self, Performer, Transformer};
-use crate::{Error, ModelConfig, Normalization, PosEmbed, Preprocessing, Result, T2tConfig};
+use crate::{
+    ConvStemConfig, Error, ModelConfig, Normalization, PosEmbed, Preprocessing, Result, T2tConfig,
+};
 
 /// Every preset's name.
-pub const PRESETS: [&str; 15] = [
+pub const PRESETS: [&str; 16] = [
     "deit_tiny_patch16_224",
     "deit_small_patch16_224",
     "deit_base_patch16_224",
@@ -20,6 +22,7 @@ pub const PRESETS: [&str; 15] = [
     "nano_patch4_28",
     "nano_patch7_28",
     "nano_wide_patch7_28",
+    "nano_conv_patch4_28",
 ];
 
 impl ModelConfig {
@@ -50,6 +53,13 @@ impl ModelConfig {
             "nano_patch4_28" => nano(4, 64, 4),
             "nano_patch7_28" => nano(7, 64, 4),
             "nano_wide_patch7_28" => nano(7, 128, 4),
+            "nano_conv_patch4_28" => Self {
+                conv_stem: Some(ConvStemConfig {
+                    channels: vec![16, 24, 48],
+                    strides: vec![1, 2, 2],
+                }),
+                ..nano(4, 64, 4)
+            },
             _ => {
                 return Err(Error::Config(format!(
                     "preset: expected one of {}, found {name:?}",
@@ -72,6 +82,7 @@ impl ModelConfig {
             img_size: (img_size, img_size),
             patch_size,
             tokens_to_token: None,
+            conv_stem: None,
             in_chans,
             num_classes,
             embed_dim,

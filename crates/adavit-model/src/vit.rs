@@ -10,7 +10,8 @@ use candle_nn::VarBuilder;
 use crate::block::{Block, BlockOutput, Decide, Gathered};
 use crate::embed::Embed;
 use crate::layers::{LayerNorm, Linear};
-use crate::{Error, ModelConfig, Result};
+use crate::reduction::Reducer;
+use crate::{Error, ModelConfig, Result, TokenReduction};
 
 /// What a forward keeps besides logits and decisions; each costs memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,6 +40,17 @@ pub struct Output {
 }
 
 impl Output {
+    /// Logits without anything beside them.
+    pub fn of_logits(logits: Tensor) -> Self {
+        Self {
+            logits,
+            decisions: Vec::new(),
+            hidden: Vec::new(),
+            class_hidden: Vec::new(),
+            class_attention: Vec::new(),
+        }
+    }
+
     /// The policy of every block.
     pub fn policy(&self) -> Policy {
         Policy {
@@ -135,6 +147,23 @@ impl VisionTransformer {
         self.run(xs, capture, |index, block, xs| {
             block.forward_masked(xs, Decide::Given(&policy.blocks[index]), capture)
         })
+    }
+
+    /// The logits `(B, K)` of the plain path with fewer tokens from block to block.
+    ///
+    /// # Shapes
+    /// `xs`: `(B, in_chans, height, width)`.
+    ///
+    /// # Errors
+    /// If `reduction` does not fit the model: see [`TokenReduction::validate`].
+    pub fn forward_reduced(&self, xs: &Tensor, reduction: &TokenReduction) -> Result<Tensor> {
+        reduction.validate(&self.config)?;
+        let mut reducer = Reducer::new(reduction);
+        let mut xs = self.embed(xs)?;
+        for (index, block) in self.blocks.iter().enumerate() {
+            xs = block.forward_reduced(&xs, index, &mut reducer)?;
+        }
+        Ok(self.classify(&xs)?)
     }
 
     /// The logits `(B, K)` of the sparse path of candle operations.

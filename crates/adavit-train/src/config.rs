@@ -4,9 +4,11 @@ mod validate;
 
 use std::path::PathBuf;
 
-use adavit_decision::{AxisLoss, DecisionConfig, Deviation, Geometry, Thresholds, UsageLoss};
+use adavit_decision::{
+    AxisLoss, BlockUsage, DecisionConfig, Deviation, Geometry, Thresholds, UsageLoss,
+};
 use adavit_gumbel::Temperature;
-use adavit_model::{ModelConfig, PosEmbed};
+use adavit_model::{ConvStemConfig, ModelConfig, PosEmbed, TokenReduction};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -60,6 +62,9 @@ pub struct TrainConfig {
     pub keep: usize,
     /// Whether event files for TensorBoard are written.
     pub tensorboard: bool,
+    /// How the second stage saves compute. A file has it only where a sweep wrote it.
+    #[serde(default, skip_serializing_if = "Method::is_learned")]
+    pub method: Method,
     /// Changes to the preset.
     pub model: ModelOptions,
     /// The decisions of the adaptive model.
@@ -79,6 +84,32 @@ pub struct TrainConfig {
     pub usage: UsageWeights,
     /// What the adaptive model learns from the plain one.
     pub distillation: Distillation,
+}
+
+/// How the second stage saves compute. All but the first are what the first is compared with, in a
+/// sweep: fine-tuned for as long, with the same distillation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Method {
+    /// By the model's own decisions, which it learns.
+    #[default]
+    Learned,
+    /// By decisions drawn at random.
+    Random {
+        /// What is kept on average, one entry per block.
+        usage: Vec<BlockUsage>,
+    },
+    /// By fewer tokens from block to block, without decisions.
+    Reduced {
+        /// How many, and which.
+        reduction: TokenReduction,
+    },
+}
+
+impl Method {
+    pub(crate) fn is_learned(&self) -> bool {
+        *self == Self::Learned
+    }
 }
 
 /// Usage targets of the paper, in [0, 1].
@@ -121,6 +152,8 @@ pub struct ModelOptions {
     pub qkv_bias: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pos_embed: Option<PosEmbed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conv_stem: Option<ConvStemConfig>,
 }
 
 /// How long a stage is, and how its optimizer works.
@@ -149,6 +182,9 @@ pub struct Gates {
     pub temperature: Temperature,
     /// The logit that every gate starts from; above 0 it starts by keeping.
     pub keep_logit: f64,
+    /// Over which part of the stage the noise goes away; with both ends at 1 it stays. Without noise
+    /// a gate in training is the gate at inference.
+    pub noise_end: Ramp,
 }
 
 /// Weights and form of the budget losses; their targets come from the budget where [`Targets`] are
@@ -164,6 +200,11 @@ pub struct UsageWeights {
     pub heads: f64,
     /// Weight of the sub-layer usage.
     pub blocks: f64,
+    /// Weight of the multiply-adds over the plain model's, whose target comes down to the budget over
+    /// the ramp; not where targets are given per axis.
+    pub macs: f64,
+    /// How a deviation of the multiply-adds counts.
+    pub macs_deviation: Deviation,
     /// How a deviation of the token usage counts.
     pub tokens_deviation: Deviation,
     /// How a deviation of the head usage counts.
@@ -229,6 +270,7 @@ impl Default for TrainConfig {
             patience: None,
             keep: 0,
             tensorboard: false,
+            method: Method::Learned,
             model: ModelOptions::default(),
             decisions: DecisionConfig {
                 // At 0.5 the boundary of training is that of inference at every temperature.
@@ -252,6 +294,10 @@ impl Default for TrainConfig {
                 // The published temperature: the gradient reaches gates that are sure already.
                 temperature: Temperature::Constant { tau: 5.0 },
                 keep_logit: 3.0,
+                noise_end: Ramp {
+                    start: 1.0,
+                    end: 1.0,
+                },
             },
             usage: UsageWeights::default(),
             distillation: Distillation::default(),
@@ -270,6 +316,8 @@ impl Default for UsageWeights {
             tokens: 2.0,
             heads: 2.0,
             blocks: 2.0,
+            macs: 0.0,
+            macs_deviation: Deviation::Squared,
             tokens_deviation: Deviation::Squared,
             heads_deviation: Deviation::Squared,
             blocks_deviation: Deviation::Squared,
@@ -289,6 +337,26 @@ impl Default for Distillation {
             temperature: 2.0,
             hidden: 0.0,
             attention: 0.0,
+        }
+    }
+}
+
+impl ModelOptions {
+    /// These changes, and those of `below` where these say nothing.
+    pub(crate) fn over(&self, below: &Self) -> Self {
+        let [over, below] = [self.clone(), below.clone()];
+        Self {
+            img_size: over.img_size.or(below.img_size),
+            in_chans: over.in_chans.or(below.in_chans),
+            num_classes: over.num_classes.or(below.num_classes),
+            patch_size: over.patch_size.or(below.patch_size),
+            embed_dim: over.embed_dim.or(below.embed_dim),
+            depth: over.depth.or(below.depth),
+            num_heads: over.num_heads.or(below.num_heads),
+            mlp_ratio: over.mlp_ratio.or(below.mlp_ratio),
+            qkv_bias: over.qkv_bias.or(below.qkv_bias),
+            pos_embed: over.pos_embed.or(below.pos_embed),
+            conv_stem: over.conv_stem.or(below.conv_stem),
         }
     }
 }
@@ -326,6 +394,9 @@ impl TrainConfig {
         model.mlp_ratio = options.mlp_ratio.unwrap_or(model.mlp_ratio);
         model.qkv_bias = options.qkv_bias.unwrap_or(model.qkv_bias);
         model.pos_embed = options.pos_embed.unwrap_or(model.pos_embed);
+        if options.conv_stem.is_some() {
+            model.conv_stem.clone_from(&options.conv_stem);
+        }
         // Those of the data that it is trained on, not of the pictures that the preset is known for.
         model.normalization = None;
         model.preprocessing = None;
@@ -366,7 +437,7 @@ impl TrainConfig {
 
 /// Lays `over` on `base`, table by table. A table that names its `schedule` replaces the one
 /// below, whose other keys belong to another schedule.
-fn merge(base: &mut Table, over: Table) {
+pub(crate) fn merge(base: &mut Table, over: Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
             (Some(Value::Table(below)), Value::Table(above)) if !above.contains_key("schedule") => {

@@ -8,7 +8,7 @@ use adavit_decision::{
 };
 use adavit_gumbel::SeededNoise;
 use adavit_model::{
-    Capture, ModelConfig, Output, PreparedTransformer, VisionTransformer, Workspace,
+    Capture, ModelConfig, Output, PreparedTransformer, TokenReduction, VisionTransformer, Workspace,
 };
 use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ pub enum Mode<'a> {
         /// Which draw.
         draw: u64,
     },
+    /// The plain path with fewer tokens from block to block; usage is not told.
+    Reduced(&'a TokenReduction),
 }
 
 /// The images to evaluate on, and how they become an input.
@@ -94,7 +96,7 @@ pub fn check_images(config: &ModelConfig, dataset: &Dataset) -> Result<()> {
 }
 
 /// What an evaluation found of one image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ImageReport<'a> {
     /// The image's number in its set.
     pub image: u32,
@@ -102,6 +104,8 @@ pub struct ImageReport<'a> {
     pub label: u32,
     /// The class with the highest logit.
     pub predicted: u32,
+    /// Cross entropy with its class.
+    pub loss: f64,
     /// `exact` MACs.
     pub macs: u64,
     /// What was used of each block.
@@ -131,10 +135,14 @@ pub fn evaluate_each(
 ) -> Result<Evaluation> {
     let plain = DecisionConfig::none();
     let decisions = match mode {
-        Mode::Dense => &plain,
+        Mode::Dense | Mode::Reduced(_) => &plain,
         _ => model.config().decisions.as_ref().unwrap_or(&plain),
     };
     let geometry = model.config().geometry();
+    let same_macs = match mode {
+        Mode::Reduced(reduction) => Some(reduction.macs(model.config())),
+        _ => None,
+    };
     let run = |batch: &Batch| {
         let output = forward(model, batch, mode)?;
         let logits = output.logits.to_vec2::<f32>()?;
@@ -144,7 +152,8 @@ pub fn evaluate_each(
         let policy = output.policy();
         Ok(policy.usage(n, geometry.num_tokens, geometry.num_heads)?)
     };
-    evaluate_with((model.config(), decisions), images, run, read, on_image)
+    let counted = (model.config(), decisions, same_macs);
+    evaluate_with(counted, images, run, read, on_image)
 }
 
 /// Evaluates a model by the sparse path, telling what was found of each image.
@@ -168,13 +177,19 @@ pub fn evaluate_sparse(
         let policy = workspace.policy();
         Ok((0..n).map(|image| policy.image_use(image)).collect())
     };
-    evaluate_with((model.config(), decisions), images, run, read, on_image)
+    evaluate_with(
+        (model.config(), decisions, None),
+        images,
+        run,
+        read,
+        on_image,
+    )
 }
 
 /// Evaluates what `run` gives for a batch: logits, and what `read` turns into the use of each image,
-/// which is not timed.
+/// which is not timed. Multiply-adds are counted from that, unless they are the same for every image.
 fn evaluate_with<O>(
-    (config, decisions): (&ModelConfig, &DecisionConfig),
+    (config, decisions, same_macs): (&ModelConfig, &DecisionConfig, Option<u64>),
     images: &Images,
     run: impl Fn(&Batch) -> Result<(Vec<Vec<f32>>, O)>,
     read: impl Fn(O, usize) -> Result<Vec<Vec<BlockUse>>>,
@@ -199,11 +214,15 @@ fn evaluate_with<O>(
             let rank = rank_of(logits, label as usize)?;
             top1 += usize::from(rank < 1);
             top5 += usize::from(rank < 5);
-            let macs = meter.add(blocks);
+            let macs = match same_macs {
+                Some(macs) => meter.add_counted(blocks, macs),
+                None => meter.add(blocks),
+            };
             on_image(&ImageReport {
                 image: *image,
                 label,
                 predicted: highest(logits),
+                loss: cross_entropy(logits, label as usize),
                 macs,
                 blocks,
             })?;
@@ -226,6 +245,16 @@ fn evaluate_with<O>(
     })
 }
 
+/// ln(sum of exp(logits)) - the label's logit.
+fn cross_entropy(logits: &[f32], label: usize) -> f64 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits
+        .iter()
+        .map(|logit| f64::from(logit - most).exp())
+        .sum();
+    sum.ln() - f64::from(logits[label] - most)
+}
+
 /// The class with the highest logit, the first of equal ones.
 fn highest(logits: &[f32]) -> u32 {
     let mut best = 0;
@@ -241,6 +270,9 @@ fn forward(model: &VisionTransformer, batch: &Batch, mode: Mode) -> Result<Outpu
     let capture = Capture::default();
     let output = match mode {
         Mode::Dense => model.forward(&batch.images, capture)?,
+        Mode::Reduced(reduction) => {
+            Output::of_logits(model.forward_reduced(&batch.images, reduction)?)
+        }
         Mode::Masked => model.forward_masked(&batch.images, &mut Gating::Inference, capture)?,
         Mode::Random { usage, seed, draw } => {
             let config = model.config();

@@ -103,6 +103,11 @@ impl std::fmt::Debug for Control<'_> {
 pub enum Outcome {
     /// Everything is done.
     Finished(Box<Summary>),
+    /// The stage that was asked for is done, and no more was.
+    Reached {
+        /// Seconds in all, over every start.
+        seconds: f64,
+    },
     /// Stopped from outside; the state is saved.
     Interrupted,
 }

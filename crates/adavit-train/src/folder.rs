@@ -94,6 +94,11 @@ impl RunFolder {
         Ok((folder, config))
     }
 
+    /// Whether a run was started in a folder.
+    pub(crate) fn holds_run(path: &Path) -> bool {
+        path.join(CONFIG).exists()
+    }
+
     /// Reads the settings of the run in a folder.
     pub(crate) fn read_config(path: &Path) -> Result<TrainConfig> {
         parse_config(path, &read_config_text(path)?)

@@ -12,6 +12,7 @@
 //! One type, [`Error`]; [`Error::is_input_error`] tells what the user gave from what failed while
 //! running.
 
+mod budget;
 mod classes;
 mod config;
 pub mod data;
@@ -37,12 +38,13 @@ mod session;
 mod snapshot;
 mod stage;
 mod summary;
+pub mod sweep;
 mod tensorboard;
 mod throughput;
 
 pub use classes::ClassTable;
 pub use config::{
-    Distillation, Gates, ModelOptions, StageConfig, Targets, TrainConfig, UsageWeights,
+    Distillation, Gates, Method, ModelOptions, StageConfig, Targets, TrainConfig, UsageWeights,
 };
 pub use device::select as select_device;
 pub use ema::Ema;

@@ -11,10 +11,11 @@
 //! The published terms have no factor T² (their T is 5). m is the block's MLP gate: a hidden state
 //! counts where the branch runs. Squares and absolutes are means over batch and elements.
 
-use adavit_decision::{UsageLoss, UsageLosses};
+use adavit_decision::UsageLosses;
 use adavit_model::Output;
 use candle_core::{D, DType, Tensor};
 
+use crate::budget::Budget;
 use crate::{Distillation, Error, Result};
 
 /// The terms of one batch's loss, weighted; scalars with gradient.
@@ -57,33 +58,47 @@ impl Losses {
         })
     }
 
-    /// Every term of the adaptive stage; `teacher` is the plain model's output on the same batch.
-    pub(crate) fn adaptive(
+    /// Labels, and `teacher`, the plain model's output on the same batch.
+    pub(crate) fn distilled(
         output: &Output,
         targets: &Tensor,
         teacher: Option<&Output>,
         distillation: &Distillation,
-        (usage, usage_factor): (&UsageLoss, f64),
     ) -> Result<Self> {
         let mut losses = Self::dense(output, targets)?;
         if let Some(teacher) = teacher {
             losses.distil(output, teacher, distillation)?;
         }
+        Ok(losses)
+    }
+
+    /// Adds what the decisions of `output` are away from the budget, at `progress` of the stage.
+    pub(crate) fn add_budget(
+        &mut self,
+        output: &Output,
+        budget: &Budget,
+        progress: f64,
+    ) -> Result<()> {
+        let factor = budget.ramp.factor(progress);
         let UsageLosses {
             tokens,
             heads,
             blocks,
-        } = usage.compute(&output.decisions)?;
+        } = budget.usage.compute(&output.decisions)?;
         for (name, term) in [
             ("token usage loss", tokens),
             ("head usage loss", heads),
             ("block usage loss", blocks),
         ] {
-            losses
-                .terms
-                .push((Term::Usage(name), (term * usage_factor)?));
+            self.terms.push((Term::Usage(name), (term * factor)?));
         }
-        Ok(losses)
+        if let Some(macs) = &budget.macs {
+            // The target comes down, where the weights of the others go up.
+            let target = 1.0 - factor * (1.0 - budget.share);
+            let term = macs.compute(&output.decisions, target)?;
+            self.terms.push((Term::Usage("macs loss"), term));
+        }
+        Ok(())
     }
 
     fn distil(&mut self, student: &Output, teacher: &Output, by: &Distillation) -> Result<()> {

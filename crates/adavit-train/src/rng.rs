@@ -22,6 +22,8 @@ pub(crate) enum Stream {
     HeldOut,
     /// The class-balanced subset of a data set.
     Subset,
+    /// The resampled images of a comparison.
+    Bootstrap,
 }
 
 impl Stream {
@@ -32,6 +34,7 @@ impl Stream {
             Self::Augment => *b"augment\0",
             Self::HeldOut => *b"heldout\0",
             Self::Subset => *b"subset\0\0",
+            Self::Bootstrap => *b"bootstrp",
         }
     }
 }
@@ -67,11 +70,12 @@ pub(crate) fn shuffle<T>(xs: &mut [T], rng: &mut impl RngCore) {
 mod tests {
     use super::*;
 
-    const STREAMS: [Stream; 4] = [
+    const STREAMS: [Stream; 5] = [
         Stream::Shuffle,
         Stream::Augment,
         Stream::HeldOut,
         Stream::Subset,
+        Stream::Bootstrap,
     ];
 
     #[test]

@@ -8,7 +8,7 @@ use adavit_model::{
 };
 use candle_core::Device;
 
-use crate::config::TrainConfig;
+use crate::config::{Method, TrainConfig};
 use crate::data::{self, Dataset, MeanStd, Split, Splits, held_out};
 use crate::evaluate::{Images, check_images};
 use crate::progress::Stage;
@@ -106,6 +106,9 @@ impl Session {
 
     /// The adaptive model before its first step: the plain one with fresh decision networks.
     pub(crate) fn initial_adaptive(&self, dense: &Checkpoint) -> Result<Checkpoint> {
+        if matches!(self.config.method, Method::Reduced { .. }) {
+            return Ok(dense.clone());
+        }
         let config = dense
             .config
             .clone()

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use adavit_decision::{Gating, UsageLoss};
-use adavit_gumbel::SeededNoise;
+use adavit_decision::{Gating, random_policy};
+use adavit_gumbel::{ScaledNoise, SeededNoise};
 use adavit_kernels::in_pool;
-use adavit_model::{Capture, Checkpoint, ModelConfig, Tensors, VisionTransformer};
+use adavit_model::{Capture, Checkpoint, ModelConfig, Output, Tensors, VisionTransformer};
 use candle_core::{DType, Device, Var};
 use candle_nn::VarBuilder;
 
-use crate::config::{StageConfig, TrainConfig};
+use crate::budget::Budget;
+use crate::config::{Method, StageConfig, TrainConfig};
 use crate::data::Batch;
 use crate::evaluate::batch_top1;
 use crate::losses::{LossValues, Losses, smoothed_targets};
@@ -39,7 +40,7 @@ pub(crate) struct StepOutput {
 #[derive(Debug)]
 pub(crate) struct AdaptivePart {
     pub(crate) teacher: VisionTransformer,
-    pub(crate) usage: UsageLoss,
+    pub(crate) budget: Budget,
 }
 
 /// The state of a stage between two steps, and what it needs for the next.
@@ -175,7 +176,7 @@ impl StageTrainer {
         batch: &Batch,
         targets: &candle_core::Tensor,
         place: Place,
-    ) -> Result<(adavit_model::Output, Losses)> {
+    ) -> Result<(Output, Losses)> {
         let Some(adaptive) = &self.adaptive else {
             let output = self.model.forward(&batch.images, Capture::default())?;
             let losses = Losses::dense(&output, targets)?;
@@ -183,26 +184,47 @@ impl StageTrainer {
         };
         let distillation = &self.config.distillation;
         let capture = capture(distillation);
-        let mut noise = SeededNoise::new(self.config.seed, place.epoch, &batch.samples);
         let progress = place.step as f64 / self.schedule.total_steps.max(1) as f64;
-        let mut gating = Gating::Training {
-            noise: &mut noise,
-            tau: self.config.gates.temperature.at(progress),
-        };
-        let output = self
-            .model
-            .forward_masked(&batch.images, &mut gating, capture)?;
+        let output = self.forward_saving(batch, capture, (place.epoch, progress))?;
         let teacher = distils(distillation)
             .then(|| adaptive.teacher.forward(&batch.images, capture))
             .transpose()?;
-        let losses = Losses::adaptive(
-            &output,
-            targets,
-            teacher.as_ref(),
-            distillation,
-            (&adaptive.usage, self.config.usage.ramp.factor(progress)),
-        )?;
+        let mut losses = Losses::distilled(&output, targets, teacher.as_ref(), distillation)?;
+        if self.config.method == Method::Learned {
+            losses.add_budget(&output, &adaptive.budget, progress)?;
+        }
         Ok((output, losses))
+    }
+
+    /// The forward of the second stage, by the method that saves compute.
+    fn forward_saving(
+        &self,
+        batch: &Batch,
+        capture: Capture,
+        (epoch, progress): (u64, f64),
+    ) -> Result<Output> {
+        let (model, images) = (&self.model, &batch.images);
+        let mut noise = SeededNoise::new(self.config.seed, epoch, &batch.samples);
+        Ok(match &self.config.method {
+            Method::Learned => {
+                let gates = &self.config.gates;
+                let factor = 1.0 - gates.noise_end.factor(progress);
+                let mut gating = Gating::Training {
+                    noise: &mut ScaledNoise::new(&mut noise, factor),
+                    tau: gates.temperature.at(progress),
+                };
+                model.forward_masked(images, &mut gating, capture)?
+            }
+            Method::Random { usage } => {
+                let (decisions, geometry) = (&self.config.decisions, self.model_config.geometry());
+                let n = batch.samples.len();
+                let policy = random_policy(decisions, &geometry, usage, &mut noise, n)?;
+                model.forward_policy(images, &policy.to_device(images.device())?, capture)?
+            }
+            Method::Reduced { reduction } => {
+                Output::of_logits(model.forward_reduced(images, reduction)?)
+            }
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use toml::Table;
 
 /// Settings as a file has them, none of them the default or the base's. What only says where, how
 /// often or how fast something is done is not here.
-const CHANGES: [&str; 60] = [
+const CHANGES: [&str; 65] = [
     "preset = \"nano_patch4_28\"\n[model]\npatch_size = 7",
     "seed = 1",
     "budget = 0.8",
@@ -31,6 +31,8 @@ const CHANGES: [&str; 60] = [
     "[model]\nmlp_ratio = 2.0",
     "[model]\nqkv_bias = false",
     "[model]\npos_embed = \"sinusoid\"",
+    "preset = \"nano_patch4_28\"\n[model]\nconv_stem = { channels = [4, 8], strides = [2, 2] }",
+    "preset = \"nano_conv_patch4_28\"",
     "[decisions]\nada_token = false",
     "[decisions]\nada_token_with_mlp = false",
     "[decisions]\nada_token_start_layer = 1",
@@ -63,10 +65,13 @@ const CHANGES: [&str; 60] = [
     "[adaptive.optimizer]\ndecision_lr = 0.1",
     "[gates]\ntemperature = { schedule = \"cosine\", start = 3.0, end = 1.0 }",
     "[gates]\nkeep_logit = 0.5",
+    "[gates.noise_end]\nstart = 0.0\nend = 0.5",
     "[usage.ramp]\nstart = 0.4\nend = 0.9",
     "[usage]\ntokens = 20.0",
     "[usage]\nheads = 20.0",
     "[usage]\nblocks = 20.0",
+    "[usage]\nmacs = 20.0",
+    "[usage]\nmacs = 20.0\nmacs_deviation = \"absolute\"",
     "[usage]\ntokens_deviation = \"absolute\"",
     "[usage]\nheads_deviation = \"absolute\"",
     "[usage]\nblocks_deviation = \"absolute\"",

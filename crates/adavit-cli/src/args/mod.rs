@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Predict(PredictArgs),
     /// Move a checkpoint's thresholds to another budget, on held-out training images
     Calibrate(CalibrateArgs),
+    /// Measure accuracy against compute and time, over budgets and rivals; trains what it needs
+    Sweep(SweepArgs),
     /// Draw a run: curves, usage, confusions, easy and hard images, in one HTML file
     Report(ReportArgs),
     /// Print a script that completes commands and options in a shell
@@ -145,6 +147,32 @@ pub(crate) struct TrainArgs {
     /// Replace the run in a folder that is not empty
     #[arg(long, help_heading = "Run")]
     pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SweepArgs {
+    /// A TOML file that says which models to train, from which recipe, and what to compare them with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// Folder of a named data set's files; without it they come from the Hugging Face hub
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Folder of the sweep; one that was stopped goes on there [default: runs/ and the name of FILE]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Stop after this many hours, saved, as Ctrl-C does
+    #[arg(long, value_name = "H", allow_negative_numbers = true)]
+    pub(crate) max_hours: Option<f64>,
+
+    /// Steps between two lines of progress [default: one every ten seconds, none on a terminal]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) log_interval: Option<u64>,
 
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
@@ -469,6 +497,11 @@ pub(crate) struct ReportArgs {
     /// The file to write [default: report.html in the run folder]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+
+    /// Also write analysis.json, usage.svg, easiest.png and hardest.png into a folder: what the compute
+    /// is spent on, for documents
+    #[arg(long, value_name = "DIR")]
+    pub(crate) analysis: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) machine: MachineArgs,

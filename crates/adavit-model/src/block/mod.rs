@@ -25,6 +25,7 @@ use candle_nn::VarBuilder;
 
 pub(crate) use self::gathered::Gathered;
 use crate::layers::{LayerNorm, Linear, Mlp};
+use crate::reduction::Reducer;
 use crate::{Capture, ModelConfig};
 
 /// Where a block's decisions come from.
@@ -118,6 +119,23 @@ impl Block {
                 .then(|| self.class_attention(&zs, None, HeadGate::All))
                 .transpose()?,
         })
+    }
+
+    /// As [`Self::forward`], with fewer tokens from between attention and MLP on.
+    pub(crate) fn forward_reduced(
+        &self,
+        xs: &Tensor,
+        block: usize,
+        reducer: &mut Reducer,
+    ) -> Result<Tensor> {
+        let zs = self.norm1.forward(xs)?;
+        let (q, k) = (self.query.forward(&zs)?, self.key.forward(&zs)?);
+        let v = self.value.forward(&zs)?;
+        let ys = reducer.attention((&q, &k, &v), self.num_heads)?;
+        let xs = (xs + self.proj.forward(&ys)?)?;
+        let xs = reducer.reduce(&xs, block, (&q, &k), self.num_heads)?;
+        let ys = self.mlp.forward(&self.norm2.forward(&xs)?)?;
+        xs + ys
     }
 
     pub(crate) fn forward_masked(

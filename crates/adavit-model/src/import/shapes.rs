@@ -47,6 +47,7 @@ pub(super) fn config_of(
             None => PosEmbed::Learned,
         },
         tokens_to_token: stem.t2t,
+        conv_stem: None,
         in_chans: stem.in_chans,
         num_classes,
         embed_dim,
@@ -124,6 +125,13 @@ struct Stem {
 fn stem_of(tensors: &Tensors) -> Result<Stem, String> {
     if !tensors.contains_key("tokens_to_token.project.weight") {
         let patch = dims_of(tensors, "patch_embed.proj.weight", 4)?;
+        if tensors.contains_key("patch_embed.convs.0.weight") {
+            return Err(
+                "a convolutional stem, whose strides no shape tells: expected the config.json of \
+                 adavit beside the file"
+                    .into(),
+            );
+        }
         return Ok(Stem {
             embed_dim: patch[0],
             in_chans: patch[1],
@@ -207,7 +215,7 @@ pub(super) fn preset_of(config: &ModelConfig) -> Option<ModelConfig> {
             (config.embed_dim, config.depth, config.num_heads),
             (config.hidden_dim(), config.qkv_bias, config.distilled),
             (config.patch_size, config.in_chans),
-            config.tokens_to_token.clone(),
+            (config.tokens_to_token.clone(), config.conv_stem.clone()),
         )
     };
     PRESETS

@@ -6,6 +6,7 @@
 //! and for any number of threads. On other devices the rows are gathered for candle's operations.
 
 mod block;
+mod conv_stem;
 mod decide;
 mod packed;
 
@@ -265,7 +266,12 @@ mod tests {
 
     #[test]
     fn logits_are_those_of_the_plain_forward_for_any_batch() {
-        for preset in ["nano_patch4_28", "nano_patch7_28", "nano_wide_patch7_28"] {
+        for preset in [
+            "nano_patch4_28",
+            "nano_patch7_28",
+            "nano_wide_patch7_28",
+            "nano_conv_patch4_28",
+        ] {
             let (checkpoint, prepared) = prepared(preset);
             let model = checkpoint.model(&Device::Cpu).unwrap();
             // More than one group of images, then fewer: buffers are kept.

@@ -7,6 +7,7 @@ use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::block::{Buffers, PreparedBlock};
+use super::conv_stem::{PreparedConvStem, StemRoom};
 use super::{Decide, Strategy};
 use crate::tokens_to_token::TokensToToken;
 use crate::{ModelConfig, Result};
@@ -17,7 +18,7 @@ const TOKENS: usize = 1600;
 #[derive(Debug)]
 pub(super) struct PackedTransformer {
     config: ModelConfig,
-    tokens: Tokens,
+    stem: Stem,
     /// `(N, C)`: position embedding, with class and distillation token added to their rows.
     positions: Vec<f32>,
     blocks: Vec<PreparedBlock>,
@@ -28,8 +29,9 @@ pub(super) struct PackedTransformer {
 
 /// What makes tokens of pixels.
 #[derive(Debug)]
-enum Tokens {
+enum Stem {
     Patches(PreparedLinear),
+    Convolutions(PreparedConvStem),
     TokensToToken {
         module: Box<TokensToToken>,
         /// Multiply-adds of an image.
@@ -37,7 +39,7 @@ enum Tokens {
     },
 }
 
-impl Tokens {
+impl Stem {
     fn new(config: &ModelConfig, vb: &VarBuilder) -> candle_core::Result<Self> {
         let (c, p, chans) = (config.embed_dim, config.patch_size, config.in_chans);
         if let Some(t2t) = &config.tokens_to_token {
@@ -46,6 +48,10 @@ impl Tokens {
                 module: Box::new(module),
                 macs: config.geometry().embed_macs,
             });
+        }
+        if let Some(stem) = &config.conv_stem {
+            let stem = PreparedConvStem::new(config, stem, vb)?;
+            return Ok(Self::Convolutions(stem));
         }
         let patch = vb.pp("patch_embed").pp("proj");
         let weight = patch.get((c, chans, p, p), "weight")?.flatten_from(1)?;
@@ -59,6 +65,7 @@ impl Tokens {
 pub(super) struct Room {
     pub(super) buffers: Buffers,
     patches: Vec<f32>,
+    stem: StemRoom,
     /// The tokens with a head.
     class: Vec<f32>,
     /// The logits of the distillation token.
@@ -84,7 +91,7 @@ impl PackedTransformer {
             .collect::<candle_core::Result<_>>()?;
         let head = |name: &str| linear(c, config.num_classes, true, &vb.pp(name));
         Ok(Self {
-            tokens: Tokens::new(config, vb)?,
+            stem: Stem::new(config, vb)?,
             positions,
             blocks,
             norm: norm(config, &vb.pp("norm"))?,
@@ -202,9 +209,20 @@ impl PackedTransformer {
         for xs in room.buffers.xs.chunks_exact_mut(n * c) {
             xs.copy_from_slice(&self.positions);
         }
-        match &self.tokens {
-            Tokens::Patches(map) => self.embed_patches(xs, map, room),
-            Tokens::TokensToToken { module, macs } => {
+        match &self.stem {
+            Stem::Patches(map) => self.embed_patches(xs, map, room),
+            Stem::Convolutions(module) => {
+                let Room { buffers, stem, .. } = room;
+                let Buffers {
+                    xs: ys,
+                    patch_rows,
+                    work,
+                    ..
+                } = buffers;
+                let prefix = self.config.num_prefix_tokens();
+                Ok(module.add(xs, (ys, prefix, patch_rows), stem, work)?)
+            }
+            Stem::TokensToToken { module, macs } => {
                 let prefix = self.config.num_prefix_tokens();
                 let images = room.buffers.xs.par_chunks_exact_mut(n * c).enumerate();
                 // Image by image, so that none depends on its batch.

@@ -244,6 +244,7 @@ impl PublishedConfig {
                 Size::Sides(height, width) => (height, width),
             },
             patch_size: self.patch_size,
+            conv_stem: None,
             tokens_to_token: self.use_t2t.then(|| T2tConfig {
                 tokens_type: self.tokens_type.unwrap_or(TokensType::Performer),
                 token_dim: self.token_dim,

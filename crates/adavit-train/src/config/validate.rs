@@ -110,6 +110,7 @@ impl Gates {
         self.temperature
             .validate()
             .map_err(|error| Error::Input(error.to_string()))?;
+        self.noise_end.validate()?;
         if !(self.keep_logit.is_finite() && self.keep_logit.abs() <= 50.0) {
             return Err(Error::Input(format!(
                 "gates.keep_logit: expected a number in [-50, 50], found {}",
@@ -130,6 +131,7 @@ impl UsageWeights {
                 ("tokens", self.tokens),
                 ("heads", self.heads),
                 ("blocks", self.blocks),
+                ("macs", self.macs),
                 ("diverse", self.diverse),
                 ("entropy", self.entropy),
                 ("minimum_weight", self.minimum_weight),

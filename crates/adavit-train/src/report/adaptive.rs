@@ -1,19 +1,20 @@
 //! What the adaptive model does with the test images: usage, compute, confusions, and pictures.
 
-use std::io::Cursor;
 use std::path::Path;
 
 use adavit_model::{Checkpoint, ModelConfig, PreparedTransformer, Workspace};
 use candle_core::Device;
+use image::RgbImage;
 
+use super::analysis::{Analysis, ClassCompute, plain_losses, png, rank_correlation};
 use super::charts::{Labels, histogram};
 use super::html::{Cell, Page};
 use super::{Drawn, draw_kept};
+use crate::Result;
 use crate::classes::ClassTable;
 use crate::config::TrainConfig;
 use crate::data::{self, Dataset, MeanStd, make_batch};
 use crate::evaluate::{Evaluation, Images, evaluate_sparse};
-use crate::{Error, Result};
 
 /// Pictures in each half of the gallery.
 const GALLERY: usize = 6;
@@ -24,7 +25,7 @@ const MOST_CLASSES: usize = 40;
 
 /// What an evaluation found of one image.
 #[derive(Debug, Clone, Copy)]
-struct Record {
+pub(super) struct Record {
     image: u32,
     label: u32,
     predicted: u32,
@@ -37,14 +38,16 @@ pub(super) struct Adaptive {
     test: Dataset,
     stats: MeanStd,
     device: Device,
+    batch_size: usize,
     pub(super) evaluation: Evaluation,
     records: Vec<Record>,
     classes: ClassTable,
 }
 
 impl Adaptive {
-    pub(super) fn evaluated(best: &Path, config: &TrainConfig, device: &Device) -> Result<Self> {
-        let checkpoint = Checkpoint::load(best)?;
+    /// The adaptive model of the run in a folder, on its test images.
+    pub(super) fn evaluated(run: &Path, config: &TrainConfig, device: &Device) -> Result<Self> {
+        let checkpoint = Checkpoint::load(&run.join("best"))?;
         let model = checkpoint.prepared(device)?;
         let test = data::load(&config.data, config.data_dir.as_deref())?.test;
         let normalization = checkpoint.config.normalization.as_ref();
@@ -74,6 +77,7 @@ impl Adaptive {
             test,
             stats,
             device: device.clone(),
+            batch_size: config.eval_batch_size,
             evaluation,
             records,
             classes,
@@ -107,7 +111,7 @@ impl Adaptive {
         name.map_or_else(|| class.to_string(), String::clone)
     }
 
-    pub(super) fn compute(&self, page: &mut Page) -> Result<()> {
+    pub(super) fn compute(&self, page: &mut Page, run: &Path) -> Result<()> {
         page.heading("Compute of each image");
         let macs: Vec<f64> = self.records.iter().map(|r| r.macs as f64 / 1e6).collect();
         let labels = Labels {
@@ -115,6 +119,10 @@ impl Adaptive {
             y: "images",
         };
         page.charts(&[(histogram(&macs, BINS, labels)?, "Test images by their MACs")]);
+        page.paragraph(&format!(
+            "Rank correlation of an image's MACs with the plain model's loss on it: {:.3}.",
+            self.macs_and_plain_loss(run)?
+        ));
         let dense = self.config().geometry().dense_macs() as f64;
         let table = &self.classes;
         let classes = 0..table.confusion().len();
@@ -178,34 +186,48 @@ impl Adaptive {
         if !matches!(self.config().in_chans, 1 | 3) {
             return Ok(());
         }
-        let mut sorted = self.records.clone();
-        sorted.sort_by_key(|record| (record.macs, record.image));
-        let least: Vec<Record> = sorted.iter().take(GALLERY).copied().collect();
-        let most: Vec<Record> = sorted.iter().rev().take(GALLERY).copied().collect();
         page.heading("Images that take the least compute, and the most");
         page.paragraph(
             "The image, then what each block keeps of it: dropped patches are pale. The bar below is \
              blue where attention runs and orange where the MLP does.",
         );
+        let (least, most) = self.extremes(GALLERY);
         for records in [least, most] {
-            let indices: Vec<u32> = records.iter().map(|record| record.image).collect();
-            let batch = make_batch(&self.test, &indices, None, &self.stats, &self.device)?;
-            let mut workspace = Workspace::default();
-            self.model.forward_sparse(&batch.images, &mut workspace)?;
-            let pictures: Vec<(Vec<u8>, String)> = records
-                .iter()
-                .enumerate()
-                .map(|(place, record)| {
-                    Ok((self.drawn(place, record, &workspace)?, self.caption(record)))
-                })
+            let pictures: Vec<(Vec<u8>, String)> = self
+                .drawn(&records)?
+                .into_iter()
+                .map(|(picture, caption)| Ok((png(&picture)?, caption)))
                 .collect::<Result<_>>()?;
             page.gallery(&pictures);
         }
         Ok(())
     }
 
-    /// The PNG file of an image that is at `place` of the batch that went through last.
-    fn drawn(&self, place: usize, record: &Record, workspace: &Workspace) -> Result<Vec<u8>> {
+    /// The images of the least compute, and those of the most.
+    pub(super) fn extremes(&self, count: usize) -> (Vec<Record>, Vec<Record>) {
+        let mut sorted = self.records.clone();
+        sorted.sort_by_key(|record| (record.macs, record.image));
+        let least = sorted.iter().take(count).copied().collect();
+        let most = sorted.iter().rev().take(count).copied().collect();
+        (least, most)
+    }
+
+    /// The pictures of some images with what is kept of them, and what they show.
+    pub(super) fn drawn(&self, records: &[Record]) -> Result<Vec<(RgbImage, String)>> {
+        let indices: Vec<u32> = records.iter().map(|record| record.image).collect();
+        let batch = make_batch(&self.test, &indices, None, &self.stats, &self.device)?;
+        let mut workspace = Workspace::default();
+        self.model.forward_sparse(&batch.images, &mut workspace)?;
+        let pictures = records.iter().enumerate();
+        let pictures = pictures.map(|(place, record)| {
+            let picture = self.picture(place, record, &workspace);
+            (picture, self.caption(record))
+        });
+        Ok(pictures.collect())
+    }
+
+    /// The picture of an image that is at `place` of the batch that went through last.
+    fn picture(&self, place: usize, record: &Record, workspace: &Workspace) -> RgbImage {
         let config = self.config();
         let policy = workspace.policy();
         let kept: Vec<Vec<bool>> = (0..policy.depth())
@@ -217,12 +239,41 @@ impl Adaptive {
             grid: config.grid(),
             num_prefix_tokens: config.num_prefix_tokens(),
         };
-        let image = draw_kept(&drawn, &policy.image_use(place), &kept);
-        let mut png = Cursor::new(Vec::new());
-        image
-            .write_to(&mut png, image::ImageFormat::Png)
-            .map_err(|error| Error::Input(format!("drawing an image: {error}")))?;
-        Ok(png.into_inner())
+        draw_kept(&drawn, &policy.image_use(place), &kept)
+    }
+
+    /// Rank correlation of the images' multiply-adds with the plain model's loss on them.
+    fn macs_and_plain_loss(&self, run: &Path) -> Result<f64> {
+        let how = (self.batch_size, &self.device);
+        let losses = plain_losses(&run.join("dense"), &self.test, how)?;
+        let macs: Vec<f64> = self
+            .records
+            .iter()
+            .map(|record| record.macs as f64)
+            .collect();
+        Ok(rank_correlation(&macs, &losses))
+    }
+
+    pub(super) fn analysis(&self, run: &Path) -> Result<Analysis> {
+        let table = &self.classes;
+        let classes = (0..table.confusion().len()).filter_map(|class| {
+            Some(ClassCompute {
+                class: self.class_name(class),
+                images: table.images(class),
+                top1: table.top1(class)?,
+                macs: table.mean_macs(class)?,
+            })
+        });
+        let found = &self.evaluation;
+        Ok(Analysis {
+            images: found.images,
+            top1: found.top1,
+            macs: found.macs,
+            macs_percentiles: found.macs_percentiles,
+            macs_and_plain_loss: self.macs_and_plain_loss(run)?,
+            blocks: found.usage.per_block.clone(),
+            classes: classes.collect(),
+        })
     }
 
     fn caption(&self, record: &Record) -> String {

@@ -16,7 +16,7 @@ const TEXT: RGBColor = RGBColor(1, 2, 3);
 const TEXT_HEX: &str = "#010203";
 
 /// Okabe and Ito's palette, whose colours are told apart by colour-blind people, on light and dark.
-const PALETTE: [RGBColor; 6] = [
+pub(super) const PALETTE: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
@@ -65,6 +65,45 @@ pub(super) fn dots(series: &[Series], labels: Labels) -> Result<Figure> {
         chart.draw_series(dots.map(|point| Circle::new(*point, 5, colour.filled())))?;
         Ok(())
     })
+}
+
+/// As [`lines`], as a file of its own with the names at the ends of the lines.
+pub(super) fn lines_on_white(series: &[Series], labels: Labels) -> Result<String> {
+    let points = || {
+        let points = series.iter().flat_map(|series| &series.points);
+        points.copied()
+    };
+    let (xs, ys) = (range(points().map(|p| p.0)), range(points().map(|p| p.1)));
+    // Room for the names.
+    let xs = xs.start..xs.end + (xs.end - xs.start) * 0.25;
+    let mut svg = String::new();
+    let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+    let drawn = || -> Drawing<()> {
+        root.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(&root)
+            .margin(8)
+            .x_label_area_size(38)
+            .y_label_area_size(54)
+            .build_cartesian_2d(xs, ys)?;
+        mesh(&mut chart, labels)?;
+        for (index, series) in series.iter().enumerate() {
+            let colour = PALETTE[index % PALETTE.len()];
+            chart.draw_series(LineSeries::new(
+                series.points.clone(),
+                colour.stroke_width(2),
+            ))?;
+            if let Some(last) = series.points.last() {
+                let font = ("sans-serif", 13).into_font().color(&colour);
+                let name = Text::new(format!("  {}", series.name), *last, font);
+                chart.draw_series([name])?;
+            }
+        }
+        root.present()?;
+        Ok(())
+    };
+    drawn().map_err(|error| Error::Input(format!("drawing a chart: {error}")))?;
+    drop(root);
+    Ok(svg.replace(TEXT_HEX, "#000000"))
 }
 
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
@@ -165,13 +204,13 @@ where
     clippy::trivially_copy_pass_by_ref,
     reason = "the signature that plotters calls"
 )]
-fn shortest(value: &f64) -> String {
+pub(super) fn shortest(value: &f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
 /// The least range that holds all values, a little wider, never empty.
-fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
+pub(super) fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
     let (low, high) = values
         .filter(|value| value.is_finite())
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {

@@ -1,7 +1,9 @@
 //! `report.html`: what a run came to, in one file that needs no network.
 
 mod adaptive;
+mod analysis;
 mod charts;
+mod efficiency;
 mod html;
 mod overlay;
 mod training;
@@ -12,6 +14,8 @@ use adavit_model::write_file;
 use candle_core::Device;
 
 use self::adaptive::Adaptive;
+pub use self::analysis::{Analysis, ClassCompute, write_analysis};
+pub use self::efficiency::{CurvePoint, efficiency_chart};
 use self::html::Page;
 pub use self::overlay::{Drawn, draw_kept};
 use self::training::{curves, overview, trade_off};
@@ -28,10 +32,10 @@ pub fn write_report(run: &Path, out: Option<&Path>, device: &Device) -> Result<P
     let config = RunFolder::read_config(run)?;
     let rows = RunFolder::read_metrics(run)?;
     let summary = RunFolder::read_summary_of(run);
-    let best = run.join("best");
-    let adaptive = best
+    let adaptive = run
+        .join("best")
         .is_dir()
-        .then(|| Adaptive::evaluated(&best, &config, device))
+        .then(|| Adaptive::evaluated(run, &config, device))
         .transpose()?;
     let title = format!(
         "adavit: {}",
@@ -43,7 +47,7 @@ pub fn write_report(run: &Path, out: Option<&Path>, device: &Device) -> Result<P
     if let Some(adaptive) = &adaptive {
         trade_off(&mut page, adaptive, summary.as_ref(), &rows)?;
         adaptive.usage(&mut page);
-        adaptive.compute(&mut page)?;
+        adaptive.compute(&mut page, run)?;
         adaptive.confusion(&mut page);
         adaptive.gallery(&mut page)?;
     }

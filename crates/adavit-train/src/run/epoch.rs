@@ -7,6 +7,7 @@ use adavit_model::Checkpoint;
 
 use super::{Flow, Run};
 use crate::Result;
+use crate::config::Method;
 use crate::data::{batches, epoch_order, make_batch};
 use crate::evaluate::{Evaluation, Mode, calibrate, evaluate};
 use crate::event::{Event, StepReport};
@@ -152,12 +153,20 @@ impl Run<'_, '_> {
         } else {
             let eligible = self.meets_budget(total_steps);
             let mut model = checkpoint.model(&session.device)?;
-            let evaluation = if eligible && session.config.targets.is_none() {
-                let evaluation = calibrate(&mut model, &images, session.config.budget)?;
-                self.warn_off_budget(evaluation.macs_share);
-                evaluation
-            } else {
-                evaluate(&model, &images, Mode::Masked)?
+            let evaluation = match &session.config.method {
+                Method::Learned if eligible && session.config.targets.is_none() => {
+                    let evaluation = calibrate(&mut model, &images, session.config.budget)?;
+                    self.warn_off_budget(evaluation.macs_share);
+                    evaluation
+                }
+                Method::Learned => evaluate(&model, &images, Mode::Masked)?,
+                Method::Random { usage } => {
+                    let (seed, draw) = (session.config.seed, 0);
+                    evaluate(&model, &images, Mode::Random { usage, seed, draw })?
+                }
+                Method::Reduced { reduction } => {
+                    evaluate(&model, &images, Mode::Reduced(reduction))?
+                }
             };
             checkpoint.config = model.config().clone();
             (evaluation, eligible, self.folder.best())
@@ -228,6 +237,7 @@ impl Run<'_, '_> {
         let config = &self.session.config;
         self.progress.stage == Stage::Dense
             || config.targets.is_some()
+            || !config.method.is_learned()
             || share <= config.budget * (1.0 + BUDGET_TOLERANCE)
     }
 
@@ -245,8 +255,10 @@ impl Run<'_, '_> {
     /// the last epoch's always may.
     fn meets_budget(&self, total_steps: u64) -> bool {
         let done = self.progress.step as f64 / total_steps as f64;
-        let ramp = &self.session.config.usage.ramp;
-        self.progress.step == total_steps || done >= f64::midpoint(ramp.end, 1.0)
+        let config = &self.session.config;
+        self.progress.step == total_steps
+            || !config.method.is_learned()
+            || done >= f64::midpoint(config.usage.ramp.end, 1.0)
     }
 
     fn row(&self, evaluation: &Evaluation, best: bool) -> MetricsRow {

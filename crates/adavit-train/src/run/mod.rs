@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use adavit_model::Checkpoint;
 
+use crate::budget::Budget;
 use crate::config::TrainConfig;
 use crate::environment::{Start, record_start};
 use crate::event::{Control, Event, Outcome};
@@ -29,7 +30,7 @@ use crate::{Error, Result};
 pub fn train(config: &TrainConfig, out: &Path, force: bool, control: Control) -> Result<Outcome> {
     let session = Session::prepare(config, None)?;
     let folder = RunFolder::create(out, force, config)?;
-    start(&session, folder, control)
+    start(&session, folder, control, Stage::Done)
 }
 
 /// Goes on with the run in `folder`, with its own configuration; `threads` may be another number.
@@ -41,7 +42,35 @@ pub fn resume(folder: &Path, control: Control) -> Result<Outcome> {
     let dense = folder.dense();
     let kept_dense = dense.exists().then_some(dense.as_path());
     let session = Session::prepare(&config, kept_dense)?;
-    start(&session, folder, control)
+    start(&session, folder, control, Stage::Done)
+}
+
+/// Trains in the folder `out` up to the end of the stage `last`, and nothing after it; goes on where
+/// a run of the same settings was stopped.
+///
+/// # Errors
+/// As for [`train`], or if the folder holds a run of other settings.
+pub(crate) fn train_through(
+    config: &TrainConfig,
+    out: &Path,
+    last: Stage,
+    control: Control,
+) -> Result<Outcome> {
+    if !RunFolder::holds_run(out) {
+        let session = Session::prepare(config, None)?;
+        let folder = RunFolder::create(out, false, config)?;
+        return start(&session, folder, control, last);
+    }
+    let (folder, found) = RunFolder::open(out)?;
+    if found != *config {
+        return Err(Error::Input(format!(
+            "{}: holds a run of other settings; give another folder by --out, or remove it",
+            out.display()
+        )));
+    }
+    let dense = folder.dense();
+    let session = Session::prepare(config, dense.exists().then_some(dense.as_path()))?;
+    start(&session, folder, control, last)
 }
 
 /// Reads the settings of the run in `folder`.
@@ -52,8 +81,8 @@ pub fn run_config(folder: &Path) -> Result<TrainConfig> {
     RunFolder::read_config(folder)
 }
 
-/// Goes on from the newest whole snapshot, or from the beginning.
-fn start(session: &Session, folder: RunFolder, control: Control) -> Result<Outcome> {
+/// Goes on from the newest whole snapshot, or from the beginning, to the end of `last`.
+fn start(session: &Session, folder: RunFolder, control: Control, last: Stage) -> Result<Outcome> {
     let mark = session.mark(folder.mark());
     let found = Snapshot::find(folder.path(), mark)?;
     if let Some(warning) = &found.warning {
@@ -88,7 +117,7 @@ fn start(session: &Session, folder: RunFolder, control: Control) -> Result<Outco
         started: Instant::now(),
         saved: Instant::now(),
     };
-    run.go(loaded)
+    run.go(loaded, last)
 }
 
 /// A run that is going.
@@ -115,8 +144,8 @@ enum Flow {
 }
 
 impl Run<'_, '_> {
-    fn go(&mut self, mut loaded: Option<Snapshot>) -> Result<Outcome> {
-        loop {
+    fn go(&mut self, mut loaded: Option<Snapshot>, last: Stage) -> Result<Outcome> {
+        while self.progress.stage <= last {
             let flow = match self.progress.stage {
                 Stage::Dense => self.dense_stage(loaded.take())?,
                 Stage::Adaptive => self.adaptive_stage(loaded.take())?,
@@ -127,6 +156,9 @@ impl Run<'_, '_> {
                 return Ok(Outcome::Interrupted);
             }
         }
+        Ok(Outcome::Reached {
+            seconds: self.stamped().seconds,
+        })
     }
 
     fn dense_stage(&mut self, loaded: Option<Snapshot>) -> Result<Flow> {
@@ -147,7 +179,7 @@ impl Run<'_, '_> {
         let dense = Checkpoint::load(&self.folder.dense())?;
         let adaptive = AdaptivePart {
             teacher: dense.model(&self.session.device)?,
-            usage: self.session.config.usage_loss(&dense.config.geometry()),
+            budget: Budget::new(&self.session.config, &dense.config.geometry())?,
         };
         let start = self.session.initial_adaptive(&dense)?;
         if loaded.is_none() {

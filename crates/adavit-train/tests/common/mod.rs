@@ -68,6 +68,6 @@ pub(crate) fn run(
 pub(crate) fn summary(outcome: Outcome) -> Summary {
     match outcome {
         Outcome::Finished(summary) => *summary,
-        Outcome::Interrupted => panic!("interrupted"),
+        other => panic!("not finished: {other:?}"),
     }
 }

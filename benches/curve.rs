@@ -1,0 +1,144 @@
+//! The files of the efficiency curve.
+
+use std::path::{Path, PathBuf};
+
+use adavit_model::write_file;
+use adavit_train::report::{CurvePoint, efficiency_chart};
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use crate::shipped::{ShippedPoint, workspace};
+
+/// An image on an edge may be decided otherwise where another processor rounds otherwise: one in 500.
+const TOP1_TOLERANCE: f64 = 0.002;
+
+/// A model of the curve. Ratios are in [0, 1], multiply-adds and milliseconds per image.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// The model's name in benches.
+    pub name: String,
+    /// Its budget; none for the plain model.
+    pub budget: Option<f64>,
+    /// Accuracy on the shipped test images.
+    pub top1: f64,
+    /// Mean multiply-adds.
+    pub macs: f64,
+    /// Over those of the plain model.
+    pub macs_share: f64,
+    /// Those of the plain model over these.
+    pub macs_saved: f64,
+    /// Median time at batch 1.
+    pub ms_batch_1: f64,
+    /// Median time at batch 32.
+    pub ms_batch_32: f64,
+}
+
+/// The curve, and where it was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Curve {
+    /// Test images that the accuracy is of.
+    pub test_images: usize,
+    /// The processor, if the system tells.
+    pub machine: String,
+    /// Threads of every pool.
+    pub threads: usize,
+    /// Which instructions the kernels use.
+    pub simd: String,
+    /// The models.
+    pub rows: Vec<Row>,
+}
+
+impl Curve {
+    /// The curve of `rows`, measured here.
+    ///
+    /// # Errors
+    /// If the instructions asked for are unknown.
+    pub fn new(rows: Vec<Row>, test_images: usize) -> Result<Self> {
+        Ok(Self {
+            test_images,
+            machine: processor(),
+            threads: adavit_kernels::threads(),
+            simd: adavit_kernels::simd_level()?.to_string(),
+            rows,
+        })
+    }
+}
+
+/// The processor's name.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("model name"));
+    let name = line.and_then(|line| line.split_once(':'));
+    name.map_or_else(
+        || std::env::consts::ARCH.into(),
+        |(_, name)| name.trim().into(),
+    )
+}
+
+/// Checks that a model is as accurate as it was when it was shipped.
+///
+/// # Errors
+/// If it is not.
+pub fn expect_top1(point: &ShippedPoint, found: f64) -> Result<()> {
+    ensure!(
+        (found - point.top1).abs() <= TOP1_TOLERANCE,
+        "{}: expected a top-1 of {:.4} on the shipped test images, found {found:.4}",
+        point.name(),
+        point.top1
+    );
+    Ok(())
+}
+
+/// Milliseconds of an image, from what criterion wrote of a bench; none if it did not run.
+pub fn time_per_image(bench: &Path, batch: usize) -> Option<f64> {
+    let folder = target().join("criterion").join(bench).join("new");
+    let bytes = std::fs::read(folder.join("estimates.json")).ok()?;
+    let estimates: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    let nanoseconds = estimates["median"]["point_estimate"].as_f64()?;
+    Some(nanoseconds / 1e6 / batch as f64)
+}
+
+/// Writes `efficiency.{csv,json,svg}`, and returns the folder.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write(curve: &Curve) -> Result<PathBuf> {
+    let folder = target().join("efficiency");
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    for row in &curve.rows {
+        csv.serialize(row)?;
+    }
+    write_file(&folder.join("efficiency.csv"), &csv.into_inner()?)?;
+    let json = serde_json::to_vec_pretty(curve)?;
+    write_file(&folder.join("efficiency.json"), &json)?;
+    let point = |series, ms: f64, row: &Row| CurvePoint {
+        series,
+        macs_share: row.macs_share,
+        ms,
+        top1: row.top1,
+    };
+    let points: Vec<CurvePoint> = curve
+        .rows
+        .iter()
+        .flat_map(|row| {
+            [
+                point("batch 1", row.ms_batch_1, row),
+                point("batch 32", row.ms_batch_32, row),
+            ]
+        })
+        .collect();
+    write_file(
+        &folder.join("efficiency.svg"),
+        efficiency_chart(&points)?.as_bytes(),
+    )?;
+    Ok(folder)
+}
+
+/// Where cargo builds, and criterion writes.
+fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => workspace().join(folder),
+        None => workspace().join("target"),
+    }
+}

@@ -1,0 +1,142 @@
+//! The trained checkpoints and the test images that ship with the repository.
+
+use std::path::{Path, PathBuf};
+
+use adavit_decision::Thresholds;
+use adavit_model::{Checkpoint, PreparedTransformer};
+use adavit_train::Images;
+use adavit_train::data::{self, Dataset, Labelled, MeanStd};
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+
+/// Where in the repository the checkpoints are.
+const CHECKPOINTS: &str = "data/fashion-mnist-nano";
+/// The data set whose test images ship.
+const DATA: &str = "fashion-mnist-subset";
+
+/// A model of the curve, by the thresholds of the one adaptive checkpoint.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShippedPoint {
+    /// Share of the plain model's multiply-adds; none for the plain model itself.
+    pub budget: Option<f64>,
+    /// Where its gates turn on.
+    pub thresholds: Option<Thresholds>,
+    /// Accuracy on the shipped test images.
+    pub top1: f64,
+}
+
+impl ShippedPoint {
+    /// The model's name in benches.
+    pub fn name(&self) -> String {
+        match self.budget {
+            Some(budget) => format!("nano-budget-{budget}"),
+            None => "nano-plain".into(),
+        }
+    }
+}
+
+/// The plain and the adaptive checkpoint, and the points that they make.
+#[derive(Debug)]
+pub struct Shipped {
+    /// The plain model.
+    pub dense: Checkpoint,
+    /// The adaptive model.
+    pub adaptive: Checkpoint,
+    /// The plain model first, then budget by budget.
+    pub points: Vec<ShippedPoint>,
+}
+
+impl Shipped {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged.
+    pub fn load() -> Result<Self> {
+        let folder = workspace().join(CHECKPOINTS);
+        let points = folder.join("points.json");
+        let bytes = std::fs::read(&points).with_context(|| points.display().to_string())?;
+        Ok(Self {
+            dense: Checkpoint::load(&folder.join("dense"))?,
+            adaptive: Checkpoint::load(&folder.join("adaptive"))?,
+            points: serde_json::from_slice(&bytes).with_context(|| points.display().to_string())?,
+        })
+    }
+
+    /// The model of a point, ready for inference.
+    ///
+    /// # Errors
+    /// If the checkpoint does not fit its configuration.
+    pub fn prepared(&self, point: &ShippedPoint) -> Result<PreparedTransformer> {
+        let Some(thresholds) = point.thresholds else {
+            return Ok(self.dense.prepared(&Device::Cpu)?);
+        };
+        let mut prepared = self.adaptive.prepared(&Device::Cpu)?;
+        prepared.set_thresholds(thresholds);
+        Ok(prepared)
+    }
+}
+
+/// The shipped test images, normalised as the checkpoints expect.
+#[derive(Debug)]
+pub struct TestImages {
+    test: Dataset,
+    stats: MeanStd,
+    indices: Vec<u32>,
+}
+
+impl TestImages {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged.
+    pub fn load() -> Result<Self> {
+        let config = Checkpoint::load(&workspace().join(CHECKPOINTS).join("dense"))?.config;
+        let test = data::load(DATA, None)?.test;
+        let stats = config.normalization.as_ref().map(MeanStd::from);
+        Ok(Self {
+            stats: stats.context("the checkpoint's normalization")?,
+            indices: (0..test.len() as u32).collect(),
+            test,
+        })
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Always false: there is at least one.
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+
+    /// All of them, for an evaluation.
+    pub fn images<'a>(&'a self, device: &'a Device) -> Images<'a> {
+        Images {
+            dataset: &self.test,
+            indices: &self.indices,
+            stats: &self.stats,
+            batch_size: 250,
+            device,
+        }
+    }
+
+    /// The first `n` in batches.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn batches(&self, n: usize, batch: usize) -> Result<Vec<Tensor>> {
+        let chosen = self.indices[..n.min(self.len())].chunks_exact(batch);
+        chosen
+            .map(|indices| Ok(self.test.batch(indices, &self.stats, &Device::Cpu)?.images))
+            .collect()
+    }
+}
+
+/// The root of the repository.
+pub(crate) fn workspace() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).to_path_buf()
+}

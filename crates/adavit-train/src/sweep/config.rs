@@ -1,0 +1,294 @@
+//! What a sweep measures: one TOML file.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use adavit_model::ReductionMethod;
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use crate::config::{TrainConfig, merge};
+use crate::{Error, ModelOptions, Result};
+
+/// Which models a sweep trains and compares.
+///
+/// Keys left out have the values of [`Default`]; every model starts from the recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SweepConfig {
+    /// The training settings of the recipe, a file beside this one.
+    pub recipe: PathBuf,
+    /// Seeds of the plain model and the adaptive ones; the rivals have the first.
+    pub seeds: Vec<u64>,
+    /// Shares of the plain model's multiply-adds, in (0, 1], for each of which a model is trained.
+    pub budgets: Vec<f64>,
+    /// Shares that the model of the nearest of `budgets` is calibrated to, without training.
+    pub calibrated: Vec<f64>,
+    /// Which rivals are measured at each of `budgets`.
+    pub rivals: Vec<Rival>,
+    /// Whether the rivals are also fine-tuned, as long as the adaptive model and by the same
+    /// distillation.
+    pub fine_tune_rivals: bool,
+    /// The blocks, counted from 0, in which EViT drops tokens.
+    pub evit_blocks: Vec<usize>,
+    /// Smaller plain models, trained for the epochs of both stages.
+    #[serde(rename = "smaller")]
+    pub smaller_models: Vec<SmallerModel>,
+    /// Changes to the recipe, each trained from the same plain model as the adaptive one.
+    #[serde(rename = "variant")]
+    pub variants: Vec<Variant>,
+    /// Seconds for which each model's speed is measured.
+    pub speed_seconds: f64,
+}
+
+/// What the adaptive model is compared with on the same plain model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rival {
+    /// Random decisions with the adaptive model's usage of each axis in each block.
+    Random,
+    /// Token reduction by the class token's attention.
+    Evit,
+    /// Token reduction by merging.
+    Tome,
+}
+
+impl Rival {
+    /// The rival's name in tables.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Evit => "evit",
+            Self::Tome => "tome",
+        }
+    }
+
+    pub(super) fn reduction(self) -> Option<ReductionMethod> {
+        match self {
+            Self::Random => None,
+            Self::Evit => Some(ReductionMethod::Evit),
+            Self::Tome => Some(ReductionMethod::Tome),
+        }
+    }
+}
+
+/// A smaller plain model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmallerModel {
+    /// Its name in tables.
+    pub name: String,
+    /// The budget that it is compared at, one of [`SweepConfig::budgets`].
+    pub budget: f64,
+    /// Its sizes, over those of the recipe.
+    pub model: ModelOptions,
+}
+
+/// A change to the recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    /// Its name in tables.
+    pub name: String,
+    /// Its budget.
+    pub budget: f64,
+    /// The name of the variant that it is compared with; the adaptive model, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<String>,
+    /// Keys of the recipe with other values.
+    pub set: Table,
+}
+
+impl Default for SweepConfig {
+    fn default() -> Self {
+        Self {
+            recipe: PathBuf::new(),
+            seeds: vec![0],
+            budgets: vec![0.5],
+            calibrated: Vec::new(),
+            rivals: vec![Rival::Random, Rival::Evit, Rival::Tome],
+            fine_tune_rivals: false,
+            evit_blocks: vec![1, 3],
+            smaller_models: Vec::new(),
+            variants: Vec::new(),
+            speed_seconds: 3.0,
+        }
+    }
+}
+
+impl SweepConfig {
+    /// Reads the file and the recipe beside it.
+    ///
+    /// # Errors
+    /// If one cannot be read, has a key that does not exist, or a value that cannot be used.
+    pub fn read(path: &Path) -> Result<(Self, TrainConfig)> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path)
+                .map_err(|error| Error::Input(format!("reading {}: {error}", path.display())))
+        };
+        let of = |path: &Path, error: &dyn std::fmt::Display| {
+            let error = error.to_string();
+            let lines: Vec<&str> = error.lines().map(str::trim).collect();
+            Error::Input(format!("{}: {}", path.display(), lines.join(" ")))
+        };
+        let config: Self = toml::from_str(&read(path)?).map_err(|error| of(path, &error))?;
+        if config.recipe.as_os_str().is_empty() {
+            return Err(of(
+                path,
+                &"recipe: expected the file of the training settings",
+            ));
+        }
+        let recipe = path.parent().unwrap_or(Path::new("")).join(&config.recipe);
+        let recipe =
+            TrainConfig::from_toml(&read(&recipe)?).map_err(|error| of(&recipe, &error))?;
+        config.validate(&recipe).map_err(|error| of(path, &error))?;
+        Ok((config, recipe))
+    }
+
+    /// Checks every value, and every model that the sweep is to train.
+    ///
+    /// # Errors
+    /// If one cannot be used.
+    pub fn validate(&self, recipe: &TrainConfig) -> Result<()> {
+        let fail = |message: String| Err(Error::Input(message));
+        recipe.validate()?;
+        if recipe.targets.is_some() {
+            return fail("recipe: expected a budget, found targets per axis".into());
+        }
+        if self.seeds.is_empty() || self.budgets.is_empty() {
+            return fail("seeds, budgets: expected at least one of each".into());
+        }
+        if !(self.speed_seconds > 0.0 && self.speed_seconds <= 600.0) {
+            return fail(format!(
+                "speed_seconds: expected a number in (0, 600], found {}",
+                self.speed_seconds
+            ));
+        }
+        let smaller = self.smaller_models.iter().map(|model| model.budget);
+        let variants = self.variants.iter().map(|variant| variant.budget);
+        if let Some(budget) = smaller.chain(variants).find(|b| !self.budgets.contains(b)) {
+            return fail(format!(
+                "budget {budget}: expected one of {:?}, whose adaptive model it is compared with",
+                self.budgets
+            ));
+        }
+        for budget in self.budgets.iter().chain(&self.calibrated) {
+            TrainConfig {
+                budget: *budget,
+                ..recipe.clone()
+            }
+            .validate()?;
+        }
+        for model in &self.smaller_models {
+            self.smaller(recipe, model).validate()?;
+        }
+        for (index, variant) in self.variants.iter().enumerate() {
+            self.variant(recipe, variant)?.validate()?;
+            let before = &self.variants[..index];
+            if let Some(against) = &variant.against
+                && !before.iter().any(|other| other.name == *against)
+            {
+                return fail(format!(
+                    "variant {}: expected an earlier variant to compare with, found {against:?}",
+                    variant.name
+                ));
+            }
+        }
+        self.validate_names()
+    }
+
+    fn validate_names(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::Input(message));
+        let usable = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let variants = self.variants.iter().map(|variant| &variant.name);
+        let smaller = self.smaller_models.iter().map(|model| &model.name);
+        let mut seen = HashSet::new();
+        for name in variants.chain(smaller) {
+            if name.is_empty() || !name.chars().all(usable) {
+                return fail(format!(
+                    "{name:?}: expected a name of letters, digits, -, _ and ., which a folder gets"
+                ));
+            }
+            if !seen.insert(name) {
+                return fail(format!("{name:?}: expected a name once, found it twice"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The settings of a smaller plain model: the epochs of both stages in one.
+    pub(super) fn smaller(&self, recipe: &TrainConfig, model: &SmallerModel) -> TrainConfig {
+        let mut config = recipe.clone();
+        config.model = model.model.over(&recipe.model);
+        config.dense.epochs += config.adaptive.epochs;
+        config.seed = self.seeds[0];
+        config
+    }
+
+    /// The settings of a variant.
+    pub(super) fn variant(&self, recipe: &TrainConfig, variant: &Variant) -> Result<TrainConfig> {
+        let input = |error: &dyn std::fmt::Display| {
+            Error::Input(format!("variant {}: {error}", variant.name))
+        };
+        let mut table = Table::try_from(recipe).map_err(|error| input(&error))?;
+        merge(&mut table, variant.set.clone());
+        let mut config: TrainConfig = table.try_into().map_err(|error| input(&error))?;
+        config.seed = self.seeds[0];
+        config.budget = variant.budget;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut SweepConfig)) -> String {
+        let mut config = SweepConfig::default();
+        change(&mut config);
+        let error = config.validate(&TrainConfig::default()).unwrap_err();
+        assert!(error.is_input_error());
+        error.to_string()
+    }
+
+    fn variant(name: &str, against: Option<&str>) -> Variant {
+        Variant {
+            name: name.into(),
+            budget: 0.5,
+            against: against.map(String::from),
+            set: Table::new(),
+        }
+    }
+
+    #[test]
+    fn values_that_cannot_be_used_are_named() {
+        SweepConfig::default()
+            .validate(&TrainConfig::default())
+            .unwrap();
+        assert!(refused(|c| c.seeds.clear()).contains("seeds"));
+        assert!(refused(|c| c.budgets = vec![1.5]).contains("budget"));
+        assert!(refused(|c| c.speed_seconds = 0.0).contains("speed_seconds"));
+        assert!(refused(|c| c.variants = vec![variant("a", Some("b"))]).contains("earlier"));
+        let twice = vec![variant("a", None), variant("a", None)];
+        assert!(refused(|c| c.variants = twice).contains("twice"));
+        assert!(refused(|c| c.variants = vec![variant("a/b", None)]).contains("folder"));
+        let mut other = variant("a", None);
+        other.budget = 0.4;
+        assert!(refused(|c| c.variants = vec![other]).contains("0.4"));
+    }
+
+    #[test]
+    fn a_variant_changes_the_keys_that_it_names() {
+        let mut tokens_only = variant("tokens", None);
+        tokens_only.set = toml::from_str("[decisions]\nada_head = \"off\"").unwrap();
+        let recipe = TrainConfig::default();
+        let config = SweepConfig::default()
+            .variant(&recipe, &tokens_only)
+            .unwrap();
+        assert_eq!(config.decisions.ada_head, None);
+        assert_eq!(config.decisions.ada_layer, recipe.decisions.ada_layer);
+        tokens_only.set = toml::from_str("[decisions]\nada_heads = 1").unwrap();
+        let error = SweepConfig::default().variant(&recipe, &tokens_only);
+        assert!(error.unwrap_err().to_string().contains("variant tokens"));
+    }
+}

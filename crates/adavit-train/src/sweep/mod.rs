@@ -1,0 +1,464 @@
+//! A sweep: accuracy against compute and time, of the adaptive model and of what people ask it to be
+//! compared with.
+//!
+//! ```text
+//! OUT/runs/NAME       the run folder of each model that is trained
+//! OUT/points/NAME.json what each model does on the test images
+//! OUT/efficiency.csv  one line for each of them;  .json with the comparisons;  .svg drawn
+//! ```
+//!
+//! Every model is chosen, and every threshold moved, on held-out training images; the test images
+//! are looked at once for each point. A sweep that was stopped goes on where it was.
+
+mod compare;
+mod config;
+mod names;
+mod point;
+mod speed;
+mod write;
+
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::atomic::Ordering;
+
+use adavit_decision::BlockUsage;
+use adavit_model::{Checkpoint, PreparedTransformer, TokenReduction, VisionTransformer};
+
+pub use self::compare::{Comparison, Verdict};
+pub use self::config::{Rival, SmallerModel, SweepConfig, Variant};
+use self::point::Right;
+pub use self::point::{Kind, Point, Speed};
+use self::speed::{Path, measure};
+use crate::Result;
+use crate::config::{Method, TrainConfig};
+use crate::evaluate::{
+    Evaluation, ImageReport, Images, Mode, calibrate, evaluate_each, evaluate_sparse,
+};
+use crate::event::{Control, Event, Outcome};
+use crate::progress::Stage;
+use crate::run::train_through;
+use crate::session::Session;
+
+/// What a sweep found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Efficiency {
+    /// Every point, in the order of the sweep.
+    pub points: Vec<Point>,
+    /// Every comparison.
+    pub comparisons: Vec<Comparison>,
+    /// Whether all points are there; a sweep that was stopped goes on when it is started again.
+    pub complete: bool,
+}
+
+/// Trains and measures whatever of `config` is not measured yet in the folder `out`.
+///
+/// # Errors
+/// As for [`crate::train`], or if the folder holds a sweep of another recipe.
+pub fn sweep(
+    config: &SweepConfig,
+    recipe: &TrainConfig,
+    out: &FilePath,
+    control: Control,
+) -> Result<Efficiency> {
+    config.validate(recipe)?;
+    write::bind(config, recipe, out)?;
+    let mut sweep = Sweep {
+        config,
+        recipe,
+        out,
+        control,
+        points: Vec::new(),
+    };
+    let complete = sweep.go()?;
+    Ok(Efficiency {
+        comparisons: compare::comparisons(config, &sweep.points),
+        points: sweep.points,
+        complete,
+    })
+}
+
+/// A sweep that is going.
+struct Sweep<'a, 'c> {
+    config: &'a SweepConfig,
+    recipe: &'a TrainConfig,
+    out: &'a FilePath,
+    control: Control<'c>,
+    points: Vec<Point>,
+}
+
+/// A model to train, if it is trained, and to measure.
+#[derive(Debug, Clone, Copy)]
+enum Job {
+    Dense {
+        seed: u64,
+    },
+    Adaptive {
+        budget: f64,
+        seed: u64,
+    },
+    Calibrated {
+        budget: f64,
+    },
+    Rival {
+        rival: Rival,
+        tuned: bool,
+        budget: f64,
+    },
+    Smaller(usize),
+    Variant(usize),
+}
+
+impl Job {
+    fn name(self, config: &SweepConfig) -> String {
+        let first = config.seeds[0];
+        match self {
+            Self::Dense { seed } => names::dense(seed),
+            Self::Adaptive { budget, seed } => names::adaptive(budget, seed),
+            Self::Calibrated { budget } => names::calibrated(budget, first),
+            Self::Rival {
+                rival,
+                tuned,
+                budget,
+            } => names::rival(rival, tuned, budget, first),
+            Self::Smaller(index) => names::smaller(&config.smaller_models[index].name),
+            Self::Variant(index) => names::variant(&config.variants[index].name),
+        }
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Self::Dense { .. } => Kind::Dense,
+            Self::Adaptive { .. } => Kind::Adaptive,
+            Self::Calibrated { .. } => Kind::Calibrated,
+            Self::Rival { rival, tuned, .. } => match (rival, tuned) {
+                (Rival::Random, false) => Kind::Random,
+                (Rival::Random, true) => Kind::RandomTuned,
+                (Rival::Evit, false) => Kind::Evit,
+                (Rival::Evit, true) => Kind::EvitTuned,
+                (Rival::Tome, false) => Kind::Tome,
+                (Rival::Tome, true) => Kind::TomeTuned,
+            },
+            Self::Smaller(_) => Kind::Smaller,
+            Self::Variant(_) => Kind::Variant,
+        }
+    }
+}
+
+/// How a job's model is to be evaluated.
+enum Evaluated<'a> {
+    Dense,
+    Sparse,
+    Random(&'a [BlockUsage]),
+    Reduced(&'a TokenReduction),
+}
+
+impl Sweep<'_, '_> {
+    /// Measures point after point; false if it was stopped.
+    fn go(&mut self) -> Result<bool> {
+        let jobs = self.jobs();
+        for (index, job) in jobs.iter().enumerate() {
+            let name = job.name(self.config);
+            let point = match Point::read(&self.points_folder(), &name)? {
+                Some(point) => Some(point),
+                None if self.control.stop.load(Ordering::Relaxed) => None,
+                None => {
+                    self.note(&format!("{name}: model {} of {}", index + 1, jobs.len()));
+                    self.measured(*job)?
+                }
+            };
+            let Some(point) = point else {
+                return Ok(false);
+            };
+            self.points.push(point);
+            write::curves(self.config, &self.points, self.out)?;
+        }
+        Ok(true)
+    }
+
+    /// Everything to measure: what the others need first, then what matters most.
+    fn jobs(&self) -> Vec<Job> {
+        let config = self.config;
+        let mut jobs = Vec::new();
+        for (index, seed) in config.seeds.iter().copied().enumerate() {
+            jobs.push(Job::Dense { seed });
+            let budgets = config.budgets.iter();
+            jobs.extend(budgets.map(|&budget| Job::Adaptive { budget, seed }));
+            if index == 0 {
+                jobs.extend(self.jobs_of_first_seed());
+            }
+        }
+        jobs
+    }
+
+    fn jobs_of_first_seed(&self) -> Vec<Job> {
+        let config = self.config;
+        let calibrated = config.calibrated.iter();
+        let mut jobs: Vec<Job> = calibrated
+            .map(|&budget| Job::Calibrated { budget })
+            .collect();
+        let rivals = |tuned: bool| {
+            config.budgets.iter().flat_map(move |&budget| {
+                config.rivals.iter().map(move |&rival| Job::Rival {
+                    rival,
+                    tuned,
+                    budget,
+                })
+            })
+        };
+        jobs.extend(rivals(false));
+        jobs.extend((0..config.smaller_models.len()).map(Job::Smaller));
+        if config.fine_tune_rivals {
+            jobs.extend(rivals(true));
+        }
+        jobs.extend((0..config.variants.len()).map(Job::Variant));
+        jobs
+    }
+
+    fn points_folder(&self) -> PathBuf {
+        self.out.join("points")
+    }
+
+    fn run(&self, name: &str) -> PathBuf {
+        self.out.join("runs").join(name)
+    }
+
+    fn note(&mut self, text: &str) {
+        (self.control.report)(&Event::Note(text));
+    }
+
+    /// The recipe with a seed.
+    fn seeded(&self, seed: u64) -> TrainConfig {
+        TrainConfig {
+            seed,
+            ..self.recipe.clone()
+        }
+    }
+
+    /// Settings that start from the plain model of their seed.
+    fn adapting(&self, settings: TrainConfig) -> TrainConfig {
+        let dense = self.run(&names::dense(settings.seed)).join("dense");
+        TrainConfig {
+            dense_checkpoint: Some(dense),
+            ..settings
+        }
+    }
+
+    /// Trains and measures one model; none if it was stopped.
+    fn measured(&mut self, job: Job) -> Result<Option<Point>> {
+        let config = self.config;
+        match job {
+            Job::Dense { seed } => self.trained(job, &self.seeded(seed), &Evaluated::Dense),
+            Job::Smaller(index) => {
+                let settings = config.smaller(self.recipe, &config.smaller_models[index]);
+                self.trained(job, &settings, &Evaluated::Dense)
+            }
+            Job::Adaptive { budget, seed } => {
+                let mut settings = self.adapting(self.seeded(seed));
+                settings.budget = budget;
+                self.trained(job, &settings, &Evaluated::Sparse)
+            }
+            Job::Variant(index) => {
+                let variant = config.variant(self.recipe, &config.variants[index])?;
+                self.trained(job, &self.adapting(variant), &Evaluated::Sparse)
+            }
+            Job::Calibrated { budget } => self.calibrated(job, budget).map(Some),
+            Job::Rival {
+                rival,
+                tuned,
+                budget,
+            } => {
+                let mut settings = self.adapting(self.seeded(config.seeds[0]));
+                settings.budget = budget;
+                self.rival(job, (rival, tuned), settings)
+            }
+        }
+    }
+
+    /// Trains one model to the end of its stage, and measures it.
+    fn trained(
+        &mut self,
+        job: Job,
+        settings: &TrainConfig,
+        how: &Evaluated,
+    ) -> Result<Option<Point>> {
+        let folder = self.run(&job.name(self.config));
+        let (last, kept) = match how {
+            Evaluated::Dense => (Stage::Dense, "dense"),
+            _ => (Stage::Adaptive, "best"),
+        };
+        let lent = Control {
+            stop: self.control.stop,
+            report: &mut *self.control.report,
+            commit: self.control.commit,
+        };
+        let seconds = match train_through(settings, &folder, last, lent)? {
+            Outcome::Reached { seconds } => seconds,
+            Outcome::Finished(summary) => summary.seconds,
+            Outcome::Interrupted => return Ok(None),
+        };
+        let mut point = self.evaluated(job, settings, &folder.join(kept), how)?;
+        point.train_seconds = seconds;
+        self.kept(point).map(Some)
+    }
+
+    fn kept(&mut self, point: Point) -> Result<Point> {
+        point.write(&self.points_folder())?;
+        self.note(&format!(
+            "{}: top-1 {:.4} at {:.4} of the plain model's MACs",
+            point.name, point.top1, point.macs_share
+        ));
+        Ok(point)
+    }
+
+    /// The adaptive model of the nearest budget, with thresholds for another.
+    fn calibrated(&mut self, job: Job, budget: f64) -> Result<Point> {
+        let seed = self.config.seeds[0];
+        let distance = |trained: &f64| (trained / budget).ln().abs();
+        let budgets = self.config.budgets.iter().copied();
+        let nearest = budgets.min_by(|x, y| distance(x).total_cmp(&distance(y)));
+        let trained = names::adaptive(nearest.unwrap_or(budget), seed);
+        let mut settings = self.seeded(seed);
+        settings.budget = budget;
+        let session = Session::prepare(&settings, None)?;
+        let mut checkpoint = Checkpoint::load(&self.run(&trained).join("best"))?;
+        let mut model = checkpoint.model(&session.device)?;
+        let held_out = session.images(&session.data.train, &session.split.held_out);
+        calibrate(&mut model, &held_out, budget)?;
+        checkpoint.config = model.config().clone();
+        let folder = self.run(&job.name(self.config)).join("best");
+        checkpoint.save(&folder)?;
+        let point = self.evaluated(job, &settings, &folder, &Evaluated::Sparse)?;
+        self.kept(point)
+    }
+
+    /// A rival on the plain model, or on one fine-tuned for it.
+    fn rival(
+        &mut self,
+        job: Job,
+        (rival, tuned): (Rival, bool),
+        mut settings: TrainConfig,
+    ) -> Result<Option<Point>> {
+        let (budget, seed) = (settings.budget, settings.seed);
+        let adaptive = names::adaptive(budget, seed);
+        let Some(method) = rival.reduction() else {
+            let found = self.points.iter().find(|point| point.name == adaptive);
+            let usage = found.and_then(|point| point.usage.as_ref());
+            let usage = usage.map_or_else(Vec::new, |usage| usage.per_block.clone());
+            settings.method = Method::Random {
+                usage: usage.clone(),
+            };
+            let checkpoint = self.run(&adaptive).join("best");
+            let how = Evaluated::Random(&usage);
+            return self.tuned_or_not(job, tuned, (&settings, &checkpoint), &how);
+        };
+        let model = settings.dense_model()?;
+        let blocks = &self.config.evit_blocks;
+        let reduction = TokenReduction::for_budget(&model, method, budget, blocks)?;
+        settings.method = Method::Reduced {
+            reduction: reduction.clone(),
+        };
+        let checkpoint = self.run(&names::dense(seed)).join("dense");
+        let how = Evaluated::Reduced(&reduction);
+        self.tuned_or_not(job, tuned, (&settings, &checkpoint), &how)
+    }
+
+    fn tuned_or_not(
+        &mut self,
+        job: Job,
+        tuned: bool,
+        (settings, checkpoint): (&TrainConfig, &FilePath),
+        how: &Evaluated,
+    ) -> Result<Option<Point>> {
+        if tuned {
+            return self.trained(job, settings, how);
+        }
+        let point = self.evaluated(job, settings, checkpoint, how)?;
+        self.kept(point).map(Some)
+    }
+
+    /// A checkpoint on the test images.
+    fn evaluated(
+        &self,
+        job: Job,
+        settings: &TrainConfig,
+        checkpoint: &FilePath,
+        how: &Evaluated,
+    ) -> Result<Point> {
+        let session = Session::prepare(&self.seeded(settings.seed), None)?;
+        let indices: Vec<u32> = (0..session.data.test.len() as u32).collect();
+        let images = session.images(&session.data.test, &indices);
+        let loaded = Checkpoint::load(checkpoint)?;
+        let model = loaded.model(&session.device)?;
+        let prepared = loaded.prepared(&session.device)?;
+        let (evaluation, right) = how.evaluate((&model, &prepared), &images, settings)?;
+        let named = (job.name(self.config), job.kind(), settings.seed);
+        let mut point = Point::new(named, &evaluation, &right);
+        let dense = self.run(&names::dense(self.config.seeds[0])).join("dense");
+        let dense = Checkpoint::load(&dense)?;
+        point.macs_share = point.macs / dense.config.geometry().dense_macs() as f64;
+        let dense = dense.prepared(&session.device)?;
+        let path = how.path(&model, &prepared);
+        point.speeds = measure(&dense, &path, &images, self.config.speed_seconds)?;
+        if matches!(how, Evaluated::Sparse | Evaluated::Random(_)) {
+            point.usage = Some(evaluation.usage);
+        }
+        let relative = checkpoint.strip_prefix(self.out).unwrap_or(checkpoint);
+        point.checkpoint = relative.to_path_buf();
+        point.commit = self.control.commit.into();
+        point.budget = match job {
+            Job::Dense { .. } => None,
+            Job::Smaller(index) => Some(self.config.smaller_models[index].budget),
+            _ => Some(settings.budget),
+        };
+        Ok(point)
+    }
+}
+
+impl Evaluated<'_> {
+    /// What is found of the images, and which of them are right.
+    fn evaluate(
+        &self,
+        (model, prepared): (&VisionTransformer, &PreparedTransformer),
+        images: &Images,
+        settings: &TrainConfig,
+    ) -> Result<(Evaluation, Right)> {
+        let mut bits = Vec::with_capacity(images.indices.len());
+        let mut see = |image: &ImageReport| {
+            bits.push(image.label == image.predicted);
+            Ok(())
+        };
+        let evaluation = match self {
+            Self::Dense => evaluate_each(model, images, Mode::Dense, &mut see)?,
+            Self::Sparse => evaluate_sparse(prepared, images, &mut see)?,
+            Self::Reduced(reduction) => {
+                evaluate_each(model, images, Mode::Reduced(reduction), &mut see)?
+            }
+            Self::Random(usage) => {
+                let seed = settings.seed;
+                let mode = |draw: u64| Mode::Random { usage, seed, draw };
+                // A point keeps one digit of each image.
+                for draw in 1..settings.random_policies.clamp(1, 9) as u64 {
+                    evaluate_each(model, images, mode(draw), &mut see)?;
+                }
+                evaluate_each(model, images, mode(0), &mut see)?
+            }
+        };
+        let mut right = Right::default();
+        for draw in bits.chunks(images.indices.len()) {
+            right.add(draw);
+        }
+        Ok((evaluation, right))
+    }
+
+    fn path<'a>(
+        &'a self,
+        model: &'a VisionTransformer,
+        prepared: &'a PreparedTransformer,
+    ) -> Path<'a> {
+        match self {
+            Self::Dense => Path::Dense(prepared),
+            Self::Sparse => Path::Sparse(prepared),
+            Self::Random(usage) => Path::Random(prepared, usage),
+            Self::Reduced(reduction) => Path::Reduced(model, reduction),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! One point of the curve: a model on the test images.
+
+use std::path::{Path, PathBuf};
+
+use adavit_decision::Usage;
+use adavit_model::write_file;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Evaluation, Result};
+
+/// What kind of model a point is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The plain model.
+    Dense,
+    /// The adaptive model, trained for its budget.
+    Adaptive,
+    /// The adaptive model of another budget, its thresholds moved.
+    Calibrated,
+    /// Random decisions.
+    Random,
+    /// Random decisions, fine-tuned.
+    RandomTuned,
+    /// Token reduction by attention.
+    Evit,
+    /// Token reduction by attention, fine-tuned.
+    EvitTuned,
+    /// Token reduction by merging.
+    Tome,
+    /// Token reduction by merging, fine-tuned.
+    TomeTuned,
+    /// A smaller plain model.
+    Smaller,
+    /// The adaptive model of a changed recipe.
+    Variant,
+}
+
+impl Kind {
+    /// What a chart calls it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Dense => "plain",
+            Self::Adaptive => "adaptive",
+            Self::Calibrated => "adaptive, thresholds moved",
+            Self::Random => "random policy",
+            Self::RandomTuned => "random policy, fine-tuned",
+            Self::Evit => "EViT",
+            Self::EvitTuned => "EViT, fine-tuned",
+            Self::Tome => "ToMe",
+            Self::TomeTuned => "ToMe, fine-tuned",
+            Self::Smaller => "smaller plain models",
+            Self::Variant => "variants",
+        }
+    }
+}
+
+/// How fast a model is, and how much faster than the plain model that was measured in turn with it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Speed {
+    /// Images per forward.
+    pub batch: usize,
+    /// Images per second.
+    pub images_per_s: f64,
+    /// The plain model's time over this model's.
+    pub time_saved: f64,
+}
+
+/// A model on the test images. Ratios are in [0, 1], multiply-adds per image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// What identifies it in the sweep.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Of its training.
+    pub seed: u64,
+    /// The share of the plain model's multiply-adds that it was made for.
+    pub budget: Option<f64>,
+    /// Accuracy; the mean over draws of random decisions.
+    pub top1: f64,
+    /// Mean multiply-adds.
+    pub macs: f64,
+    /// What 10 % of the images stay below.
+    pub macs_p10: u64,
+    /// What 90 % of the images stay below.
+    pub macs_p90: u64,
+    /// Mean multiply-adds over those of the sweep's plain model.
+    pub macs_share: f64,
+    /// At batch 1 and at batch 32.
+    pub speeds: Vec<Speed>,
+    /// What is kept; none where nothing is decided.
+    pub usage: Option<Usage>,
+    /// The checkpoint.
+    pub checkpoint: PathBuf,
+    /// Seconds of training, from the plain model on; 0 without.
+    pub train_seconds: f64,
+    /// The source that measured it.
+    pub commit: String,
+    /// How many draws of random decisions there were; 1 without.
+    pub draws: u8,
+    /// For each test image, how many draws got it right: a digit each.
+    pub right: String,
+}
+
+/// Gathers what was right of each image.
+#[derive(Debug, Default)]
+pub(super) struct Right {
+    counts: Vec<u8>,
+    draws: u8,
+}
+
+impl Right {
+    /// Adds a draw, image by image.
+    pub(super) fn add(&mut self, right: &[bool]) {
+        self.counts.resize(right.len(), 0);
+        for (count, right) in self.counts.iter_mut().zip(right) {
+            *count += u8::from(*right);
+        }
+        self.draws += 1;
+    }
+}
+
+impl Point {
+    /// A point of what was evaluated; its speed is still to be measured.
+    pub(super) fn new(
+        (name, kind, seed): (String, Kind, u64),
+        evaluation: &Evaluation,
+        right: &Right,
+    ) -> Self {
+        let sum: u64 = right.counts.iter().map(|count| u64::from(*count)).sum();
+        let all = right.counts.len() as f64 * f64::from(right.draws);
+        Self {
+            name,
+            kind,
+            seed,
+            budget: None,
+            top1: sum as f64 / all,
+            macs: evaluation.macs,
+            macs_p10: evaluation.macs_percentiles[0],
+            macs_p90: evaluation.macs_percentiles[2],
+            macs_share: evaluation.macs_share,
+            speeds: Vec::new(),
+            usage: None,
+            checkpoint: PathBuf::new(),
+            train_seconds: 0.0,
+            commit: String::new(),
+            draws: right.draws,
+            right: right
+                .counts
+                .iter()
+                .map(|count| char::from(b'0' + count))
+                .collect(),
+        }
+    }
+
+    /// The speed at a batch size.
+    pub fn speed(&self, batch: usize) -> Option<&Speed> {
+        self.speeds.iter().find(|speed| speed.batch == batch)
+    }
+
+    /// The share of draws that got each image right.
+    pub(super) fn shares(&self) -> impl Iterator<Item = f64> + '_ {
+        let digits = self.right.bytes().map(|digit| f64::from(digit - b'0'));
+        digits.map(|count| count / f64::from(self.draws))
+    }
+
+    pub(super) fn file(folder: &Path, name: &str) -> PathBuf {
+        folder.join(format!("{name}.json"))
+    }
+
+    /// Reads the point of a name, if it was measured.
+    pub(super) fn read(folder: &Path, name: &str) -> Result<Option<Self>> {
+        let path = Self::file(folder, name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = std::fs::read(&path).map_err(Error::io("reading", &path))?;
+        let damaged = |message: String| Error::Data {
+            path: path.clone(),
+            message: format!("{message}; remove the file to measure it again"),
+        };
+        let point: Self =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let digits = |digit: u8| digit.is_ascii_digit() && digit - b'0' <= point.draws;
+        if point.draws == 0 || !point.right.bytes().all(digits) {
+            return Err(damaged(
+                "expected a digit of at most `draws` for each image".into(),
+            ));
+        }
+        Ok(Some(point))
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(Error::io("making", folder))?;
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::Input(format!("{}: {error}", self.name)))?;
+        Ok(write_file(&Self::file(folder, &self.name), &text)?)
+    }
+}

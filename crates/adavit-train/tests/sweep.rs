@@ -1,0 +1,224 @@
+//! A sweep: every kind of point, what is written of them, and that it goes on where it was stopped.
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers here are test code, which clippy does not see"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use adavit_train::report::write_analysis;
+use adavit_train::sweep::{Efficiency, Kind, SmallerModel, SweepConfig, Variant, sweep};
+use adavit_train::{Control, Event, ModelOptions, Result, Stage, TrainConfig};
+use candle_core::Device;
+use common::{config, made_images, run, summary};
+
+fn swept(
+    config: &SweepConfig,
+    recipe: &TrainConfig,
+    out: &Path,
+    report: &mut dyn FnMut(&Event, &AtomicBool),
+) -> Result<Efficiency> {
+    let stop = AtomicBool::new(false);
+    let control = Control {
+        stop: &stop,
+        report: &mut |event| report(event, &stop),
+        commit: "test",
+    };
+    sweep(config, recipe, out, control)
+}
+
+fn settings() -> SweepConfig {
+    SweepConfig {
+        seeds: vec![0, 1],
+        budgets: vec![0.7],
+        calibrated: vec![0.8],
+        fine_tune_rivals: true,
+        evit_blocks: vec![0, 1],
+        smaller_models: vec![SmallerModel {
+            name: "narrow".into(),
+            budget: 0.7,
+            model: ModelOptions {
+                embed_dim: Some(8),
+                ..ModelOptions::default()
+            },
+        }],
+        variants: vec![Variant {
+            name: "tokens".into(),
+            budget: 0.7,
+            against: None,
+            set: "[decisions]\nada_head = \"off\"\nada_layer = false"
+                .parse()
+                .unwrap(),
+        }],
+        speed_seconds: 0.01,
+        ..SweepConfig::default()
+    }
+}
+
+fn recipe(data: &Path) -> TrainConfig {
+    let mut recipe = config(data);
+    // Enough patches for tokens to be merged.
+    recipe.model.patch_size = Some(7);
+    (recipe.dense.epochs, recipe.adaptive.epochs) = (1, 1);
+    recipe
+}
+
+/// One of each kind, with what it found of each image.
+fn check_points(found: &Efficiency) {
+    let kinds: Vec<Kind> = found.points.iter().map(|point| point.kind).collect();
+    for (kind, count) in [
+        (Kind::Dense, 2),
+        (Kind::Adaptive, 2),
+        (Kind::Calibrated, 1),
+        (Kind::Random, 1),
+        (Kind::RandomTuned, 1),
+        (Kind::Evit, 1),
+        (Kind::EvitTuned, 1),
+        (Kind::Tome, 1),
+        (Kind::TomeTuned, 1),
+        (Kind::Smaller, 1),
+        (Kind::Variant, 1),
+    ] {
+        assert_eq!(
+            kinds.iter().filter(|k| **k == kind).count(),
+            count,
+            "{kind:?}"
+        );
+    }
+    for point in &found.points {
+        assert_eq!(point.right.len(), 40, "{}", point.name);
+        let right: u32 = point
+            .right
+            .bytes()
+            .map(|digit| u32::from(digit - b'0'))
+            .sum();
+        assert!((f64::from(right) / f64::from(point.draws) / 40.0 - point.top1).abs() < 1e-9);
+        assert!(
+            point.macs_share > 0.0 && point.macs_share <= 1.01,
+            "{}",
+            point.name
+        );
+        assert!(point.speeds.iter().all(|speed| speed.images_per_s > 0.0));
+        if matches!(
+            point.kind,
+            Kind::Evit | Kind::EvitTuned | Kind::Tome | Kind::TomeTuned
+        ) {
+            assert!(point.macs_share <= 0.7, "{}", point.name);
+        }
+    }
+}
+
+fn check_comparisons(found: &Efficiency) {
+    let adaptive = found
+        .comparisons
+        .iter()
+        .find(|c| c.against == "plain")
+        .unwrap();
+    assert_eq!(adaptive.seeds, 2);
+    // Plain, three rivals twice, the smaller model and the variant.
+    assert_eq!(found.comparisons.len(), 9);
+    assert!(
+        found
+            .comparisons
+            .iter()
+            .all(|c| c.low <= c.difference && c.difference <= c.high)
+    );
+}
+
+fn check_files(out: &Path, found: &Efficiency) {
+    let csv = fs::read_to_string(out.join("efficiency.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 1 + found.points.len());
+    let json = fs::read_to_string(out.join("efficiency.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["comparisons"].as_array().unwrap().len(), 9);
+    assert!(
+        fs::read_to_string(out.join("efficiency.svg"))
+            .unwrap()
+            .starts_with("<svg")
+    );
+}
+
+#[test]
+fn every_point_is_measured_once_and_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(&made_images(folder.path()));
+    let (settings, out) = (settings(), folder.path().join("sweep"));
+    // Stopped in the middle of the first adaptive model, then gone on with.
+    let stopped = swept(&settings, &recipe, &out, &mut |event, stop| {
+        if matches!(event, Event::Step(step) if step.stage == Stage::Adaptive) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    let stopped = stopped.unwrap();
+    assert!(!stopped.complete && stopped.points.len() == 1);
+    let mut steps = 0;
+    let found = swept(&settings, &recipe, &out, &mut |event, _| {
+        steps += u64::from(matches!(event, Event::Step(_)));
+    });
+    let found = found.unwrap();
+    assert!(found.complete && steps > 0);
+
+    check_points(&found);
+    check_comparisons(&found);
+    check_files(&out, &found);
+
+    let again = swept(&settings, &recipe, &out, &mut |event, _| {
+        assert!(!matches!(event, Event::Step(_)), "nothing is left to train");
+    });
+    assert_eq!(again.unwrap(), found);
+    let other = TrainConfig {
+        batch_size: 16,
+        ..recipe
+    };
+    let error = swept(&settings, &other, &out, &mut |_, _| ()).unwrap_err();
+    assert!(error.is_input_error() && error.to_string().contains("another recipe"));
+}
+
+#[test]
+fn a_run_of_a_sweep_is_analysed() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(&made_images(folder.path()));
+    let settings = SweepConfig {
+        budgets: vec![0.7],
+        rivals: Vec::new(),
+        speed_seconds: 0.01,
+        ..SweepConfig::default()
+    };
+    let out = folder.path().join("sweep");
+    let found = swept(&settings, &recipe, &out, &mut |_, _| ()).unwrap();
+    // The same models as those of a run, on the same images.
+    let trained = TrainConfig {
+        budget: 0.7,
+        ..recipe
+    };
+    let trained = run(&trained, &folder.path().join("run"), &mut |_| ()).unwrap();
+    let trained = summary(trained);
+    assert_eq!(found.points[0].top1, trained.dense.top1);
+    assert_eq!(found.points[1].top1, trained.adaptive.top1);
+    assert_eq!(found.points[1].macs, trained.adaptive.macs);
+
+    let run = out.join("runs").join("adaptive-0.7-s0");
+    let pictures = folder.path().join("analysis");
+    let analysis = write_analysis(&run, &pictures, &Device::Cpu).unwrap();
+    assert_eq!(analysis.images, 40);
+    assert!((analysis.top1 - found.points[1].top1).abs() < 1e-9);
+    assert!((-1.0..=1.0).contains(&analysis.macs_and_plain_loss));
+    assert_eq!(
+        analysis
+            .classes
+            .iter()
+            .map(|class| class.images)
+            .sum::<u64>(),
+        40
+    );
+    for name in ["analysis.json", "usage.svg", "easiest.png", "hardest.png"] {
+        assert!(
+            fs::metadata(pictures.join(name)).unwrap().len() > 100,
+            "{name}"
+        );
+    }
+}
