@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-CHANNELS = (24, 48)
+CHANNELS, STRIDES = (16, 32, 64), (1, 2, 2)
 """Of the stem's 3x3 convolutions, as in the preset nano_conv_patch4_28."""
 
 DEFAULTS: dict[str, Any] = {
@@ -35,13 +35,13 @@ DEFAULTS: dict[str, Any] = {
 
 
 class Stem(nn.Module):
-    """3x3 convolutions of stride 2 with a GELU after each, then a 1x1 to the model's width."""
+    """3x3 convolutions with a GELU after each, then a 1x1 to the model's width."""
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
         widths = (1, *CHANNELS)
-        pairs = zip(widths, widths[1:], strict=False)
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in pairs)
+        sizes = zip(widths, widths[1:], STRIDES, strict=False)
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=s, padding=1) for i, o, s in sizes)
         self.proj = nn.Conv2d(CHANNELS[-1], embed_dim, 1)
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):
