@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-CHANNELS, STRIDES = (16, 32, 64), (1, 2, 2)
+CHANNELS, STRIDES = (16, 32, 48), (1, 2, 2)
 """Of the stem's 3x3 convolutions, as in the preset nano_conv_patch4_28."""
 
 DEFAULTS: dict[str, Any] = {
@@ -60,12 +60,12 @@ def build_model(mlp_ratio: float) -> VisionTransformer:
         patch_size=4,
         in_chans=1,
         num_classes=10,
-        embed_dim=64,
+        embed_dim=48,
         depth=6,
-        num_heads=4,
+        num_heads=3,
         mlp_ratio=mlp_ratio,
     )
-    model.patch_embed = Stem(64)
+    model.patch_embed = Stem(48)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             if name.endswith("qkv"):
@@ -157,7 +157,7 @@ def main() -> None:
                 factor = 0.01 + 0.99 * step / warmup
             for group in optimizer.param_groups:
                 group["lr"] = lr * factor
-            logits = model(normal(varied(images[chosen], 2)))
+            logits = model(normal(varied(images[chosen], config["augment"]["crop_padding"])))
             loss = F.cross_entropy(logits, labels[chosen], label_smoothing=stage["label_smoothing"])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -11,8 +11,8 @@ use adavit_decision::{
 };
 use adavit_gumbel::SeededNoise;
 use adavit_model::{
-    Capture, Checkpoint, ModelConfig, T2tConfig, Tensors, TokensType, VisionTransformer,
-    initial_tensors, tensor_shapes,
+    Capture, Checkpoint, ConvStemConfig, ModelConfig, T2tConfig, Tensors, TokensType,
+    VisionTransformer, initial_tensors, tensor_shapes,
 };
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
@@ -148,6 +148,18 @@ fn small_t2t(tokens_type: TokensType) -> ModelConfig {
     }
 }
 
+/// As [`small`], with a convolutional stem.
+fn small_stem() -> ModelConfig {
+    ModelConfig {
+        patch_size: 4,
+        conv_stem: Some(ConvStemConfig {
+            channels: vec![4, 6, 8],
+            strides: vec![1, 2, 2],
+        }),
+        ..small(HeadDeactivation::Full)
+    }
+}
+
 #[test]
 fn every_trained_variable_gets_a_gradient() -> Result<()> {
     for config in [
@@ -156,6 +168,7 @@ fn every_trained_variable_gets_a_gradient() -> Result<()> {
         small(HeadDeactivation::HeadV2),
         small_t2t(TokensType::Performer),
         small_t2t(TokensType::Transformer),
+        small_stem(),
     ] {
         let mut config = config;
         if let Some(decisions) = &mut config.decisions {

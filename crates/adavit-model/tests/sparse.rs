@@ -9,8 +9,8 @@ use adavit_decision::{
 };
 use adavit_gumbel::SeededNoise;
 use adavit_model::{
-    Capture, Checkpoint, ModelConfig, PreparedTransformer, Strategy, T2tConfig, TokensType,
-    VisionTransformer, Workspace, initial_tensors, is_decision_tensor,
+    Capture, Checkpoint, ConvStemConfig, ModelConfig, PreparedTransformer, Strategy, T2tConfig,
+    TokensType, VisionTransformer, Workspace, initial_tensors, is_decision_tensor,
 };
 use candle_core::{Device, Tensor};
 use proptest::prelude::{Just, ProptestConfig, any, prop_assume, prop_oneof, proptest};
@@ -165,19 +165,37 @@ fn config(
     })
 }
 
+/// What makes tokens of pixels.
+#[derive(Debug, Clone, Copy)]
+enum Stem {
+    Patches,
+    Convolutions,
+    TokensToToken(TokensType),
+}
+
 /// The same blocks behind overlapping windows of a picture that is no square: 4x3 patches.
-fn with_stem(config: ModelConfig, stem: Option<TokensType>) -> ModelConfig {
-    let Some(tokens_type) = stem else {
-        return config;
-    };
-    ModelConfig {
-        img_size: (60, 44),
-        tokens_to_token: Some(T2tConfig {
-            tokens_type,
-            token_dim: 8,
-        }),
-        qkv_bias: false,
-        ..config
+fn with_stem(config: ModelConfig, stem: Stem) -> ModelConfig {
+    match stem {
+        Stem::Patches => config,
+        Stem::Convolutions => ModelConfig {
+            img_size: (16, 12),
+            patch_size: 4,
+            in_chans: 2,
+            conv_stem: Some(ConvStemConfig {
+                channels: vec![5, 8, 6],
+                strides: vec![2, 1, 2],
+            }),
+            ..config
+        },
+        Stem::TokensToToken(tokens_type) => ModelConfig {
+            img_size: (60, 44),
+            tokens_to_token: Some(T2tConfig {
+                tokens_type,
+                token_dim: 8,
+            }),
+            qkv_bias: false,
+            ..config
+        },
     }
 }
 
@@ -197,9 +215,10 @@ fn variants() -> impl proptest::strategy::Strategy<Value = ModelConfig> {
     ];
     let decides = "no variant decides nothing";
     let stems = prop_oneof![
-        3 => Just(None),
-        1 => Just(Some(TokensType::Performer)),
-        1 => Just(Some(TokensType::Transformer)),
+        3 => Just(Stem::Patches),
+        2 => Just(Stem::Convolutions),
+        1 => Just(Stem::TokensToToken(TokensType::Performer)),
+        1 => Just(Stem::TokensToToken(TokensType::Transformer)),
     ];
     let first = (0usize..2, 0usize..2);
     (sizes, heads, any::<[bool; 4]>(), first, stems)
