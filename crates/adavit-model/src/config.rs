@@ -159,7 +159,6 @@ impl ModelConfig {
     /// Checks that the images make tokens.
     fn validate_tokens(&self) -> Result<()> {
         let (height, width) = self.img_size;
-        let config = |error: candle_core::Error| Error::Config(error.to_string());
         if let Some(stem) = &self.conv_stem {
             if self.tokens_to_token.is_some() {
                 return Err(Error::Config(
@@ -167,10 +166,11 @@ impl ModelConfig {
                         .into(),
                 ));
             }
-            stem.validate(self.patch_size).map_err(config)?;
+            stem.validate(self.patch_size).map_err(Error::Config)?;
         }
         if let Some(t2t) = &self.tokens_to_token {
-            t2t.validate((height, width)).map_err(config)?;
+            t2t.validate((height, width))
+                .map_err(|error| Error::Config(error.to_string()))?;
         } else if !height.is_multiple_of(self.patch_size) || !width.is_multiple_of(self.patch_size)
         {
             return Err(Error::Config(format!(

@@ -37,26 +37,28 @@ pub struct ConvStemConfig {
 }
 
 impl ConvStemConfig {
-    pub(crate) fn validate(&self, patch_size: usize) -> Result<()> {
+    pub(crate) fn validate(&self, patch_size: usize) -> std::result::Result<(), String> {
         let convolutions = self.channels.len();
         if !(1..=32).contains(&convolutions) || self.strides.len() != convolutions {
-            bail!(
+            return Err(format!(
                 "conv_stem: expected between 1 and 32 channels and as many strides, found \
                  {convolutions} and {}",
                 self.strides.len()
-            );
+            ));
         }
         if self.strides.iter().any(|stride| !(1..=2).contains(stride))
             || self.strides.iter().product::<usize>() != patch_size
         {
-            bail!(
+            return Err(format!(
                 "conv_stem.strides: expected 1 or 2 each, and patch_size {patch_size} as their \
                  product, found {:?}",
                 self.strides
-            );
+            ));
         }
         if let Some(wrong) = self.channels.iter().find(|c| !(1..=1 << 14).contains(*c)) {
-            bail!("conv_stem.channels: expected between 1 and 16384, found {wrong}");
+            return Err(format!(
+                "conv_stem.channels: expected between 1 and 16384, found {wrong}"
+            ));
         }
         Ok(())
     }

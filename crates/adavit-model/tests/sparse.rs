@@ -53,10 +53,11 @@ impl Model {
 
     fn images(&self, b: usize, seed: u64) -> Tensor {
         let (height, width) = self.config.img_size;
-        let len = b * height * width;
+        let in_chans = self.config.in_chans;
+        let len = b * in_chans * height * width;
         let values = (0..len).map(|i| ((i * i % 9973) as f32 * 0.37 + seed as f32).sin());
         let values: Vec<f32> = values.collect();
-        Tensor::from_vec(values, (b, 1, height, width), &Device::Cpu).unwrap()
+        Tensor::from_vec(values, (b, in_chans, height, width), &Device::Cpu).unwrap()
     }
 
     /// Gates on with the given probability, drawn by `seed`.
@@ -330,9 +331,10 @@ fn rows(model: &PreparedTransformer, images: &Tensor, workspace: &mut Workspace)
 #[test]
 fn an_image_has_the_same_bits_in_any_batch_and_for_any_number_of_threads() {
     for stem in [
-        None,
-        Some(TokensType::Performer),
-        Some(TokensType::Transformer),
+        Stem::Patches,
+        Stem::Convolutions,
+        Stem::TokensToToken(TokensType::Performer),
+        Stem::TokensToToken(TokensType::Transformer),
     ] {
         let config = config((4, 16), Some(HeadDeactivation::Full), ALL, (1, 0));
         assert_same_bits(&Model::new(with_stem(config, stem), 11));

@@ -1,17 +1,19 @@
 //! The settings of a training run: one TOML file reproduces one run.
 
+mod method;
+mod model;
 mod validate;
 
 use std::path::PathBuf;
 
-use adavit_decision::{
-    AxisLoss, BlockUsage, DecisionConfig, Deviation, Geometry, Thresholds, UsageLoss,
-};
+use adavit_decision::{AxisLoss, DecisionConfig, Deviation, Geometry, Thresholds, UsageLoss};
 use adavit_gumbel::Temperature;
-use adavit_model::{ConvStemConfig, ModelConfig, PosEmbed, TokenReduction};
+use adavit_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+pub use self::method::Method;
+pub use self::model::ModelOptions;
 use crate::data::Augment;
 use crate::{AdamWConfig, Error, Ramp, Result};
 
@@ -86,32 +88,6 @@ pub struct TrainConfig {
     pub distillation: Distillation,
 }
 
-/// How the second stage saves compute. All but the first are what the first is compared with, in a
-/// sweep: fine-tuned for as long, with the same distillation.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Method {
-    /// By the model's own decisions, which it learns.
-    #[default]
-    Learned,
-    /// By decisions drawn at random.
-    Random {
-        /// What is kept on average, one entry per block.
-        usage: Vec<BlockUsage>,
-    },
-    /// By fewer tokens from block to block, without decisions.
-    Reduced {
-        /// How many, and which.
-        reduction: TokenReduction,
-    },
-}
-
-impl Method {
-    pub(crate) fn is_learned(&self) -> bool {
-        *self == Self::Learned
-    }
-}
-
 /// Usage targets of the paper, in [0, 1].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,38 +98,6 @@ pub struct Targets {
     pub heads: f64,
     /// Of sub-layers.
     pub blocks: f64,
-}
-
-/// What of a preset is changed; absent fields keep the preset's value.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[expect(
-    missing_docs,
-    reason = "each is the field of `ModelConfig` of the same name"
-)]
-pub struct ModelOptions {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub img_size: Option<(usize, usize)>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub in_chans: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub num_classes: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub patch_size: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub embed_dim: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub depth: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub num_heads: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mlp_ratio: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub qkv_bias: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pos_embed: Option<PosEmbed>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub conv_stem: Option<ConvStemConfig>,
 }
 
 /// How long a stage is, and how its optimizer works.
@@ -341,26 +285,6 @@ impl Default for Distillation {
     }
 }
 
-impl ModelOptions {
-    /// These changes, and those of `below` where these say nothing.
-    pub(crate) fn over(&self, below: &Self) -> Self {
-        let [over, below] = [self.clone(), below.clone()];
-        Self {
-            img_size: over.img_size.or(below.img_size),
-            in_chans: over.in_chans.or(below.in_chans),
-            num_classes: over.num_classes.or(below.num_classes),
-            patch_size: over.patch_size.or(below.patch_size),
-            embed_dim: over.embed_dim.or(below.embed_dim),
-            depth: over.depth.or(below.depth),
-            num_heads: over.num_heads.or(below.num_heads),
-            mlp_ratio: over.mlp_ratio.or(below.mlp_ratio),
-            qkv_bias: over.qkv_bias.or(below.qkv_bias),
-            pos_embed: over.pos_embed.or(below.pos_embed),
-            conv_stem: over.conv_stem.or(below.conv_stem),
-        }
-    }
-}
-
 impl TrainConfig {
     /// Reads a TOML file's text over the defaults; unknown keys are refused.
     pub fn from_toml(text: &str) -> Result<Self> {
@@ -382,21 +306,7 @@ impl TrainConfig {
     /// The plain model.
     pub fn dense_model(&self) -> Result<ModelConfig> {
         let mut model = ModelConfig::preset(&self.preset)?;
-        let options = &self.model;
-        let set = |field: &mut usize, value: Option<usize>| *field = value.unwrap_or(*field);
-        model.img_size = options.img_size.unwrap_or(model.img_size);
-        set(&mut model.in_chans, options.in_chans);
-        set(&mut model.num_classes, options.num_classes);
-        set(&mut model.patch_size, options.patch_size);
-        set(&mut model.embed_dim, options.embed_dim);
-        set(&mut model.depth, options.depth);
-        set(&mut model.num_heads, options.num_heads);
-        model.mlp_ratio = options.mlp_ratio.unwrap_or(model.mlp_ratio);
-        model.qkv_bias = options.qkv_bias.unwrap_or(model.qkv_bias);
-        model.pos_embed = options.pos_embed.unwrap_or(model.pos_embed);
-        if options.conv_stem.is_some() {
-            model.conv_stem.clone_from(&options.conv_stem);
-        }
+        self.model.change(&mut model);
         // Those of the data that it is trained on, not of the pictures that the preset is known for.
         model.normalization = None;
         model.preprocessing = None;

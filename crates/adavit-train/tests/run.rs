@@ -10,6 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use adavit_train::sweep::SweepConfig;
 use adavit_train::{
     Control, Event, ModelOptions, Outcome, Result, Summary, TrainConfig, resume, train,
 };
@@ -82,6 +83,10 @@ fn every_shipped_configuration_is_valid_and_the_main_job_is_the_default() {
     let mut found = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        if path.to_string_lossy().ends_with("_sweep.toml") {
+            SweepConfig::read(&path).unwrap();
+            continue;
+        }
         let config = TrainConfig::from_toml(&fs::read_to_string(&path).unwrap()).unwrap();
         config.validate().unwrap();
         if path.ends_with("fashion_mnist_subset_nano.toml") {

@@ -15,7 +15,7 @@ use toml::Table;
 
 /// Settings as a file has them, none of them the default or the base's. What only says where, how
 /// often or how fast something is done is not here.
-const CHANGES: [&str; 65] = [
+const CHANGES: [&str; 64] = [
     "preset = \"nano_patch4_28\"\n[model]\npatch_size = 7",
     "seed = 1",
     "budget = 0.8",
@@ -31,8 +31,7 @@ const CHANGES: [&str; 65] = [
     "[model]\nmlp_ratio = 2.0",
     "[model]\nqkv_bias = false",
     "[model]\npos_embed = \"sinusoid\"",
-    "preset = \"nano_patch4_28\"\n[model]\nconv_stem = { channels = [4, 8], strides = [2, 2] }",
-    "preset = \"nano_conv_patch4_28\"",
+    "[model]\npatch_size = 4\nconv_stem = { channels = [4, 8], strides = [2, 2] }",
     "[decisions]\nada_token = false",
     "[decisions]\nada_token_with_mlp = false",
     "[decisions]\nada_token_start_layer = 1",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{adavit, made_images};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "train",
     "eval",
     "predict",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 12] = [
     "convert",
     "macs",
     "throughput",
+    "sweep",
     "completions",
     "man",
 ];

@@ -12,6 +12,7 @@
 
 mod compare;
 mod config;
+mod job;
 mod names;
 mod point;
 mod speed;
@@ -20,19 +21,16 @@ mod write;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::Ordering;
 
-use adavit_decision::BlockUsage;
-use adavit_model::{Checkpoint, PreparedTransformer, TokenReduction, VisionTransformer};
+use adavit_model::{Checkpoint, TokenReduction};
 
 pub use self::compare::{Comparison, Verdict};
 pub use self::config::{Rival, SmallerModel, SweepConfig, Variant};
-use self::point::Right;
+use self::job::{Evaluated, Job};
 pub use self::point::{Kind, Point, Speed};
-use self::speed::{Path, measure};
+use self::speed::measure;
 use crate::Result;
 use crate::config::{Method, TrainConfig};
-use crate::evaluate::{
-    Evaluation, ImageReport, Images, Mode, calibrate, evaluate_each, evaluate_sparse,
-};
+use crate::evaluate::calibrate;
 use crate::event::{Control, Event, Outcome};
 use crate::progress::Stage;
 use crate::run::train_through;
@@ -83,72 +81,6 @@ struct Sweep<'a, 'c> {
     out: &'a FilePath,
     control: Control<'c>,
     points: Vec<Point>,
-}
-
-/// A model to train, if it is trained, and to measure.
-#[derive(Debug, Clone, Copy)]
-enum Job {
-    Dense {
-        seed: u64,
-    },
-    Adaptive {
-        budget: f64,
-        seed: u64,
-    },
-    Calibrated {
-        budget: f64,
-    },
-    Rival {
-        rival: Rival,
-        tuned: bool,
-        budget: f64,
-    },
-    Smaller(usize),
-    Variant(usize),
-}
-
-impl Job {
-    fn name(self, config: &SweepConfig) -> String {
-        let first = config.seeds[0];
-        match self {
-            Self::Dense { seed } => names::dense(seed),
-            Self::Adaptive { budget, seed } => names::adaptive(budget, seed),
-            Self::Calibrated { budget } => names::calibrated(budget, first),
-            Self::Rival {
-                rival,
-                tuned,
-                budget,
-            } => names::rival(rival, tuned, budget, first),
-            Self::Smaller(index) => names::smaller(&config.smaller_models[index].name),
-            Self::Variant(index) => names::variant(&config.variants[index].name),
-        }
-    }
-
-    fn kind(self) -> Kind {
-        match self {
-            Self::Dense { .. } => Kind::Dense,
-            Self::Adaptive { .. } => Kind::Adaptive,
-            Self::Calibrated { .. } => Kind::Calibrated,
-            Self::Rival { rival, tuned, .. } => match (rival, tuned) {
-                (Rival::Random, false) => Kind::Random,
-                (Rival::Random, true) => Kind::RandomTuned,
-                (Rival::Evit, false) => Kind::Evit,
-                (Rival::Evit, true) => Kind::EvitTuned,
-                (Rival::Tome, false) => Kind::Tome,
-                (Rival::Tome, true) => Kind::TomeTuned,
-            },
-            Self::Smaller(_) => Kind::Smaller,
-            Self::Variant(_) => Kind::Variant,
-        }
-    }
-}
-
-/// How a job's model is to be evaluated.
-enum Evaluated<'a> {
-    Dense,
-    Sparse,
-    Random(&'a [BlockUsage]),
-    Reduced(&'a TokenReduction),
 }
 
 impl Sweep<'_, '_> {
@@ -410,55 +342,5 @@ impl Sweep<'_, '_> {
             _ => Some(settings.budget),
         };
         Ok(point)
-    }
-}
-
-impl Evaluated<'_> {
-    /// What is found of the images, and which of them are right.
-    fn evaluate(
-        &self,
-        (model, prepared): (&VisionTransformer, &PreparedTransformer),
-        images: &Images,
-        settings: &TrainConfig,
-    ) -> Result<(Evaluation, Right)> {
-        let mut bits = Vec::with_capacity(images.indices.len());
-        let mut see = |image: &ImageReport| {
-            bits.push(image.label == image.predicted);
-            Ok(())
-        };
-        let evaluation = match self {
-            Self::Dense => evaluate_each(model, images, Mode::Dense, &mut see)?,
-            Self::Sparse => evaluate_sparse(prepared, images, &mut see)?,
-            Self::Reduced(reduction) => {
-                evaluate_each(model, images, Mode::Reduced(reduction), &mut see)?
-            }
-            Self::Random(usage) => {
-                let seed = settings.seed;
-                let mode = |draw: u64| Mode::Random { usage, seed, draw };
-                // A point keeps one digit of each image.
-                for draw in 1..settings.random_policies.clamp(1, 9) as u64 {
-                    evaluate_each(model, images, mode(draw), &mut see)?;
-                }
-                evaluate_each(model, images, mode(0), &mut see)?
-            }
-        };
-        let mut right = Right::default();
-        for draw in bits.chunks(images.indices.len()) {
-            right.add(draw);
-        }
-        Ok((evaluation, right))
-    }
-
-    fn path<'a>(
-        &'a self,
-        model: &'a VisionTransformer,
-        prepared: &'a PreparedTransformer,
-    ) -> Path<'a> {
-        match self {
-            Self::Dense => Path::Dense(prepared),
-            Self::Sparse => Path::Sparse(prepared),
-            Self::Random(usage) => Path::Random(prepared, usage),
-            Self::Reduced(reduction) => Path::Reduced(model, reduction),
-        }
     }
 }

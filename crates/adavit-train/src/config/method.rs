@@ -1,0 +1,31 @@
+//! How the second stage saves compute.
+
+use adavit_decision::BlockUsage;
+use adavit_model::TokenReduction;
+use serde::{Deserialize, Serialize};
+
+/// How the second stage saves compute. All but the first are what the first is compared with, in a
+/// sweep: fine-tuned for as long, with the same distillation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Method {
+    /// By the model's own decisions, which it learns.
+    #[default]
+    Learned,
+    /// By decisions drawn at random.
+    Random {
+        /// What is kept on average, one entry per block.
+        usage: Vec<BlockUsage>,
+    },
+    /// By fewer tokens from block to block, without decisions.
+    Reduced {
+        /// How many, and which.
+        reduction: TokenReduction,
+    },
+}
+
+impl Method {
+    pub(crate) fn is_learned(&self) -> bool {
+        *self == Self::Learned
+    }
+}

@@ -1,0 +1,74 @@
+//! Changes to a preset.
+
+use adavit_model::{ConvStemConfig, ModelConfig, PosEmbed};
+use serde::{Deserialize, Serialize};
+
+/// What of a preset is changed; absent fields keep the preset's value.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(
+    missing_docs,
+    reason = "each is the field of `ModelConfig` of the same name"
+)]
+pub struct ModelOptions {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub img_size: Option<(usize, usize)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_chans: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_classes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch_size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embed_dim: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_heads: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mlp_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qkv_bias: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pos_embed: Option<PosEmbed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conv_stem: Option<ConvStemConfig>,
+}
+
+impl ModelOptions {
+    /// Makes these changes to a preset's model.
+    pub(super) fn change(&self, model: &mut ModelConfig) {
+        let set = |field: &mut usize, value: Option<usize>| *field = value.unwrap_or(*field);
+        model.img_size = self.img_size.unwrap_or(model.img_size);
+        set(&mut model.in_chans, self.in_chans);
+        set(&mut model.num_classes, self.num_classes);
+        set(&mut model.patch_size, self.patch_size);
+        set(&mut model.embed_dim, self.embed_dim);
+        set(&mut model.depth, self.depth);
+        set(&mut model.num_heads, self.num_heads);
+        model.mlp_ratio = self.mlp_ratio.unwrap_or(model.mlp_ratio);
+        model.qkv_bias = self.qkv_bias.unwrap_or(model.qkv_bias);
+        model.pos_embed = self.pos_embed.unwrap_or(model.pos_embed);
+        if self.conv_stem.is_some() {
+            model.conv_stem.clone_from(&self.conv_stem);
+        }
+    }
+
+    /// These changes, and those of `below` where these say nothing.
+    pub(crate) fn over(&self, below: &Self) -> Self {
+        let [over, below] = [self.clone(), below.clone()];
+        Self {
+            img_size: over.img_size.or(below.img_size),
+            in_chans: over.in_chans.or(below.in_chans),
+            num_classes: over.num_classes.or(below.num_classes),
+            patch_size: over.patch_size.or(below.patch_size),
+            embed_dim: over.embed_dim.or(below.embed_dim),
+            depth: over.depth.or(below.depth),
+            num_heads: over.num_heads.or(below.num_heads),
+            mlp_ratio: over.mlp_ratio.or(below.mlp_ratio),
+            qkv_bias: over.qkv_bias.or(below.qkv_bias),
+            pos_embed: over.pos_embed.or(below.pos_embed),
+            conv_stem: over.conv_stem.or(below.conv_stem),
+        }
+    }
+}
