@@ -8,20 +8,22 @@ use adavit_train::Images;
 use adavit_train::data::{self, Dataset, Labelled, MeanStd};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where in the repository the checkpoints are.
-const CHECKPOINTS: &str = "data/fashion-mnist-nano";
+pub const CHECKPOINTS: &str = "data/fashion-mnist-nano";
 /// The data set whose test images ship.
 const DATA: &str = "fashion-mnist-subset";
 
 /// A model of the curve, by the thresholds of the one adaptive checkpoint.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShippedPoint {
     /// Share of the plain model's multiply-adds; none for the plain model itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<f64>,
     /// Where its gates turn on.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<Thresholds>,
     /// Accuracy on the shipped test images.
     pub top1: f64,
@@ -136,7 +138,7 @@ impl TestImages {
 }
 
 /// The root of the repository.
-pub(crate) fn workspace() -> PathBuf {
+pub fn workspace() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package).to_path_buf()
 }
