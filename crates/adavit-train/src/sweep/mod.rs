@@ -107,7 +107,7 @@ impl Sweep<'_, '_> {
     }
 
     /// Everything to measure: what the others need first, then what matters most.
-    fn jobs(&self) -> Vec<Job> {
+    fn jobs(&mut self) -> Vec<Job> {
         let config = self.config;
         let mut jobs = Vec::new();
         for (index, seed) in config.seeds.iter().copied().enumerate() {
@@ -121,19 +121,29 @@ impl Sweep<'_, '_> {
         jobs
     }
 
-    fn jobs_of_first_seed(&self) -> Vec<Job> {
+    fn jobs_of_first_seed(&mut self) -> Vec<Job> {
         let config = self.config;
         let calibrated = config.calibrated.iter();
         let mut jobs: Vec<Job> = calibrated
             .map(|&budget| Job::Calibrated { budget })
             .collect();
+        let mut possible = Vec::new();
+        for (&budget, &rival) in config
+            .budgets
+            .iter()
+            .flat_map(|budget| config.rivals.iter().map(move |rival| (budget, rival)))
+        {
+            match self.reduction(rival, budget) {
+                Ok(_) => possible.push((budget, rival)),
+                Err(error) => self.note(&format!("{} is left out: {error}", rival.name())),
+            }
+        }
         let rivals = |tuned: bool| {
-            config.budgets.iter().flat_map(move |&budget| {
-                config.rivals.iter().map(move |&rival| Job::Rival {
-                    rival,
-                    tuned,
-                    budget,
-                })
+            let possible = possible.clone().into_iter();
+            possible.map(move |(budget, rival)| Job::Rival {
+                rival,
+                tuned,
+                budget,
             })
         };
         jobs.extend(rivals(false));
@@ -143,6 +153,17 @@ impl Sweep<'_, '_> {
         }
         jobs.extend((0..config.variants.len()).map(Job::Variant));
         jobs
+    }
+
+    /// The token reduction of a rival that reduces tokens.
+    fn reduction(&self, rival: Rival, budget: f64) -> Result<Option<TokenReduction>> {
+        let Some(method) = rival.reduction() else {
+            return Ok(None);
+        };
+        let model = self.recipe.dense_model()?;
+        let blocks = &self.config.evit_blocks;
+        let found = TokenReduction::for_budget(&model, method, budget, blocks)?;
+        Ok(Some(found))
     }
 
     fn points_folder(&self) -> PathBuf {
@@ -271,7 +292,7 @@ impl Sweep<'_, '_> {
     ) -> Result<Option<Point>> {
         let (budget, seed) = (settings.budget, settings.seed);
         let adaptive = names::adaptive(budget, seed);
-        let Some(method) = rival.reduction() else {
+        let Some(reduction) = self.reduction(rival, budget)? else {
             let found = self.points.iter().find(|point| point.name == adaptive);
             let usage = found.and_then(|point| point.usage.as_ref());
             let usage = usage.map_or_else(Vec::new, |usage| usage.per_block.clone());
@@ -282,9 +303,6 @@ impl Sweep<'_, '_> {
             let how = Evaluated::Random(&usage);
             return self.tuned_or_not(job, tuned, (&settings, &checkpoint), &how);
         };
-        let model = settings.dense_model()?;
-        let blocks = &self.config.evit_blocks;
-        let reduction = TokenReduction::for_budget(&model, method, budget, blocks)?;
         settings.method = Method::Reduced {
             reduction: reduction.clone(),
         };
