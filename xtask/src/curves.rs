@@ -12,7 +12,7 @@ use crate::{tell, workspace};
 /// What lies between these lines of the page is replaced.
 const MARKS: [&str; 2] = ["<!-- curve: begin -->", "<!-- curve: end -->"];
 const PAGE: &str = "docs/efficiency.md";
-const PICTURE: &str = "docs/images/efficiency_bench.svg";
+const PICTURE: &str = "docs/images/efficiency/bench.svg";
 
 /// The fields of `efficiency.json` that the table has.
 #[derive(Debug, Deserialize)]
