@@ -117,12 +117,14 @@ fn main() -> Result<()> {
     let test = TestImages::load().context("the shipped test images")?;
     // `cargo test --benches` runs everything once, and measures nothing.
     let measuring = std::env::args().any(|arg| arg == "--bench");
+    // With a filter, or for a list, some times would be those of an earlier run.
+    let all = std::env::args().skip(1).all(|arg| arg == "--bench");
     let models = models(&shipped, &test, measuring)?;
     let mut criterion = Criterion::default().configure_from_args();
     bench(&mut criterion, &models, &test)?;
     criterion.final_summary();
     let rows = joined(&models);
-    if measuring && rows.len() == models.len() {
+    if measuring && all && rows.len() == models.len() {
         let folder: PathBuf = write(&Curve::new(rows, test.len())?)?;
         adavit_benches::tell(&format!(
             "written: {}/efficiency.{{csv,json,svg}}",

@@ -1,4 +1,4 @@
-//! Puts a sweep's plain and adaptive model of the first seed into `data/fashion-mnist-nano`, with
+//! Puts a sweep's plain and adaptive model of seed 0 into `data/fashion-mnist-nano`, with
 //! thresholds for several budgets: what the bench `efficiency` measures.
 //!
 //! ```sh

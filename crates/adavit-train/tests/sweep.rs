@@ -156,7 +156,12 @@ fn every_point_is_measured_once_and_compared() {
     let stopped = stopped.unwrap();
     assert!(!stopped.complete && stopped.points.len() == 1);
     let mut steps = 0;
-    let found = swept(&settings, &recipe, &out, &mut |event, _| {
+    // Another number of threads is no other sweep.
+    let threaded = TrainConfig {
+        threads: Some(1),
+        ..recipe.clone()
+    };
+    let found = swept(&settings, &threaded, &out, &mut |event, _| {
         steps += u64::from(matches!(event, Event::Step(_)));
     });
     let found = found.unwrap();
@@ -170,6 +175,12 @@ fn every_point_is_measured_once_and_compared() {
         assert!(!matches!(event, Event::Step(_)), "nothing is left to train");
     });
     assert_eq!(again.unwrap(), found);
+    let changed = SweepConfig {
+        evit_blocks: vec![0],
+        ..settings.clone()
+    };
+    let error = swept(&changed, &recipe, &out, &mut |_, _| ()).unwrap_err();
+    assert!(error.to_string().contains("another evit_blocks"), "{error}");
     let other = TrainConfig {
         batch_size: 16,
         ..recipe

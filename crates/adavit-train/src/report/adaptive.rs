@@ -10,11 +10,11 @@ use super::analysis::{Analysis, ClassCompute, plain_losses, png, rank_correlatio
 use super::charts::{Labels, histogram};
 use super::html::{Cell, Page};
 use super::{Drawn, draw_kept};
-use crate::Result;
 use crate::classes::ClassTable;
 use crate::config::TrainConfig;
 use crate::data::{self, Dataset, MeanStd, make_batch};
 use crate::evaluate::{Evaluation, Images, evaluate_sparse};
+use crate::{Error, Result};
 
 /// Pictures in each half of the gallery.
 const GALLERY: usize = 6;
@@ -201,6 +201,16 @@ impl Adaptive {
             page.gallery(&pictures);
         }
         Ok(())
+    }
+
+    /// Checks that the images can be drawn.
+    pub(super) fn check_drawable(&self) -> Result<()> {
+        match self.config().in_chans {
+            1 | 3 => Ok(()),
+            n => Err(Error::Input(format!(
+                "analysis: expected images of 1 or 3 channels to draw, found {n}"
+            ))),
+        }
     }
 
     /// The images of the least compute, and those of the most.

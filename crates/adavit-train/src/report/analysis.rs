@@ -58,6 +58,7 @@ pub struct ClassCompute {
 pub fn write_analysis(run: &Path, out: &Path, device: &Device) -> Result<Analysis> {
     let config = RunFolder::read_config(run)?;
     let adaptive = Adaptive::evaluated(run, &config, device)?;
+    adaptive.check_drawable()?;
     let analysis = adaptive.analysis(run)?;
     std::fs::create_dir_all(out).map_err(Error::io("making", out))?;
     let json = serde_json::to_vec_pretty(&analysis)

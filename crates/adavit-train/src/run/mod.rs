@@ -62,7 +62,14 @@ pub(crate) fn train_through(
         return start(&session, folder, control, last);
     }
     let (folder, found) = RunFolder::open(out)?;
-    if found != *config {
+    // Where things are, and with how many threads, is no part of what is learnt.
+    let learnt = |config: &TrainConfig| TrainConfig {
+        threads: None,
+        data_dir: None,
+        dense_checkpoint: None,
+        ..config.clone()
+    };
+    if learnt(&found) != learnt(config) {
         return Err(Error::Input(format!(
             "{}: holds a run of other settings; give another folder by --out, or remove it",
             out.display()

@@ -45,7 +45,8 @@ pub struct SweepConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rival {
-    /// Random decisions with the adaptive model's usage of each axis in each block.
+    /// Random decisions with the adaptive model's usage of each axis in each block: under its weights,
+    /// or fine-tuned from the plain model.
     Random,
     /// Token reduction by the class token's attention.
     Evit,
@@ -152,9 +153,6 @@ impl SweepConfig {
     pub fn validate(&self, recipe: &TrainConfig) -> Result<()> {
         let fail = |message: String| Err(Error::Input(message));
         recipe.validate()?;
-        if recipe.targets.is_some() {
-            return fail("recipe: expected a budget, found targets per axis".into());
-        }
         if self.seeds.is_empty() || self.budgets.is_empty() {
             return fail("seeds, budgets: expected at least one of each".into());
         }
@@ -164,6 +162,7 @@ impl SweepConfig {
                 self.speed_seconds
             ));
         }
+        self.validate_recipe(recipe)?;
         let smaller = self.smaller_models.iter().map(|model| model.budget);
         let variants = self.variants.iter().map(|variant| variant.budget);
         if let Some(budget) = smaller.chain(variants).find(|b| !self.budgets.contains(b)) {
@@ -186,15 +185,56 @@ impl SweepConfig {
             self.variant(recipe, variant)?.validate()?;
             let before = &self.variants[..index];
             if let Some(against) = &variant.against
-                && !before.iter().any(|other| other.name == *against)
+                && !before
+                    .iter()
+                    .any(|other| other.name == *against && other.budget == variant.budget)
             {
                 return fail(format!(
-                    "variant {}: expected an earlier variant to compare with, found {against:?}",
+                    "variant {}: expected an earlier variant of the same budget to compare with, \
+                     found {against:?}",
                     variant.name
                 ));
             }
         }
         self.validate_names()
+    }
+
+    /// Checks that every model of the recipe is the sweep's to choose, and that nothing is asked for
+    /// twice or out of reach.
+    fn validate_recipe(&self, recipe: &TrainConfig) -> Result<()> {
+        let fail = |message: String| Err(Error::Input(message));
+        if recipe.targets.is_some() {
+            return fail("recipe: expected a budget, found targets per axis".into());
+        }
+        if recipe.dense_checkpoint.is_some() || !recipe.method.is_learned() {
+            return fail("recipe: expected no dense_checkpoint and no method of its own".into());
+        }
+        let mut seeds = self.seeds.clone();
+        seeds.sort_unstable();
+        let budgets = self.budgets.iter().chain(&self.calibrated);
+        let mut budgets: Vec<f64> = budgets.copied().collect();
+        budgets.sort_by(f64::total_cmp);
+        if seeds.windows(2).any(|pair| pair[0] == pair[1])
+            || budgets.windows(2).any(|pair| pair[0] == pair[1])
+        {
+            return fail("seeds, budgets, calibrated: expected every value once".into());
+        }
+        let model = recipe.dense_model()?;
+        if let Some(block) = self.evit_blocks.iter().find(|block| **block >= model.depth) {
+            return fail(format!(
+                "evit_blocks: expected blocks below {}, found {block}",
+                model.depth
+            ));
+        }
+        let geometry = model.geometry();
+        let least = geometry.expected_share(&recipe.decisions, 0.0);
+        match budgets.first() {
+            Some(budget) if *budget < least => fail(format!(
+                "budget {budget}: expected at least {least:.4}, what the model costs with every \
+                 gate off"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn validate_names(&self) -> Result<()> {
@@ -221,6 +261,8 @@ impl SweepConfig {
         let mut config = recipe.clone();
         config.model = model.model.over(&recipe.model);
         config.dense.epochs += config.adaptive.epochs;
+        // Its own decisions, which it never makes, have no budget to keep.
+        config.budget = 1.0;
         config.seed = self.seeds[0];
         config
     }

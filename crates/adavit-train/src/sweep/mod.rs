@@ -28,13 +28,13 @@ pub use self::config::{Rival, SmallerModel, SweepConfig, Variant};
 use self::job::{Evaluated, Job};
 pub use self::point::{Kind, Point, Speed};
 use self::speed::measure;
-use crate::Result;
 use crate::config::{Method, TrainConfig};
 use crate::evaluate::calibrate;
 use crate::event::{Control, Event, Outcome};
 use crate::progress::Stage;
 use crate::run::train_through;
 use crate::session::Session;
+use crate::{Error, Result};
 
 /// What a sweep found.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,7 +68,7 @@ pub fn sweep(
     };
     let complete = sweep.go()?;
     Ok(Efficiency {
-        comparisons: compare::comparisons(config, &sweep.points),
+        comparisons: write::curves(config, &sweep.points, out)?,
         points: sweep.points,
         complete,
     })
@@ -90,7 +90,10 @@ impl Sweep<'_, '_> {
         for (index, job) in jobs.iter().enumerate() {
             let name = job.name(self.config);
             let point = match Point::read(&self.points_folder(), &name)? {
-                Some(point) => Some(point),
+                Some(point) => {
+                    self.points.push(point);
+                    continue;
+                }
                 None if self.control.stop.load(Ordering::Relaxed) => None,
                 None => {
                     self.note(&format!("{name}: model {} of {}", index + 1, jobs.len()));
@@ -101,6 +104,7 @@ impl Sweep<'_, '_> {
                 return Ok(false);
             };
             self.points.push(point);
+            // A sweep that is killed leaves the curves of what it has.
             write::curves(self.config, &self.points, self.out)?;
         }
         Ok(true)
@@ -283,7 +287,8 @@ impl Sweep<'_, '_> {
         self.kept(point)
     }
 
-    /// A rival on the plain model, or on one fine-tuned for it.
+    /// A rival: token reduction on the plain model, random decisions under the adaptive model's weights,
+    /// or either fine-tuned from the plain model.
     fn rival(
         &mut self,
         job: Job,
@@ -295,7 +300,12 @@ impl Sweep<'_, '_> {
         let Some(reduction) = self.reduction(rival, budget)? else {
             let found = self.points.iter().find(|point| point.name == adaptive);
             let usage = found.and_then(|point| point.usage.as_ref());
-            let usage = usage.map_or_else(Vec::new, |usage| usage.per_block.clone());
+            let Some(usage) = usage.map(|usage| usage.per_block.clone()) else {
+                return Err(Error::Input(format!(
+                    "{}: expected the usage of {adaptive}; remove the file to measure it again",
+                    Point::file(&self.points_folder(), &adaptive).display()
+                )));
+            };
             settings.method = Method::Random {
                 usage: usage.clone(),
             };

@@ -79,7 +79,8 @@ pub struct Point {
     pub budget: Option<f64>,
     /// Accuracy; the mean over draws of random decisions.
     pub top1: f64,
-    /// Mean multiply-adds.
+    /// Mean multiply-adds; these, their percentiles and the usage are of the first draw of random
+    /// decisions.
     pub macs: f64,
     /// What 10 % of the images stay below.
     pub macs_p10: u64,
@@ -183,10 +184,12 @@ impl Point {
         let point: Self =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         let digits = |digit: u8| digit.is_ascii_digit() && digit - b'0' <= point.draws;
-        if point.draws == 0 || !point.right.bytes().all(digits) {
-            return Err(damaged(
-                "expected a digit of at most `draws` for each image".into(),
-            ));
+        let right = !point.right.is_empty() && point.right.bytes().all(digits);
+        if point.draws == 0 || point.name != name || point.macs <= 0.0 || !right {
+            return Err(damaged(format!(
+                "expected the point {name}, multiply-adds above 0, and a digit of at most `draws` \
+                 for each image"
+            )));
         }
         Ok(Some(point))
     }

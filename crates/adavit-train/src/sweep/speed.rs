@@ -40,7 +40,7 @@ struct Work<'a> {
     workspace: Workspace,
 }
 
-/// Measures both for about `seconds` at every batch size.
+/// Measures both for about `seconds`, which the batch sizes share.
 pub(super) fn measure(
     dense: &PreparedTransformer,
     path: &Path,

@@ -38,9 +38,9 @@ pub(super) fn bind(config: &SweepConfig, recipe: &TrainConfig, out: &Path) -> Re
     let path = out.join(SETTINGS);
     if path.exists() {
         let found = std::fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
-        if recipe_of(&found) != recipe_of(&text) {
+        if let Some(changed) = changed(&found, &text) {
             return Err(Error::Input(format!(
-                "{}: holds a sweep of another recipe; give another folder by --out",
+                "{}: holds a sweep with another {changed}; give another folder by --out",
                 out.display()
             )));
         }
@@ -49,9 +49,39 @@ pub(super) fn bind(config: &SweepConfig, recipe: &TrainConfig, out: &Path) -> Re
     Ok(write_file(&path, text.as_bytes())?)
 }
 
-fn recipe_of(text: &str) -> Option<toml::Value> {
-    let table: toml::Table = text.parse().ok()?;
-    table.get("recipe").cloned()
+/// What of the settings that points depend on is not what it was. Seeds, budgets, rivals and named
+/// models may be added.
+fn changed(before: &str, now: &str) -> Option<String> {
+    let (before, now): (toml::Table, toml::Table) = (before.parse().ok()?, now.parse().ok()?);
+    if before.get("recipe") != now.get("recipe") {
+        return Some("recipe".into());
+    }
+    let of = |table: &toml::Table, key: &str| table.get("sweep")?.get(key).cloned();
+    let first = |table: &toml::Table| of(table, "seeds")?.get(0).cloned();
+    if first(&before) != first(&now) {
+        return Some("first seed".into());
+    }
+    if of(&before, "evit_blocks") != of(&now, "evit_blocks") {
+        return Some("evit_blocks".into());
+    }
+    let named = |table: &toml::Table, key: &str| {
+        let list = of(table, key).and_then(|list| list.as_array().cloned());
+        list.unwrap_or_default()
+    };
+    for key in ["smaller", "variant"] {
+        for model in named(&now, key) {
+            let name = model.get("name");
+            let same = |old: &&toml::Value| old.get("name") == name;
+            if named(&before, key)
+                .iter()
+                .find(same)
+                .is_some_and(|old| *old != model)
+            {
+                return Some(format!("{key} model of the name {}", name?));
+            }
+        }
+    }
+    None
 }
 
 /// What `efficiency.json` holds.
@@ -111,8 +141,12 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Writes `efficiency.{csv,json,svg}` of the points so far.
-pub(super) fn curves(config: &SweepConfig, points: &[Point], out: &Path) -> Result<()> {
+/// Writes `efficiency.{csv,json,svg}` of the points so far, and returns the comparisons.
+pub(super) fn curves(
+    config: &SweepConfig,
+    points: &[Point],
+    out: &Path,
+) -> Result<Vec<Comparison>> {
     let failed = |error: &dyn std::fmt::Display| Error::Input(format!("efficiency: {error}"));
     let mut csv = csv::Writer::from_writer(Vec::new());
     for point in points {
@@ -143,5 +177,6 @@ pub(super) fn curves(config: &SweepConfig, points: &[Point], out: &Path) -> Resu
         })
         .collect();
     let svg = efficiency_chart(&drawn)?;
-    Ok(write_file(&out.join("efficiency.svg"), svg.as_bytes())?)
+    write_file(&out.join("efficiency.svg"), svg.as_bytes())?;
+    Ok(comparisons)
 }
