@@ -220,7 +220,9 @@ impl SweepConfig {
             return fail("seeds, budgets, calibrated: expected every value once".into());
         }
         let model = recipe.dense_model()?;
-        if let Some(block) = self.evit_blocks.iter().find(|block| **block >= model.depth) {
+        let evit = self.rivals.contains(&Rival::Evit);
+        let beyond = |block: &&usize| evit && **block >= model.depth;
+        if let Some(block) = self.evit_blocks.iter().find(beyond) {
             return fail(format!(
                 "evit_blocks: expected blocks below {}, found {block}",
                 model.depth
