@@ -82,6 +82,18 @@ impl<'a> ScaledNoise<'a> {
     pub fn new(noise: &'a mut dyn Noise, factor: f64) -> Self {
         Self { noise, factor }
     }
+
+    /// What `draw` gives times the factor; nothing is drawn where that is 0.
+    fn scaled(
+        &mut self,
+        (shape, dtype, device): (&[usize], DType, &Device),
+        draw: impl FnOnce(&mut dyn Noise) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        if self.factor == 0.0 {
+            return Tensor::zeros(shape, dtype, device);
+        }
+        draw(self.noise)? * self.factor
+    }
 }
 
 impl std::fmt::Debug for ScaledNoise<'_> {
@@ -100,10 +112,9 @@ impl Noise for ScaledNoise<'_> {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
-        if self.factor == 0.0 {
-            return Tensor::zeros(shape, dtype, device);
-        }
-        self.noise.logistic(site, shape, dtype, device)? * self.factor
+        self.scaled((shape, dtype, device), |noise| {
+            noise.logistic(site, shape, dtype, device)
+        })
     }
 
     fn gumbel(
@@ -113,10 +124,9 @@ impl Noise for ScaledNoise<'_> {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
-        if self.factor == 0.0 {
-            return Tensor::zeros(shape, dtype, device);
-        }
-        self.noise.gumbel(site, shape, dtype, device)? * self.factor
+        self.scaled((shape, dtype, device), |noise| {
+            noise.gumbel(site, shape, dtype, device)
+        })
     }
 }
 
@@ -314,6 +324,27 @@ fn open_unit(bits: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scaled_noise_is_the_noise_times_its_factor() -> Result<()> {
+        let site = Site::new(1, 2);
+        let draw = |factor: f64| {
+            let mut noise = SeededNoise::new(3, 0, &[4, 5]);
+            let mut noise = ScaledNoise::new(&mut noise, factor);
+            let drawn = noise.logistic(site, &[2, 3], DType::F64, &Device::Cpu)?;
+            drawn.flatten_all()?.to_vec1::<f64>()
+        };
+        let whole =
+            SeededNoise::new(3, 0, &[4, 5]).logistic(site, &[2, 3], DType::F64, &Device::Cpu)?;
+        let whole = whole.flatten_all()?.to_vec1::<f64>()?;
+        assert_eq!(draw(1.0)?, whole);
+        assert_eq!(
+            draw(0.5)?,
+            whole.iter().map(|x| x * 0.5).collect::<Vec<_>>()
+        );
+        assert_eq!(draw(0.0)?, [0.0; 6]);
+        Ok(())
+    }
 
     #[test]
     fn uniform_values_never_reach_zero_or_one() {

@@ -1,5 +1,6 @@
 //! Everything that can be given on the command line.
 
+mod report;
 mod sweep;
 mod values;
 
@@ -10,6 +11,7 @@ use adavit_train::Keep;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
+pub(crate) use self::report::ReportArgs;
 pub(crate) use self::sweep::SweepArgs;
 pub(crate) use self::values::{Accounting, Exec, GateThresholds, Rounding, StrategyArg};
 use self::values::{gate_thresholds, img_size, keep, top_k};
@@ -459,25 +461,6 @@ pub(crate) struct CalibrateArgs {
     /// Images per forward
     #[arg(long, value_name = "N", default_value_t = 250)]
     pub(crate) batch_size: usize,
-
-    #[command(flatten)]
-    pub(crate) machine: MachineArgs,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct ReportArgs {
-    /// A run folder
-    #[arg(value_name = "RUN")]
-    pub(crate) run: PathBuf,
-
-    /// The file to write [default: report.html in the run folder]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
-
-    /// Also write analysis.json, usage.svg, easiest.png and hardest.png into a folder: what the compute
-    /// is spent on, for documents
-    #[arg(long, value_name = "DIR")]
-    pub(crate) analysis: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) machine: MachineArgs,

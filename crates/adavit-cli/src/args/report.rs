@@ -1,0 +1,24 @@
+//! The options of `adavit report`.
+
+use std::path::PathBuf;
+
+use super::MachineArgs;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// A run folder
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+
+    /// The file to write [default: report.html in the run folder]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Also write analysis.json, usage.svg, easiest.png and hardest.png into a folder: what the compute
+    /// is spent on, for documents
+    #[arg(long, value_name = "DIR")]
+    pub(crate) analysis: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
