@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-CHANNELS, STRIDES = (16, 32, 48), (1, 2, 2)
-"""Of the stem's 3x3 convolutions, as in the preset nano_conv_patch4_28."""
+EMBED_DIM, HEADS = 64, 4
+CHANNELS, STRIDES = (16, 32, 64), (1, 2, 2)
+"""Of the transformer, and of the stem's 3x3 convolutions, as in the preset nano_conv_patch4_28."""
 
 DEFAULTS: dict[str, Any] = {
     "warmup_epochs": 1.0,
@@ -60,12 +61,12 @@ def build_model(mlp_ratio: float) -> VisionTransformer:
         patch_size=4,
         in_chans=1,
         num_classes=10,
-        embed_dim=48,
+        embed_dim=EMBED_DIM,
         depth=6,
-        num_heads=3,
+        num_heads=HEADS,
         mlp_ratio=mlp_ratio,
     )
-    model.patch_embed = Stem(48)
+    model.patch_embed = Stem(EMBED_DIM)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             if name.endswith("qkv"):

@@ -55,10 +55,10 @@ impl ModelConfig {
             "nano_wide_patch7_28" => nano(7, 128, 4),
             "nano_conv_patch4_28" => Self {
                 conv_stem: Some(ConvStemConfig {
-                    channels: vec![16, 32, 48],
+                    channels: vec![16, 32, 64],
                     strides: vec![1, 2, 2],
                 }),
-                ..nano(4, 48, 3)
+                ..nano(4, 64, 4)
             },
             _ => {
                 return Err(Error::Config(format!(
