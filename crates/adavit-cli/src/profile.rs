@@ -73,18 +73,22 @@ impl Totals {
     }
 }
 
-/// A span of an operation that is running.
+/// A span of an operation that is running, or of work that runs beside other work.
 #[derive(Debug, Default)]
 struct Operation {
     name: String,
     macs: u64,
     start: Option<Instant>,
+    /// On how many threads work runs at once; none for an operation.
+    at_once: Option<u32>,
 }
 
 impl Visit for Operation {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "macs" {
-            self.macs = value;
+        match field.name() {
+            "macs" => self.macs = value,
+            "at_once" => self.at_once = u32::try_from(value).ok(),
+            _ => {}
         }
     }
 
@@ -118,10 +122,18 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Totals {
         let Some(operation) = span.extensions_mut().remove::<Operation>() else {
             return;
         };
+        if operation.at_once.is_some() {
+            return;
+        }
+        // What runs on each of several threads takes its part of the time.
+        let at_once = span.scope().skip(1).find_map(|around| {
+            let around = around.extensions();
+            around.get::<Operation>()?.at_once
+        });
         if let Some(start) = operation.start {
             let mut totals = self.lock();
             let total = totals.entry(operation.name).or_default();
-            total.time += start.elapsed();
+            total.time += start.elapsed() / at_once.unwrap_or(1);
             total.macs += operation.macs;
         }
     }

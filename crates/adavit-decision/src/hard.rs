@@ -1,5 +1,7 @@
 //! Policies as plain bits, for code that skips what is off.
 
+use std::ops::Range;
+
 use candle_core::{DType, Result, Tensor, bail};
 
 use crate::{BlockPolicy, BlockUse, Geometry, Policy};
@@ -134,16 +136,51 @@ impl HardPolicy {
     /// Takes the decisions of `other`, of the same sizes, on block `block` for `count` images from
     /// `first` on.
     pub fn copy_block(&mut self, other: &Self, (block, first): (usize, usize), count: usize) {
-        let axes = [
-            (&mut self.tokens, &other.tokens, self.num_tokens),
-            (&mut self.heads, &other.heads, self.num_heads),
-            (&mut self.sublayers, &other.sublayers, 2),
-        ];
-        for (bits, others, width) in axes {
-            let start = (block * self.batch + first) * width;
+        let batch = self.batch;
+        for (bits, others, width) in self.axes_with(other) {
+            let start = (block * batch + first) * width;
             let range = start..start + count * width;
             bits[range.clone()].copy_from_slice(&others[range]);
         }
+    }
+
+    /// The decisions on some of the images.
+    ///
+    /// # Panics
+    /// If the images are not all there.
+    pub fn images(&self, images: Range<usize>) -> Self {
+        let (from, mut some) = (images.start, self.clone());
+        some.batch = images.len();
+        for (bits, others, width) in some.axes_with(self) {
+            bits.clear();
+            for of_block in others.chunks_exact((self.batch * width).max(1)) {
+                bits.extend_from_slice(&of_block[from * width..][..images.len() * width]);
+            }
+        }
+        some
+    }
+
+    /// Takes the decisions of `other` on all its images for those from `first` on.
+    ///
+    /// # Panics
+    /// If there are not as many images, blocks, tokens and heads.
+    pub fn copy_images(&mut self, other: &Self, first: usize) {
+        let (batch, count) = (self.batch, other.batch);
+        for (bits, others, width) in self.axes_with(other) {
+            let others = others.chunks_exact((count * width).max(1));
+            for (bits, others) in bits.chunks_exact_mut((batch * width).max(1)).zip(others) {
+                bits[first * width..][..count * width].copy_from_slice(others);
+            }
+        }
+    }
+
+    /// The gates of each axis beside those of another policy, and how many an image has.
+    fn axes_with<'a>(&'a mut self, other: &'a Self) -> [(&'a mut Vec<bool>, &'a [bool], usize); 3] {
+        [
+            (&mut self.tokens, &other.tokens, self.num_tokens),
+            (&mut self.heads, &other.heads, self.num_heads),
+            (&mut self.sublayers, &other.sublayers, 2),
+        ]
     }
 
     /// What an image uses of a block.

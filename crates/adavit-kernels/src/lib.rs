@@ -60,6 +60,6 @@ pub use prepared::{
     ImageHeads, Images, PreparedLayerNorm, PreparedLinear, SmallLinear, Work, attend,
 };
 pub use simd::simd_level;
-pub use threads::{MOST_THREADS, in_pool, set_threads, threads};
+pub use threads::{MOST_THREADS, in_pool, set_threads, side_by_side, threads};
 pub use trace::SPAN_TARGET;
 pub use windows::{Window, im2col, patchify};

@@ -1,6 +1,9 @@
 //! One thread count for everything: rayon's global pool, candle's products and its elementwise pool.
 
-use candle_core::{Result, bail};
+use candle_core::{Result as CandleResult, bail};
+use rayon::prelude::*;
+
+use crate::trace;
 
 const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
 
@@ -25,7 +28,7 @@ pub const MOST_THREADS: usize = 1024;
 ///
 /// # Errors
 /// If `n` is not between 1 and [`MOST_THREADS`], or rayon's global pool was already built.
-pub fn set_threads(n: usize) -> Result<()> {
+pub fn set_threads(n: usize) -> CandleResult<()> {
     if n == 0 || n > MOST_THREADS {
         bail!("threads: expected between 1 and {MOST_THREADS}, found {n}");
     }
@@ -83,4 +86,27 @@ pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     }
     let dispatch = tracing::dispatcher::get_default(Clone::clone);
     rayon::scope(|_| tracing::dispatcher::with_default(&dispatch, f))
+}
+
+/// Runs `f` on every item, each on one thread of rayon's current pool as far as there are; what it
+/// divides further is taken over by threads that have nothing else to do.
+///
+/// # Errors
+/// The first that `f` gives; items that were not begun are left out then.
+pub fn side_by_side<T: Send, E: Send>(
+    items: &mut [T],
+    f: impl Fn(usize, &mut T) -> Result<(), E> + Send + Sync,
+) -> Result<(), E> {
+    let items_at_once = items.len().min(threads());
+    let dispatch = tracing::dispatcher::get_default(Clone::clone);
+    let run = |(index, item): (usize, &mut T)| {
+        tracing::dispatcher::with_default(&dispatch, || {
+            let _span = trace::at_once(items_at_once);
+            f(index, item)
+        })
+    };
+    in_pool(|| {
+        let items = items.par_iter_mut().enumerate();
+        items.with_max_len(1).try_for_each(run)
+    })
 }

@@ -10,6 +10,9 @@ use rayon::prelude::*;
 use crate::ModelConfig;
 use crate::conv_stem::{ConvStemConfig, Convolution, KERNEL_SIZE, PADDING, convolutions};
 
+/// Images that are worked on at a time: their windows stay in cache.
+const IMAGES: usize = 4;
+
 #[derive(Debug)]
 pub(super) struct PreparedConvStem {
     /// The input of each convolution, and the map of its windows.
@@ -77,14 +80,38 @@ impl PreparedConvStem {
         room: &mut StemRoom,
         work: &mut Work,
     ) -> Result<()> {
+        let b = images.dim(0)?;
+        if b == 0 {
+            return Ok(());
+        }
+        let pixels = images.permute((0, 2, 3, 1))?.contiguous()?;
+        let pixels = pixels.flatten_all()?.to_vec1::<f32>()?;
+        let (image_len, tokens_len) = (pixels.len() / b, ys.len() / b);
+        let ys = ys.chunks_mut(IMAGES * tokens_len);
+        for (pixels, ys) in pixels.chunks(IMAGES * image_len).zip(ys) {
+            let b = pixels.len() / image_len;
+            // Every image's rows lie as those of the first.
+            let patch_rows = &patch_rows[..b * self.patches()];
+            room.rows.clear();
+            room.rows.extend_from_slice(pixels);
+            self.add_some(b, (ys, prefix, patch_rows), room, work);
+        }
+        Ok(())
+    }
+
+    /// Adds the tokens of the `b` images whose pixels are the rows of `room`.
+    fn add_some(
+        &self,
+        b: usize,
+        (ys, prefix, patch_rows): (&mut [f32], usize, &[usize]),
+        room: &mut StemRoom,
+        work: &mut Work,
+    ) {
         let StemRoom {
             windows,
             rows,
             parts,
         } = room;
-        let b = images.dim(0)?;
-        let pixels = images.permute((0, 2, 3, 1))?.contiguous()?;
-        *rows = pixels.flatten_all()?.to_vec1::<f32>()?;
         let mut width = 0;
         for (index, (input, map)) in self.convs.iter().enumerate() {
             // The last rows are tokens already, each where it will lie in `ys`.
@@ -110,7 +137,12 @@ impl PreparedConvStem {
         let c = self.embed_dim;
         parts.push(patch_rows.iter().copied(), &[0..width], &[0..c]);
         self.proj.add(rows, ys, parts, work);
-        Ok(())
+    }
+
+    /// The tokens of an image that come of its pixels.
+    fn patches(&self) -> usize {
+        let last = self.convs.last();
+        last.map_or(0, |(input, _)| input.rows() * input.columns())
     }
 }
 
@@ -140,23 +172,53 @@ impl Pixels {
         out.zip(images).for_each(|(out, xs)| {
             let out = &mut out[place.prefix * self.window_len()..];
             for (at, window) in out.chunks_exact_mut(self.window_len()).enumerate() {
-                self.window(xs, (at / columns, at % columns), window);
+                let (row, column) = (at / columns, at % columns);
+                let (top, left) = (row * self.stride, column * self.stride);
+                let inside = |start: usize, size: usize| {
+                    start >= PADDING && start + KERNEL_SIZE <= PADDING + size
+                };
+                if !(inside(top, self.height) && inside(left, self.width)) {
+                    self.window_at_border(xs, (top, left), window);
+                } else if self.channels == 1 {
+                    // A call to copy so few values takes longer than the copy.
+                    self.window_inside(xs, (top, left), window, |to, from| {
+                        to[..KERNEL_SIZE].clone_from_slice(&from[..KERNEL_SIZE]);
+                    });
+                } else {
+                    self.window_inside(xs, (top, left), window, <[f32]>::copy_from_slice);
+                }
             }
         });
     }
 
-    fn window(self, xs: &[f32], (row, column): (usize, usize), window: &mut [f32]) {
+    /// A window of which all pixels are the image's; it starts at `(top, left)` of the padded image.
+    #[inline(always)]
+    fn window_inside(
+        self,
+        xs: &[f32],
+        (top, left): (usize, usize),
+        window: &mut [f32],
+        copy: impl Fn(&mut [f32], &[f32]),
+    ) {
+        let len = KERNEL_SIZE * self.channels;
+        let from = ((top - PADDING) * self.width + left - PADDING) * self.channels;
+        let rows = xs[from..].chunks(self.width * self.channels);
+        for (to, from) in window.chunks_exact_mut(len).zip(rows) {
+            copy(to, &from[..len]);
+        }
+    }
+
+    /// A window that the padding is a part of.
+    fn window_at_border(self, xs: &[f32], (top, left): (usize, usize), window: &mut [f32]) {
         let (k, c) = (KERNEL_SIZE, self.channels);
-        let (stride, padding) = (self.stride, PADDING);
         // In the padded image.
-        let left = column * stride;
-        let first = left.max(padding);
-        let end = (left + k).min(padding + self.width);
+        let first = left.max(PADDING);
+        let end = (left + k).min(PADDING + self.width);
         for (ky, out) in window.chunks_exact_mut(k * c).enumerate() {
             out.fill(0.0);
-            let y = (row * stride + ky).wrapping_sub(padding);
+            let y = (top + ky).wrapping_sub(PADDING);
             if y < self.height && first < end {
-                let from = (y * self.width + first - padding) * c;
+                let from = (y * self.width + first - PADDING) * c;
                 let len = (end - first) * c;
                 out[(first - left) * c..][..len].copy_from_slice(&xs[from..from + len]);
             }

@@ -15,7 +15,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 pub use self::block::Strategy;
-use self::packed::{PackedTransformer, Room};
+use self::packed::{PackedTransformer, Rooms};
 use crate::block::Gathered;
 use crate::{Capture, Error, ModelConfig, Result, VisionTransformer};
 
@@ -38,7 +38,7 @@ enum Kind {
 #[derive(Debug, Default)]
 pub struct Workspace {
     policy: HardPolicy,
-    room: Room,
+    rooms: Rooms,
     /// Multiply-adds of the gathered path.
     gathered_macs: u64,
 }
@@ -46,7 +46,7 @@ pub struct Workspace {
 impl Workspace {
     /// Returns the multiply-adds done since the last call.
     pub fn take_macs(&mut self) -> u64 {
-        std::mem::take(&mut self.gathered_macs) + self.room.buffers.work.take_macs()
+        std::mem::take(&mut self.gathered_macs) + self.rooms.take_macs()
     }
 
     /// What the last forward computed of each image.
@@ -209,7 +209,7 @@ impl PreparedTransformer {
                 xs.device().location()
             ))),
             Kind::Packed(model) => {
-                model.run(xs, decide, &mut workspace.policy, &mut workspace.room)
+                model.run(xs, decide, &mut workspace.policy, &mut workspace.rooms)
             }
             Kind::Gathered(model) => run_gathered(model, xs, decide, workspace),
         }

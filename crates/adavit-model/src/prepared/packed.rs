@@ -1,7 +1,11 @@
 //! The prepared model of the CPU: weights packed once, products in parts.
 
+use std::ops::Range;
+
 use adavit_decision::{HardPolicy, Thresholds};
-use adavit_kernels::{Parts, PreparedLayerNorm, PreparedLinear, Rows, in_pool, patchify};
+use adavit_kernels::{
+    Parts, PreparedLayerNorm, PreparedLinear, Rows, patchify, side_by_side, threads,
+};
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
@@ -12,8 +16,8 @@ use super::{Decide, Strategy};
 use crate::tokens_to_token::TokensToToken;
 use crate::{ModelConfig, Result};
 
-/// Tokens that are worked on at a time, whole images: their hidden activations stay in cache.
-const TOKENS: usize = 1600;
+/// Tokens that a thread works on at a time, whole images: their hidden activations stay in cache.
+const TOKENS: usize = 800;
 
 #[derive(Debug)]
 pub(super) struct PackedTransformer {
@@ -62,8 +66,30 @@ impl Stem {
 
 /// Buffers of a forward, kept from one to the next.
 #[derive(Debug, Default)]
-pub(super) struct Room {
-    pub(super) buffers: Buffers,
+pub(super) struct Rooms(Vec<Share>);
+
+/// The images of a batch that one thread runs, and its room for them.
+#[derive(Debug, Default)]
+struct Share {
+    policy: HardPolicy,
+    logits: Vec<f32>,
+    room: Room,
+}
+
+impl Rooms {
+    /// Returns the multiply-adds done since the last call.
+    pub(super) fn take_macs(&mut self) -> u64 {
+        let shares = self.0.iter_mut();
+        shares
+            .map(|share| share.room.buffers.work.take_macs())
+            .sum()
+    }
+}
+
+/// Buffers of some images.
+#[derive(Debug, Default)]
+struct Room {
+    buffers: Buffers,
     patches: Vec<f32>,
     stem: StemRoom,
     /// The tokens with a head.
@@ -114,28 +140,71 @@ impl PackedTransformer {
     }
 
     /// Returns the logits `(B, K)`; `policy` keeps everything, and becomes what was computed.
+    ///
+    /// Every thread takes its share of the images from pixels to logits: a batch of a small model is
+    /// some hundred operations, and threads would wait for each other after each.
     pub(super) fn run(
         &self,
         xs: &Tensor,
         decide: Decide,
         policy: &mut HardPolicy,
-        room: &mut Room,
+        rooms: &mut Rooms,
     ) -> Result<Tensor> {
         let (b, k) = (xs.dim(0)?, self.config.num_classes);
-        let group = (TOKENS / self.config.num_tokens()).max(1);
-        let mut logits = vec![0.0; b * k];
-        in_pool(|| -> Result<()> {
-            for (index, logits) in logits.chunks_mut(group * k).enumerate() {
-                let first = index * group;
-                let images = xs.narrow(0, first, logits.len() / k)?;
-                self.run_group((&images, first), decide, logits, (policy, room))?;
-            }
-            Ok(())
+        let per_thread = b.div_ceil(threads()).max(1);
+        let shares = b.div_ceil(per_thread);
+        if rooms.0.len() < shares {
+            rooms.0.resize_with(shares, Share::default);
+        }
+        let shares = &mut rooms.0[..shares];
+        let geometry = self.config.geometry();
+        side_by_side(shares, |index, share| -> Result<()> {
+            let first = index * per_thread;
+            let images = first..b.min(first + per_thread);
+            share.policy.keep_all(&geometry, images.len());
+            self.run_share(xs, images, decide, share)
         })?;
+        let mut logits = Vec::with_capacity(b * k);
+        for (index, share) in shares.iter().enumerate() {
+            logits.extend_from_slice(&share.logits);
+            policy.copy_images(&share.policy, index * per_thread);
+        }
         Ok(Tensor::from_vec(logits, (b, k), xs.device())?)
     }
 
-    /// Runs some images, of which the first is image `first` of the batch.
+    /// Runs some images of the batch.
+    fn run_share(
+        &self,
+        xs: &Tensor,
+        images: Range<usize>,
+        decide: Decide,
+        share: &mut Share,
+    ) -> Result<()> {
+        let k = self.config.num_classes;
+        let given;
+        let decide = match decide {
+            Decide::Given(policy) => {
+                given = policy.images(images.clone());
+                Decide::Given(&given)
+            }
+            other => other,
+        };
+        let Share {
+            policy,
+            logits,
+            room,
+        } = share;
+        logits.resize(images.len() * k, 0.0);
+        let group = (TOKENS / self.config.num_tokens()).max(1);
+        for (index, logits) in logits.chunks_mut(group * k).enumerate() {
+            let first = index * group;
+            let group = xs.narrow(0, images.start + first, logits.len() / k)?;
+            self.run_group((&group, first), decide, logits, (policy, room))?;
+        }
+        Ok(())
+    }
+
+    /// Runs some images, of which the first is image `first` of the share.
     fn run_group(
         &self,
         (xs, first): (&Tensor, usize),
