@@ -269,6 +269,28 @@ mod tests {
     }
 
     #[test]
+    fn some_images_are_taken_out_and_put_back() {
+        let mut policy = HardPolicy::all(&geometry(), 5);
+        for (block, image) in (0..2).flat_map(|block| (0..5).map(move |image| (block, image))) {
+            policy.tokens_mut(block, image)[1 + image % 3] = block == 0;
+            policy.heads_mut(block, image)[image % 2] = false;
+            policy.sublayers_mut(block, image)[0] = image > block;
+        }
+        let some = policy.images(2..4);
+        assert_eq!((some.batch(), some.depth()), (2, 2));
+        for image in 0..2 {
+            assert_eq!(some.image_use(image), policy.image_use(2 + image));
+            assert_eq!(some.tokens(1, image), policy.tokens(1, 2 + image));
+        }
+        let mut again = HardPolicy::all(&geometry(), 5);
+        for (first, images) in [(0, 0..2), (2, 2..4), (4, 4..5)] {
+            again.copy_images(&policy.images(images), first);
+        }
+        assert_eq!(again, policy);
+        assert_eq!(policy.images(3..3).batch(), 0);
+    }
+
+    #[test]
     fn soft_gates_and_other_sizes_are_refused() -> Result<()> {
         let policy = |value: f32, batch: usize| -> Result<Policy> {
             let heads = Tensor::full(value, (batch, 2), &Device::Cpu)?;

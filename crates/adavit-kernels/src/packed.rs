@@ -110,7 +110,7 @@ impl Packed {
     }
 
     /// Returns the panel that starts with `column`.
-    fn panel(&self, column: usize) -> &[f32] {
+    pub(crate) fn panel(&self, column: usize) -> &[f32] {
         let padded = self.group.next_multiple_of(self.width);
         let place = column / self.group * padded + column % self.group;
         &self.panels.as_slice()[place * self.k..][..self.width * self.k]
@@ -121,6 +121,11 @@ impl Packed {
         let start = column / self.group * self.group;
         let within = (column - start + 1).next_multiple_of(self.width);
         start + within.min(self.group)
+    }
+
+    /// Returns the columns of a panel.
+    pub(crate) fn width(&self) -> usize {
+        self.width
     }
 
     /// Returns the inner size.
@@ -344,6 +349,6 @@ impl<P: Fn(usize) -> usize> WithSimd for Multiply<'_, P> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let right = (self.panel, self.inner);
-        tile::multiply_rows(simd, self.tile, (self.xs, self.place), right, self.width);
+        tile::multiply_rows(simd, self.tile, (self.xs, self.place, 0), right, self.width);
     }
 }

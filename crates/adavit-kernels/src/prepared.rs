@@ -138,7 +138,7 @@ impl PreparedLinear {
 }
 
 /// Returns the bias of `n_out` outputs, zeros where there is none.
-fn biases(bias: Option<&Tensor>, n_out: usize) -> Result<Vec<f32>> {
+pub(crate) fn biases(bias: Option<&Tensor>, n_out: usize) -> Result<Vec<f32>> {
     match bias {
         Some(bias) => {
             shape::expect("prepared linear bias", bias, &[n_out])?;
@@ -149,7 +149,7 @@ fn biases(bias: Option<&Tensor>, n_out: usize) -> Result<Vec<f32>> {
 }
 
 /// Returns the values of a tensor in f32.
-fn floats(xs: &Tensor) -> Result<Vec<f32>> {
+pub(crate) fn floats(xs: &Tensor) -> Result<Vec<f32>> {
     xs.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
 }
 

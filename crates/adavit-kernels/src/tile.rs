@@ -72,12 +72,13 @@ impl WithSimd for Multiply<'_> {
 }
 
 /// Writes `left right` to all of `ys`, rows of `width`: row i of the left operand is at `place(i)`,
-/// and only the ranges `inner` of its values meet those rows of `right`.
+/// and only the ranges `inner` of its values meet those rows of `right`. `skip` values lie between
+/// the values of a range and of the next that do not count as a row's.
 #[inline(always)]
 pub(crate) fn multiply_rows<S: Simd>(
     simd: S,
     ys: &mut [f32],
-    (left, place): (&[f32], impl Fn(usize) -> usize),
+    (left, place, skip): (&[f32], impl Fn(usize) -> usize, usize),
     (right, inner): (&[f32], &[Range<usize>]),
     width: usize,
 ) {
@@ -89,7 +90,7 @@ pub(crate) fn multiply_rows<S: Simd>(
         let mut at = 0;
         while at < vectors {
             let wide = at + WIDTH <= vectors;
-            let right = (right, inner, at, vectors);
+            let (right, left) = ((right, inner, at, vectors), (&left, skip));
             let ys = &mut ys[start * vectors..];
             match (rows, wide) {
                 (8, true) => ranges::<S, 8, WIDTH>(simd, ys, left, right),
@@ -110,13 +111,15 @@ pub(crate) fn multiply_rows<S: Simd>(
 fn ranges<'a, S: Simd, const R: usize, const W: usize>(
     simd: S,
     ys: &mut [S::f32s],
-    left: impl Fn(usize) -> &'a [f32],
+    (left, skip): (&impl Fn(usize) -> &'a [f32], usize),
     (right, inner, at, vectors): (&[S::f32s], &[Range<usize>], usize, usize),
 ) {
     let mut sums = [[simd.splat_f32s(0.0); W]; R];
-    for range in inner {
+    for (index, range) in inner.iter().enumerate() {
         // Bounds are checked here, so that the loop below has nothing but products.
-        let rows: [*const f32; R] = std::array::from_fn(|r| left(r)[range.clone()].as_ptr());
+        let start = range.start + index * skip;
+        let rows: [*const f32; R] =
+            std::array::from_fn(|r| left(r)[start..][..range.len()].as_ptr());
         let right = &right[range.start * vectors..range.end * vectors];
         for (p, row) in right.chunks_exact(vectors).enumerate() {
             let row: &[S::f32s; W] = row[at..]

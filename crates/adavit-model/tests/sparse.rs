@@ -357,10 +357,12 @@ fn assert_same_bits(model: &Model) {
         .map(|used| used.tokens)
         .sum();
     assert!(kept > 64 * 3 && kept < 64 * 3 * n, "a ragged batch");
-    for threads in [1, 2, 4] {
-        let found =
-            pool(threads).install(|| rows(&model.sparse, &images, &mut Workspace::default()));
+    let policy = workspace.policy().clone();
+    for threads in [1, 2, 3, 4] {
+        let mut workspace = Workspace::default();
+        let found = pool(threads).install(|| rows(&model.sparse, &images, &mut workspace));
         assert!(found == together, "{threads} threads");
+        assert!(*workspace.policy() == policy, "{threads} threads: policy");
     }
     for (image, expected) in together.iter().enumerate().step_by(7) {
         let alone = images.narrow(0, image, 1).unwrap();

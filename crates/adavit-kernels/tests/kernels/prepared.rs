@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::common::{Values, flat};
 use adavit_kernels::{
-    self as kernels, HeadGate, ImageHeads, Images, Parts, PreparedLayerNorm, PreparedLinear, Rows,
-    SmallLinear, Work, attend,
+    self as kernels, ConvolutionPlaces, HeadGate, ImageHeads, Images, Parts, PixelGrid,
+    PreparedConvolution, PreparedLayerNorm, PreparedLinear, Rows, SmallLinear, Work, attend,
 };
 use candle_core::{DType, Tensor};
 
@@ -285,4 +285,101 @@ fn groups_that_do_not_divide_the_outputs_are_refused() {
     let weight = Tensor::zeros((40, 8), DType::F32, &candle_core::Device::Cpu).unwrap();
     let error = PreparedLinear::new(&weight, None, 12).unwrap_err();
     assert!(error.to_string().contains("divisor of 40"));
+}
+
+#[test]
+fn convolutions_read_windows_where_they_are_and_write_where_told() {
+    for (b, channels, n_out, (height, width), stride) in [
+        (3, 1, 16, (28, 28), 1),
+        (2, 16, 32, (9, 13), 2),
+        (1, 3, 40, (5, 4), 2),
+        (2, 5, 7, (1, 1), 1),
+    ] {
+        let mut values = Values::new(3);
+        let xs = values.tensor(&[b, channels, height, width]);
+        let weight = (values.tensor(&[n_out, channels, 3, 3]) * 0.2).unwrap();
+        let bias = values.tensor(&[n_out]);
+        let window = kernels::Window {
+            kernel_size: 3,
+            stride,
+            padding: 1,
+        };
+        let windows = kernels::im2col(&xs, window).unwrap();
+        let flat_weight = weight.flatten_from(1).unwrap();
+        let expected = kernels::linear_gelu(&windows, &flat_weight, &bias).unwrap();
+
+        let (rows, columns) = (height.div_ceil(stride), width.div_ceil(stride));
+        let padded_row = width + 2;
+        let windows = PixelGrid {
+            first: 0,
+            column: stride,
+            row: stride * padded_row,
+            image: (height + 2) * padded_row,
+        };
+        // A gap before each image, each row and each pixel.
+        let outputs = PixelGrid {
+            first: 5,
+            column: 2,
+            row: 2 * columns + 1,
+            image: rows * (2 * columns + 1) + 3,
+        };
+        let places = ConvolutionPlaces {
+            size: (rows, columns),
+            windows,
+            input_row: padded_row,
+            outputs,
+        };
+        let padded = xs.pad_with_zeros(2, 1, 1).unwrap();
+        let padded = padded.pad_with_zeros(3, 1, 1).unwrap();
+        let pixels = floats(&padded.permute((0, 2, 3, 1)).unwrap());
+        let conv = PreparedConvolution::new(&narrow(&weight), &narrow(&bias), places).unwrap();
+        let mut ys = vec![UNTOUCHED; (outputs.first + b * outputs.image) * n_out];
+        let mut work = Work::default();
+        conv.write_gelu(b, &pixels, &mut ys, &mut work);
+
+        let macs = b * rows * columns * n_out * channels * 9;
+        assert_eq!(work.take_macs(), macs as u64);
+        for (at, expected) in flat(&expected).into_iter().enumerate() {
+            let (pixel, channel) = (at / n_out, at % n_out);
+            let (image, y) = (pixel / (rows * columns), pixel / columns % rows);
+            let place = outputs.first
+                + image * outputs.image
+                + y * outputs.row
+                + pixel % columns * outputs.column;
+            let found = std::mem::replace(&mut ys[place * n_out + channel], UNTOUCHED);
+            assert!(
+                (f64::from(found) - expected).abs() <= 1e-4,
+                "at {at}: {found}, {expected}"
+            );
+        }
+        assert!(ys.iter().all(|y| *y == UNTOUCHED), "the gaps stay");
+    }
+}
+
+#[test]
+fn convolutions_whose_outputs_would_meet_are_errors() {
+    let weight = Tensor::zeros((4, 2, 3, 3), DType::F32, &candle_core::Device::Cpu).unwrap();
+    let bias = Tensor::zeros(4, DType::F32, &candle_core::Device::Cpu).unwrap();
+    let grid = PixelGrid {
+        first: 0,
+        column: 1,
+        row: 8,
+        image: 64,
+    };
+    let places = ConvolutionPlaces {
+        size: (6, 6),
+        windows: grid,
+        input_row: 8,
+        outputs: grid,
+    };
+    assert!(PreparedConvolution::new(&weight, &bias, places).is_ok());
+    for outputs in [
+        PixelGrid { column: 0, ..grid },
+        PixelGrid { row: 5, ..grid },
+        PixelGrid { image: 40, ..grid },
+    ] {
+        let places = ConvolutionPlaces { outputs, ..places };
+        let error = PreparedConvolution::new(&weight, &bias, places).unwrap_err();
+        assert!(error.to_string().contains("different places"), "{error}");
+    }
 }

@@ -55,3 +55,31 @@ fn results_do_not_depend_on_the_number_of_threads() {
     assert!(one == run(2), "two threads");
     assert!(one == run(5), "five threads");
 }
+
+#[test]
+fn each_item_is_run_once_and_the_first_error_returned() {
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.unwrap().install(|| {
+            let mut items = vec![0; 17];
+            let run = |index: usize, item: &mut usize| -> std::result::Result<(), String> {
+                *item += index + 1;
+                Ok(())
+            };
+            assert_eq!(kernels::side_by_side(&mut items, run), Ok(()));
+            assert!(items.into_iter().eq(1..18));
+            let run = |index: usize, _: &mut usize| {
+                if index == 3 {
+                    return Err("the third".to_string());
+                }
+                Ok(())
+            };
+            let failed = kernels::side_by_side(&mut [0; 8], run);
+            assert_eq!(failed, Err("the third".to_string()));
+        });
+    }
+    assert_eq!(
+        kernels::side_by_side(&mut [(); 0], |_, _| Err("never")),
+        Ok(())
+    );
+}

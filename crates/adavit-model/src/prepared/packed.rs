@@ -288,8 +288,7 @@ impl PackedTransformer {
                     work,
                     ..
                 } = buffers;
-                let prefix = self.config.num_prefix_tokens();
-                Ok(module.add(xs, (ys, prefix, patch_rows), stem, work)?)
+                Ok(module.add(xs, (ys, patch_rows), stem, work)?)
             }
             Stem::TokensToToken { module, macs } => {
                 let prefix = self.config.num_prefix_tokens();

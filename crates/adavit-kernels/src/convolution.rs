@@ -1,0 +1,181 @@
+//! Convolutions at inference: on slices, weights packed once, and no copy of the windows.
+//!
+//! Pixels lie channels last, so that each row of a window is one run of values, and the product
+//! reads its runs where they are.
+
+use std::ops::Range;
+
+use candle_core::{Result, Tensor, bail};
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::packed::Packed;
+use crate::prepared::{Work, biases, floats};
+use crate::shared::{Shared, with_scratch};
+use crate::simd::Level;
+use crate::trace::operation;
+use crate::{math, shape, tile};
+
+/// Outputs of a task.
+const PIXELS: usize = 96;
+
+/// Where pixels lie in a list of pixels: pixel (i, y, x) of a batch is number
+/// `first + i * image + y * row + x * column`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PixelGrid {
+    /// The number of the first pixel.
+    pub first: usize,
+    /// From a pixel to the one on its right.
+    pub column: usize,
+    /// From a pixel to the one below.
+    pub row: usize,
+    /// From an image to the next.
+    pub image: usize,
+}
+
+impl PixelGrid {
+    #[inline(always)]
+    fn at(self, image: usize, (y, x): (usize, usize)) -> usize {
+        self.first + image * self.image + y * self.row + x * self.column
+    }
+}
+
+/// What a convolution reads and writes of each image.
+#[derive(Debug, Clone, Copy)]
+pub struct ConvolutionPlaces {
+    /// Height and width of the output.
+    pub size: (usize, usize),
+    /// The first pixel of each output's window, among the pixels of the input with its padding.
+    pub windows: PixelGrid,
+    /// From a pixel of the input to the one below.
+    pub input_row: usize,
+    /// The outputs.
+    pub outputs: PixelGrid,
+}
+
+/// A convolution with its weight packed for inference, over inputs that hold their padding.
+#[derive(Debug, Clone)]
+pub struct PreparedConvolution {
+    weight: Packed,
+    bias: Vec<f32>,
+    channels: usize,
+    /// The inputs of a window's rows.
+    runs: Vec<Range<usize>>,
+    places: ConvolutionPlaces,
+}
+
+impl PreparedConvolution {
+    /// Packs `weight`, `(O, I, k, k)`, and `bias`, `(O,)`.
+    ///
+    /// # Errors
+    /// If the tensors have other shapes, or two outputs would lie in the same place.
+    pub fn new(weight: &Tensor, bias: &Tensor, places: ConvolutionPlaces) -> Result<Self> {
+        let (n_out, channels, k, across) = weight.dims4()?;
+        shape::expect("prepared convolution", weight, &[n_out, channels, k, k])?;
+        let ((height, width), outputs) = (places.size, places.outputs);
+        if outputs.column == 0
+            || outputs.row < outputs.column * width
+            || outputs.image < outputs.row * height.saturating_sub(1) + outputs.column * width
+        {
+            bail!("prepared convolution: expected outputs in different places, found {places:?}");
+        }
+        let run = across * channels;
+        if places.input_row * channels < run {
+            bail!("prepared convolution: expected rows of at least {k} pixels, found {places:?}");
+        }
+        let weight = weight.permute((0, 2, 3, 1))?.flatten_from(1)?;
+        Ok(Self {
+            weight: Packed::grouped(&floats(&weight)?, k * run, n_out),
+            bias: biases(Some(bias), n_out)?,
+            channels,
+            runs: (0..k).map(|row| row * run..(row + 1) * run).collect(),
+            places,
+        })
+    }
+
+    /// Returns the output channels.
+    pub fn n_out(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// Writes the exact GELU of the outputs of `images` images: `xs` has pixels of I values, `ys` of O.
+    ///
+    /// # Panics
+    /// If a place lies out of bounds.
+    pub fn write_gelu(&self, images: usize, xs: &[f32], ys: &mut [f32], work: &mut Work) {
+        let (height, width) = self.places.size;
+        let pixels = height * width;
+        let macs = images * pixels * self.weight.k() * self.weight.n();
+        let _span = operation("convolution", macs);
+        work.count(macs as u64);
+        let per_image = pixels.div_ceil(PIXELS);
+        let shared = Shared::new(ys);
+        let tasks = (0..images * per_image).into_par_iter();
+        tasks.with_max_len(1).for_each(|task| {
+            let (image, start) = (task / per_image, task % per_image * PIXELS);
+            let some = start..(start + PIXELS).min(pixels);
+            self.task(image, some, xs, &shared);
+        });
+    }
+
+    /// Writes the outputs `some` of one image.
+    fn task(&self, image: usize, some: Range<usize>, xs: &[f32], ys: &Shared) {
+        let (level, panel_width, n) = (Level::current(), self.weight.width(), self.weight.n());
+        // Where each window starts and each output lies.
+        let mut table = [(0, 0); PIXELS];
+        let table = &mut table[..some.len()];
+        for (places, index) in table.iter_mut().zip(some) {
+            let pixel = (index / self.places.size.1, index % self.places.size.1);
+            let window = self.places.windows.at(image, pixel) * self.channels;
+            *places = (window, self.places.outputs.at(image, pixel) * n);
+        }
+        let run = self.runs.first().map_or(0, Range::len);
+        with_scratch(table.len() * panel_width, |tile| {
+            for column in (0..n).step_by(panel_width) {
+                level.dispatch(Multiply {
+                    tile,
+                    xs,
+                    place: |index: usize| table[index].0,
+                    panel: self.weight.panel(column),
+                    runs: &self.runs,
+                    skip: self.places.input_row * self.channels - run,
+                    width: panel_width,
+                });
+                let bias = &self.bias[column..(column + panel_width).min(n)];
+                level.run(
+                    #[inline(always)]
+                    || {
+                        for (sums, (_, place)) in tile.chunks_exact(panel_width).zip(&*table) {
+                            // SAFETY: outputs lie in different places by the check in `new`, and
+                            // every task has others.
+                            let ys = unsafe { ys.range(place + column, bias.len()) };
+                            for ((y, sum), b) in ys.iter_mut().zip(sums).zip(bias) {
+                                *y = math::gelu(sum + b);
+                            }
+                        }
+                    },
+                );
+            }
+        });
+    }
+}
+
+struct Multiply<'a, P> {
+    tile: &'a mut [f32],
+    xs: &'a [f32],
+    place: P,
+    panel: &'a [f32],
+    runs: &'a [Range<usize>],
+    skip: usize,
+    width: usize,
+}
+
+impl<P: Fn(usize) -> usize> WithSimd for Multiply<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let left = (self.xs, self.place, self.skip);
+        tile::multiply_rows(simd, self.tile, left, (self.panel, self.runs), self.width);
+    }
+}
