@@ -149,10 +149,14 @@ impl HardPolicy {
     /// # Panics
     /// If the images are not all there.
     pub fn images(&self, images: Range<usize>) -> Self {
-        let (from, mut some) = (images.start, self.clone());
-        some.batch = images.len();
+        let from = images.start;
+        let mut some = Self {
+            batch: images.len(),
+            num_tokens: self.num_tokens,
+            num_heads: self.num_heads,
+            ..Self::default()
+        };
         for (bits, others, width) in some.axes_with(self) {
-            bits.clear();
             for of_block in others.chunks_exact((self.batch * width).max(1)) {
                 bits.extend_from_slice(&of_block[from * width..][..images.len() * width]);
             }
@@ -163,9 +167,14 @@ impl HardPolicy {
     /// Takes the decisions of `other` on all its images for those from `first` on.
     ///
     /// # Panics
-    /// If there are not as many images, blocks, tokens and heads.
+    /// If there are not as many images, or not as many blocks, tokens and heads.
     pub fn copy_images(&mut self, other: &Self, first: usize) {
         let (batch, count) = (self.batch, other.batch);
+        if count == 0 {
+            return;
+        }
+        let sizes = |policy: &Self| (policy.depth(), policy.num_tokens, policy.num_heads);
+        assert_eq!(sizes(self), sizes(other), "policies: blocks, tokens, heads");
         for (bits, others, width) in self.axes_with(other) {
             let others = others.chunks_exact((count * width).max(1));
             for (bits, others) in bits.chunks_exact_mut((batch * width).max(1)).zip(others) {
@@ -288,6 +297,16 @@ mod tests {
         }
         assert_eq!(again, policy);
         assert_eq!(policy.images(3..3).batch(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "blocks, tokens, heads")]
+    fn images_of_another_model_are_not_taken() {
+        let other = Geometry {
+            num_tokens: 5,
+            ..geometry()
+        };
+        HardPolicy::all(&geometry(), 5).copy_images(&HardPolicy::all(&other, 2), 0);
     }
 
     #[test]

@@ -6,18 +6,20 @@
 use std::ops::Range;
 
 use candle_core::{Result, Tensor, bail};
-use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::packed::Packed;
+use crate::packed::{Multiply, Packed};
 use crate::prepared::{Work, biases, floats};
 use crate::shared::{Shared, with_scratch};
 use crate::simd::Level;
 use crate::trace::operation;
-use crate::{math, shape, tile};
+use crate::{math, shape};
 
-/// Outputs of a task.
+/// Outputs of a piece of work.
 const PIXELS: usize = 96;
+
+/// Multiply-adds below which pieces are not worth a task each.
+const TASK_MACS: usize = 1 << 17;
 
 /// Where pixels lie in a list of pixels: pixel (i, y, x) of a batch is number
 /// `first + i * image + y * row + x * column`.
@@ -34,6 +36,28 @@ pub struct PixelGrid {
 }
 
 impl PixelGrid {
+    /// The number behind the last pixel of `images` images of a size, if there is such a number.
+    fn end(self, images: usize, (height, width): (usize, usize)) -> Option<usize> {
+        if images * height * width == 0 {
+            return Some(0);
+        }
+        let image = self.image.checked_mul(images - 1)?;
+        let row = self.row.checked_mul(height - 1)?;
+        let column = self.column.checked_mul(width - 1)?;
+        let last = self.first.checked_add(image)?.checked_add(row)?;
+        last.checked_add(column)?.checked_add(1)
+    }
+
+    /// Whether no two pixels of images of a size are the same.
+    fn apart(self, (height, width): (usize, usize)) -> bool {
+        let row = self.column.checked_mul(width);
+        let rows = self.row.checked_mul(height.saturating_sub(1));
+        let image = rows.zip(row).and_then(|(rows, row)| rows.checked_add(row));
+        self.column > 0
+            && row.is_some_and(|row| row <= self.row)
+            && image.is_some_and(|image| image <= self.image)
+    }
+
     #[inline(always)]
     fn at(self, image: usize, (y, x): (usize, usize)) -> usize {
         self.first + image * self.image + y * self.row + x * self.column
@@ -68,24 +92,27 @@ impl PreparedConvolution {
     /// Packs `weight`, `(O, I, k, k)`, and `bias`, `(O,)`.
     ///
     /// # Errors
-    /// If the tensors have other shapes, or two outputs would lie in the same place.
+    /// If the tensors have other shapes or are empty, two outputs would lie in the same place, or a
+    /// row of the input is narrower than a window.
     pub fn new(weight: &Tensor, bias: &Tensor, places: ConvolutionPlaces) -> Result<Self> {
-        let (n_out, channels, k, across) = weight.dims4()?;
+        let (n_out, channels, k, _) = weight.dims4()?;
         shape::expect("prepared convolution", weight, &[n_out, channels, k, k])?;
-        let ((height, width), outputs) = (places.size, places.outputs);
-        if outputs.column == 0
-            || outputs.row < outputs.column * width
-            || outputs.image < outputs.row * height.saturating_sub(1) + outputs.column * width
-        {
+        if weight.elem_count() == 0 {
+            bail!(
+                "prepared convolution: expected a weight, found {:?}",
+                weight.dims()
+            );
+        }
+        if !places.outputs.apart(places.size) {
             bail!("prepared convolution: expected outputs in different places, found {places:?}");
         }
-        let run = across * channels;
-        if places.input_row * channels < run {
+        if places.input_row < k {
             bail!("prepared convolution: expected rows of at least {k} pixels, found {places:?}");
         }
+        let run = k * channels;
         let weight = weight.permute((0, 2, 3, 1))?.flatten_from(1)?;
         Ok(Self {
-            weight: Packed::grouped(&floats(&weight)?, k * run, n_out),
+            weight: Packed::transposed(&floats(&weight)?, k * run),
             bias: biases(Some(bias), n_out)?,
             channels,
             runs: (0..k).map(|row| row * run..(row + 1) * run).collect(),
@@ -103,23 +130,30 @@ impl PreparedConvolution {
     /// # Panics
     /// If a place lies out of bounds.
     pub fn write_gelu(&self, images: usize, xs: &[f32], ys: &mut [f32], work: &mut Work) {
-        let (height, width) = self.places.size;
-        let pixels = height * width;
-        let macs = images * pixels * self.weight.k() * self.weight.n();
+        let ConvolutionPlaces { size, outputs, .. } = self.places;
+        let (pixels, n) = (size.0 * size.1, self.weight.n());
+        let end = outputs.end(images, size).and_then(|end| end.checked_mul(n));
+        assert!(
+            end.is_some_and(|end| end <= ys.len()),
+            "convolution: outputs within bounds"
+        );
+        let macs_of_piece = PIXELS.min(pixels) * self.weight.k() * n;
+        let macs = images * pixels * self.weight.k() * n;
         let _span = operation("convolution", macs);
         work.count(macs as u64);
         let per_image = pixels.div_ceil(PIXELS);
         let shared = Shared::new(ys);
-        let tasks = (0..images * per_image).into_par_iter();
-        tasks.with_max_len(1).for_each(|task| {
-            let (image, start) = (task / per_image, task % per_image * PIXELS);
+        let pieces = (0..images * per_image).into_par_iter();
+        let pieces = pieces.with_min_len((TASK_MACS / macs_of_piece.max(1)).max(1));
+        pieces.for_each(|piece| {
+            let (image, start) = (piece / per_image, piece % per_image * PIXELS);
             let some = start..(start + PIXELS).min(pixels);
-            self.task(image, some, xs, &shared);
+            self.piece(image, some, xs, &shared);
         });
     }
 
     /// Writes the outputs `some` of one image.
-    fn task(&self, image: usize, some: Range<usize>, xs: &[f32], ys: &Shared) {
+    fn piece(&self, image: usize, some: Range<usize>, xs: &[f32], ys: &Shared) {
         let (level, panel_width, n) = (Level::current(), self.weight.width(), self.weight.n());
         // Where each window starts and each output lies.
         let mut table = [(0, 0); PIXELS];
@@ -137,7 +171,7 @@ impl PreparedConvolution {
                     xs,
                     place: |index: usize| table[index].0,
                     panel: self.weight.panel(column),
-                    runs: &self.runs,
+                    inner: &self.runs,
                     skip: self.places.input_row * self.channels - run,
                     width: panel_width,
                 });
@@ -146,8 +180,9 @@ impl PreparedConvolution {
                     #[inline(always)]
                     || {
                         for (sums, (_, place)) in tile.chunks_exact(panel_width).zip(&*table) {
-                            // SAFETY: outputs lie in different places by the check in `new`, and
-                            // every task has others.
+                            // SAFETY: outputs lie in different places by the check in `new`, none
+                            // of which wraps around by that in `write_gelu`, and every piece has
+                            // others.
                             let ys = unsafe { ys.range(place + column, bias.len()) };
                             for ((y, sum), b) in ys.iter_mut().zip(sums).zip(bias) {
                                 *y = math::gelu(sum + b);
@@ -157,25 +192,5 @@ impl PreparedConvolution {
                 );
             }
         });
-    }
-}
-
-struct Multiply<'a, P> {
-    tile: &'a mut [f32],
-    xs: &'a [f32],
-    place: P,
-    panel: &'a [f32],
-    runs: &'a [Range<usize>],
-    skip: usize,
-    width: usize,
-}
-
-impl<P: Fn(usize) -> usize> WithSimd for Multiply<'_, P> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let left = (self.xs, self.place, self.skip);
-        tile::multiply_rows(simd, self.tile, left, (self.panel, self.runs), self.width);
     }
 }

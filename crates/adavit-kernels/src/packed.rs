@@ -330,17 +330,20 @@ fn multiply(
         place: |index: usize| rows.at(some.start + index) * b.k,
         panel: b.panel(column),
         inner,
+        skip: 0,
         width: b.width,
     });
 }
 
-struct Multiply<'a, P> {
-    tile: &'a mut [f32],
-    xs: &'a [f32],
-    place: P,
-    panel: &'a [f32],
-    inner: &'a [Range<usize>],
-    width: usize,
+/// A product of some rows and a panel, see [`tile::multiply_rows`].
+pub(crate) struct Multiply<'a, P> {
+    pub(crate) tile: &'a mut [f32],
+    pub(crate) xs: &'a [f32],
+    pub(crate) place: P,
+    pub(crate) panel: &'a [f32],
+    pub(crate) inner: &'a [Range<usize>],
+    pub(crate) skip: usize,
+    pub(crate) width: usize,
 }
 
 impl<P: Fn(usize) -> usize> WithSimd for Multiply<'_, P> {
@@ -348,7 +351,7 @@ impl<P: Fn(usize) -> usize> WithSimd for Multiply<'_, P> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let right = (self.panel, self.inner);
-        tile::multiply_rows(simd, self.tile, (self.xs, self.place, 0), right, self.width);
+        let left = (self.xs, self.place, self.skip);
+        tile::multiply_rows(simd, self.tile, left, (self.panel, self.inner), self.width);
     }
 }

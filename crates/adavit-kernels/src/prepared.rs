@@ -141,7 +141,7 @@ impl PreparedLinear {
 pub(crate) fn biases(bias: Option<&Tensor>, n_out: usize) -> Result<Vec<f32>> {
     match bias {
         Some(bias) => {
-            shape::expect("prepared linear bias", bias, &[n_out])?;
+            shape::expect("prepared bias", bias, &[n_out])?;
             floats(bias)
         }
         None => Ok(vec![0.0; n_out]),

@@ -92,7 +92,7 @@ pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 /// divides further is taken over by threads that have nothing else to do.
 ///
 /// # Errors
-/// The first that `f` gives; items that were not begun are left out then.
+/// One of those that `f` gives; items that were not begun are left out then.
 pub fn side_by_side<T: Send, E: Send>(
     items: &mut [T],
     f: impl Fn(usize, &mut T) -> Result<(), E> + Send + Sync,

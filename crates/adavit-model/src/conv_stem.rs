@@ -14,7 +14,7 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 /// The side of every convolution but the last.
-pub(crate) const KERNEL_SIZE: usize = 3;
+const KERNEL_SIZE: usize = 3;
 /// Zeros around the image: a convolution of stride 1 keeps its size.
 pub(crate) const PADDING: usize = 1;
 

@@ -378,6 +378,43 @@ fn assert_same_bits(model: &Model) {
 }
 
 #[test]
+fn one_workspace_serves_other_models_and_batches() {
+    let model = |img_size, channels: [usize; 3], seed| {
+        let config = config((2, 16), Some(HeadDeactivation::Full), ALL, (0, 0));
+        let stem = ConvStemConfig {
+            channels: channels.to_vec(),
+            strides: vec![2, 1, 2],
+        };
+        let config = ModelConfig {
+            img_size,
+            conv_stem: Some(stem),
+            ..with_stem(config, Stem::Convolutions)
+        };
+        Model::new(config, seed)
+    };
+    // Sides and channels change places, so that buffers are about as long.
+    let models = [
+        model((16, 12), [5, 8, 6], 1),
+        model((12, 16), [5, 8, 6], 2),
+        model((16, 12), [8, 5, 6], 3),
+    ];
+    let mut workspace = Workspace::default();
+    for (b, model) in [1, 9, 2, 7]
+        .into_iter()
+        .flat_map(|b| models.iter().map(move |m| (b, m)))
+    {
+        let images = model.images(b, b as u64);
+        let found = rows(&model.sparse, &images, &mut workspace);
+        let expected = rows(&model.sparse, &images, &mut Workspace::default());
+        assert!(
+            found == expected,
+            "{b} images of {:?}",
+            model.config.img_size
+        );
+    }
+}
+
+#[test]
 fn two_threads_share_a_model() {
     let model = Model::new(
         config((2, 16), Some(HeadDeactivation::HeadV2), ALL, (1, 0)),

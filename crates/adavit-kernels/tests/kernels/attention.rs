@@ -212,7 +212,8 @@ fn multi_head_inputs(values: &mut Values, (b, n): (usize, usize)) -> Vec<Tensor>
     for _ in 0..3 {
         inputs.push((values.tensor(&[15, 11]) * 0.2).unwrap());
     }
-    inputs.push(values.tensor(&[13, 15]));
+    // Small, so that sums do not lose more digits than the tolerance has to terms that cancel.
+    inputs.push((values.tensor(&[13, 15]) * 0.2).unwrap());
     inputs.push(values.mask(&[b, 3], 0.5));
     inputs
 }

@@ -373,13 +373,45 @@ fn convolutions_whose_outputs_would_meet_are_errors() {
         outputs: grid,
     };
     assert!(PreparedConvolution::new(&weight, &bias, places).is_ok());
+    let huge = 1 << (usize::BITS - 1);
     for outputs in [
         PixelGrid { column: 0, ..grid },
         PixelGrid { row: 5, ..grid },
         PixelGrid { image: 40, ..grid },
+        PixelGrid {
+            column: huge,
+            ..grid
+        },
+        PixelGrid { row: huge, ..grid },
     ] {
         let places = ConvolutionPlaces { outputs, ..places };
         let error = PreparedConvolution::new(&weight, &bias, places).unwrap_err();
         assert!(error.to_string().contains("different places"), "{error}");
     }
+}
+
+#[test]
+#[should_panic(expected = "outputs within bounds")]
+fn outputs_whose_places_would_wrap_around_are_refused() {
+    let weight = Tensor::zeros((4, 2, 3, 3), DType::F32, &candle_core::Device::Cpu).unwrap();
+    let bias = Tensor::zeros(4, DType::F32, &candle_core::Device::Cpu).unwrap();
+    let grid = PixelGrid {
+        first: 0,
+        column: 1,
+        row: 8,
+        image: 64,
+    };
+    let places = ConvolutionPlaces {
+        size: (6, 6),
+        windows: grid,
+        input_row: 8,
+        outputs: PixelGrid {
+            image: 1 << (usize::BITS - 1),
+            ..grid
+        },
+    };
+    let conv = PreparedConvolution::new(&weight, &bias, places).unwrap();
+    let mut work = Work::default();
+    conv.write_gelu(0, &[], &mut [], &mut work);
+    conv.write_gelu(2, &[0.0; 256], &mut [0.0; 512], &mut work);
 }

@@ -57,7 +57,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
-fn each_item_is_run_once_and_the_first_error_returned() {
+fn each_item_is_run_once_and_an_error_returned() {
     for threads in [1, 2, 5] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.unwrap().install(|| {
@@ -70,12 +70,12 @@ fn each_item_is_run_once_and_the_first_error_returned() {
             assert!(items.into_iter().eq(1..18));
             let run = |index: usize, _: &mut usize| {
                 if index == 3 {
-                    return Err("the third".to_string());
+                    return Err("item 3".to_string());
                 }
                 Ok(())
             };
             let failed = kernels::side_by_side(&mut [0; 8], run);
-            assert_eq!(failed, Err("the third".to_string()));
+            assert_eq!(failed, Err("item 3".to_string()));
         });
     }
     assert_eq!(

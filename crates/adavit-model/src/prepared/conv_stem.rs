@@ -104,7 +104,7 @@ impl PreparedConvStem {
         }
         let pixels = images.permute((0, 2, 3, 1))?.contiguous()?;
         let pixels = pixels.flatten_all()?.to_vec1::<f32>()?;
-        room.reserve(self.convs.iter().map(|(input, _)| *input), b.min(IMAGES));
+        room.reserve(&self.convs, b.min(IMAGES));
         let (image_len, tokens_len) = (pixels.len() / b, ys.len() / b);
         let ys = ys.chunks_mut(IMAGES * tokens_len);
         for (pixels, ys) in pixels.chunks(IMAGES * image_len).zip(ys) {
@@ -132,16 +132,15 @@ impl PreparedConvStem {
             rows,
             parts,
         } = room;
-        let mut width = 0;
+        let c = self.embed_dim;
+        let width = self.convs.last().map_or(0, |(_, conv)| conv.n_out());
+        rows.resize(ys.len() / c * width, 0.0);
         for (index, (_, conv)) in self.convs.iter().enumerate() {
             let (before, after) = inputs.split_at_mut(index + 1);
-            width = conv.n_out();
-            rows.resize(ys.len() / self.embed_dim * width, 0.0);
             let to = after.first_mut().map_or(&mut *rows, |(_, values)| values);
             conv.write_gelu(b, &before[index].1, to, work);
         }
         parts.clear();
-        let c = self.embed_dim;
         parts.push(patch_rows.iter().copied(), &[0..width], &[0..c]);
         self.proj.add(rows, ys, parts, work);
     }
@@ -149,15 +148,14 @@ impl PreparedConvStem {
 
 impl StemRoom {
     /// Makes room for `b` images at a time; paddings are zeros.
-    fn reserve(&mut self, inputs: impl ExactSizeIterator<Item = Padded>, b: usize) {
+    fn reserve(&mut self, convs: &[(Padded, PreparedConvolution)], b: usize) {
+        let inputs = convs.iter().map(|(input, _)| *input);
         // Another model's pixels may lie where the padding is now.
-        let same = self.inputs.iter().map(|(input, _)| *input);
-        let inputs: Vec<Padded> = inputs.collect();
-        if !same.eq(inputs.iter().copied()) {
-            self.inputs = inputs
-                .into_iter()
-                .map(|input| (input, Vec::new()))
-                .collect();
+        if !inputs
+            .clone()
+            .eq(self.inputs.iter().map(|(input, _)| *input))
+        {
+            self.inputs = inputs.map(|input| (input, Vec::new())).collect();
         }
         for (input, values) in &mut self.inputs {
             let len = b * input.image() * input.channels;

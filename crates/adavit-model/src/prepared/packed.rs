@@ -151,23 +151,22 @@ impl PackedTransformer {
         rooms: &mut Rooms,
     ) -> Result<Tensor> {
         let (b, k) = (xs.dim(0)?, self.config.num_classes);
-        let per_thread = b.div_ceil(threads()).max(1);
-        let shares = b.div_ceil(per_thread);
+        let shares = b.min(threads());
+        let first = |share: usize| share * b / shares;
         if rooms.0.len() < shares {
             rooms.0.resize_with(shares, Share::default);
         }
-        let shares = &mut rooms.0[..shares];
+        let rooms = &mut rooms.0[..shares];
         let geometry = self.config.geometry();
-        side_by_side(shares, |index, share| -> Result<()> {
-            let first = index * per_thread;
-            let images = first..b.min(first + per_thread);
+        side_by_side(rooms, |index, share| -> Result<()> {
+            let images = first(index)..first(index + 1);
             share.policy.keep_all(&geometry, images.len());
             self.run_share(xs, images, decide, share)
         })?;
         let mut logits = Vec::with_capacity(b * k);
-        for (index, share) in shares.iter().enumerate() {
+        for (index, share) in rooms.iter().enumerate() {
             logits.extend_from_slice(&share.logits);
-            policy.copy_images(&share.policy, index * per_thread);
+            policy.copy_images(&share.policy, first(index));
         }
         Ok(Tensor::from_vec(logits, (b, k), xs.device())?)
     }
