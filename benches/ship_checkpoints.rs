@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 
 /// Shares of the plain model's multiply-adds.
-const BUDGETS: [f64; 4] = [0.7, 0.57, 0.4545, 0.4];
+const BUDGETS: [f64; 4] = [0.57, 0.4545, 0.4, 0.35];
 
 fn main() -> Result<()> {
     adavit_benches::set_threads();
