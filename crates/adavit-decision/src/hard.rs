@@ -148,6 +148,7 @@ impl HardPolicy {
     ///
     /// # Panics
     /// If the images are not all there.
+    #[must_use]
     pub fn images(&self, images: Range<usize>) -> Self {
         let from = images.start;
         let mut some = Self {
