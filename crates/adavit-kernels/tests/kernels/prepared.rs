@@ -287,6 +287,13 @@ fn groups_that_do_not_divide_the_outputs_are_refused() {
     assert!(error.to_string().contains("divisor of 40"));
 }
 
+/// Images `(B, C, height, width)` with a zero around them, channels last.
+fn padded_pixels(xs: &Tensor) -> Vec<f32> {
+    let padded = xs.pad_with_zeros(2, 1, 1).unwrap();
+    let padded = padded.pad_with_zeros(3, 1, 1).unwrap();
+    floats(&padded.permute((0, 2, 3, 1)).unwrap())
+}
+
 #[test]
 fn convolutions_read_windows_where_they_are_and_write_where_told() {
     for (b, channels, n_out, (height, width), stride) in [
@@ -329,9 +336,7 @@ fn convolutions_read_windows_where_they_are_and_write_where_told() {
             input_row: padded_row,
             outputs,
         };
-        let padded = xs.pad_with_zeros(2, 1, 1).unwrap();
-        let padded = padded.pad_with_zeros(3, 1, 1).unwrap();
-        let pixels = floats(&padded.permute((0, 2, 3, 1)).unwrap());
+        let pixels = padded_pixels(&xs);
         let conv = PreparedConvolution::new(&narrow(&weight), &narrow(&bias), places).unwrap();
         let mut ys = vec![UNTOUCHED; (outputs.first + b * outputs.image) * n_out];
         let mut work = Work::default();

@@ -79,7 +79,7 @@ fn each_item_is_run_once_and_an_error_returned() {
         });
     }
     assert_eq!(
-        kernels::side_by_side(&mut [(); 0], |_, _| Err("never")),
+        kernels::side_by_side(&mut [(); 0], |_, ()| Err("never")),
         Ok(())
     );
 }
