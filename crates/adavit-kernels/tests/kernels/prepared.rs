@@ -361,36 +361,42 @@ fn convolutions_read_windows_where_they_are_and_write_where_told() {
     }
 }
 
-#[test]
-fn convolutions_whose_outputs_would_meet_are_errors() {
-    let weight = Tensor::zeros((4, 2, 3, 3), DType::F32, &candle_core::Device::Cpu).unwrap();
-    let bias = Tensor::zeros(4, DType::F32, &candle_core::Device::Cpu).unwrap();
-    let grid = PixelGrid {
-        first: 0,
-        column: 1,
-        row: 8,
-        image: 64,
-    };
+/// Where 6 x 6 pixels lie, each image's in 64 values.
+const GRID: PixelGrid = PixelGrid {
+    first: 0,
+    column: 1,
+    row: 8,
+    image: 64,
+};
+
+/// A convolution of 2 channels to 4 on [`GRID`] that writes to `outputs`.
+fn small_convolution(outputs: PixelGrid) -> candle_core::Result<PreparedConvolution> {
+    let weight = Tensor::zeros((4, 2, 3, 3), DType::F32, &candle_core::Device::Cpu)?;
+    let bias = Tensor::zeros(4, DType::F32, &candle_core::Device::Cpu)?;
     let places = ConvolutionPlaces {
         size: (6, 6),
-        windows: grid,
+        windows: GRID,
         input_row: 8,
-        outputs: grid,
+        outputs,
     };
-    assert!(PreparedConvolution::new(&weight, &bias, places).is_ok());
+    PreparedConvolution::new(&weight, &bias, places)
+}
+
+#[test]
+fn convolutions_whose_outputs_would_meet_are_errors() {
+    assert!(small_convolution(GRID).is_ok());
     let huge = 1 << (usize::BITS - 1);
     for outputs in [
-        PixelGrid { column: 0, ..grid },
-        PixelGrid { row: 5, ..grid },
-        PixelGrid { image: 40, ..grid },
+        PixelGrid { column: 0, ..GRID },
+        PixelGrid { row: 5, ..GRID },
+        PixelGrid { image: 40, ..GRID },
         PixelGrid {
             column: huge,
-            ..grid
+            ..GRID
         },
-        PixelGrid { row: huge, ..grid },
+        PixelGrid { row: huge, ..GRID },
     ] {
-        let places = ConvolutionPlaces { outputs, ..places };
-        let error = PreparedConvolution::new(&weight, &bias, places).unwrap_err();
+        let error = small_convolution(outputs).unwrap_err();
         assert!(error.to_string().contains("different places"), "{error}");
     }
 }
@@ -398,24 +404,8 @@ fn convolutions_whose_outputs_would_meet_are_errors() {
 #[test]
 #[should_panic(expected = "outputs within bounds")]
 fn outputs_whose_places_would_wrap_around_are_refused() {
-    let weight = Tensor::zeros((4, 2, 3, 3), DType::F32, &candle_core::Device::Cpu).unwrap();
-    let bias = Tensor::zeros(4, DType::F32, &candle_core::Device::Cpu).unwrap();
-    let grid = PixelGrid {
-        first: 0,
-        column: 1,
-        row: 8,
-        image: 64,
-    };
-    let places = ConvolutionPlaces {
-        size: (6, 6),
-        windows: grid,
-        input_row: 8,
-        outputs: PixelGrid {
-            image: 1 << (usize::BITS - 1),
-            ..grid
-        },
-    };
-    let conv = PreparedConvolution::new(&weight, &bias, places).unwrap();
+    let image = 1 << (usize::BITS - 1);
+    let conv = small_convolution(PixelGrid { image, ..GRID }).unwrap();
     let mut work = Work::default();
     conv.write_gelu(0, &[], &mut [], &mut work);
     conv.write_gelu(2, &[0.0; 256], &mut [0.0; 512], &mut work);
