@@ -58,6 +58,7 @@ impl ModelConfig {
                     channels: vec![16, 32, 64],
                     strides: vec![1, 2, 2],
                 }),
+                depth: 4,
                 ..nano(4, 64, 4)
             },
             _ => {

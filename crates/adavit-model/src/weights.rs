@@ -60,9 +60,10 @@ impl SimpleBackend for Recorder {
 /// whatever else the model has.
 ///
 /// Linear maps are Xavier uniform with zero bias (Dosovitskiy et al.), the patch embedding uniform
-/// in ±1/sqrt(fan in) (PyTorch's convolution), class token and positions normal with standard
-/// deviation 0.02, norms the identity; a performer's random features are orthogonal. Decision networks are normal with standard deviation 0.02,
-/// and every gate's logit starts at `keep_logit`.
+/// in ±1/sqrt(fan in) (PyTorch's convolution), a convolutional stem uniform in ±sqrt(6/fan in) (He
+/// et al. 2015), class token and positions normal with standard deviation 0.02, norms the identity;
+/// a performer's random features are orthogonal. Decision networks are normal with standard
+/// deviation 0.02, and every gate's logit starts at `keep_logit`.
 ///
 /// # Errors
 /// If the configuration is invalid.
@@ -115,7 +116,10 @@ fn initial_values(
         (false, [n_out, n_in]) => uniform(&mut rng, n, (6.0 / (n_in + n_out) as f64).sqrt()),
         (false, _) => {
             let fan_in: usize = dims[1..].iter().product();
-            uniform(&mut rng, n, (fan_in as f64).sqrt().recip())
+            // PyTorch's values shrink from convolution to convolution, and a residual stream that
+            // begins small is soon all blocks and no image.
+            let gain = if config.conv_stem.is_some() { 6.0 } else { 1.0 };
+            uniform(&mut rng, n, (gain / fan_in as f64).sqrt())
         }
     }
 }
@@ -243,6 +247,28 @@ mod tests {
         let config = ModelConfig::preset("deit_small_patch16_224").unwrap();
         let shapes = tensor_shapes(&config).unwrap();
         assert_eq!(shapes["patch_embed.proj.weight"].dims(), [384, 3, 16, 16]);
+    }
+
+    #[test]
+    fn a_convolutional_stem_starts_with_tokens_as_large_as_the_image() {
+        let config = ModelConfig::preset("nano_conv_patch4_28").unwrap();
+        let tensors = initial_tensors(&config, 5, 0.0).unwrap();
+        let dev = Device::Cpu;
+        let mut vb = candle_nn::VarBuilder::from_tensors(tensors, DType::F32, &dev);
+        vb = vb.pp("patch_embed");
+        let stem = config.conv_stem.as_ref().unwrap();
+        let stem = crate::conv_stem::ConvStem::new(stem, 1, config.embed_dim, &vb).unwrap();
+        let mut rng = named_rng(0, "image");
+        let image = normal(&mut rng, 4 * 28 * 28, 1.0);
+        let image = Tensor::from_vec(image, (4, 1, 28, 28), &dev).unwrap();
+        let square = stem.forward(&image).unwrap().sqr().unwrap();
+        let rms = square
+            .mean_all()
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap()
+            .sqrt();
+        assert!((0.5..2.0).contains(&rms), "{rms}");
     }
 
     #[test]
