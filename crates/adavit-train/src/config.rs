@@ -228,6 +228,7 @@ impl Default for TrainConfig {
             augment: Augment {
                 crop_padding: 2,
                 flip: true,
+                random_erasing: 0.0,
             },
             dense_checkpoint: None,
             dense: stage(50, 2e-3, 2e-3),
@@ -420,7 +421,7 @@ mod tests {
 
     #[test]
     fn ranges_are_checked() {
-        let wrong: [fn(&mut TrainConfig); 8] = [
+        let wrong: [fn(&mut TrainConfig); 10] = [
             |c| c.budget = 0.0,
             |c| c.budget = 1.5,
             |c| c.budget = f64::NAN,
@@ -429,6 +430,16 @@ mod tests {
             |c| c.adaptive.epochs = 0,
             |c| c.model.num_heads = Some(5),
             |c| c.model.patch_size = Some(5),
+            |c| c.augment.random_erasing = 1.5,
+            |c| {
+                c.usage = UsageWeights {
+                    tokens: 0.0,
+                    heads: 0.0,
+                    blocks: 0.0,
+                    minimum_weight: 1.0,
+                    ..c.usage
+                }
+            },
         ];
         TrainConfig::default().validate().unwrap();
         for change in wrong {

@@ -58,6 +58,11 @@ pub(crate) fn below(rng: &mut impl RngCore, n: u64) -> u64 {
     ((u128::from(rng.next_u64()) * u128::from(n)) >> 64) as u64
 }
 
+/// Draws a number in [0, 1), of 53 random bits.
+pub(crate) fn unit(rng: &mut impl RngCore) -> f64 {
+    (rng.next_u64() >> 11) as f64 * (f64::EPSILON / 2.0)
+}
+
 /// Shuffles in place (Fisher-Yates).
 pub(crate) fn shuffle<T>(xs: &mut [T], rng: &mut impl RngCore) {
     for i in (1..xs.len()).rev() {

@@ -383,6 +383,7 @@ fn epoch_of_batches_sees_every_training_image_once() {
     let augment = Augment {
         crop_padding: 2,
         flip: true,
+        ..Augment::default()
     };
     let order = epoch_order(&split.train, 0, 3);
     let keyed = augment.keyed(0, 3);

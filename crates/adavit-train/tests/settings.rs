@@ -46,6 +46,7 @@ const CHANGES: [&str; 64] = [
     "[decisions.thresholds]\nblocks = 0.3",
     "[augment]\ncrop_padding = 0",
     "[augment]\nflip = false",
+    "[augment]\nrandom_erasing = 1.0",
     "[dense]\nwarmup_epochs = 0.0",
     "[dense]\nmin_lr_factor = 0.5",
     "[dense]\nlabel_smoothing = 0.0",

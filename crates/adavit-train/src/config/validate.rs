@@ -35,6 +35,7 @@ impl TrainConfig {
         if let Some(targets) = self.targets {
             targets.validate()?;
         }
+        self.augment.validate_probabilities()?;
         self.dense.validate("dense")?;
         self.adaptive.validate("adaptive")?;
         self.gates.validate()?;
@@ -136,7 +137,20 @@ impl UsageWeights {
                 ("entropy", self.entropy),
                 ("minimum_weight", self.minimum_weight),
             ],
-        )
+        )?;
+        let idle = [
+            ("diverse", self.diverse),
+            ("entropy", self.entropy),
+            ("minimum_weight", self.minimum_weight),
+        ];
+        let axes = self.tokens + self.heads + self.blocks;
+        match idle.iter().find(|(_, weight)| axes == 0.0 && *weight > 0.0) {
+            None => Ok(()),
+            Some((name, weight)) => Err(Error::Input(format!(
+                "usage.{name}: expected 0, since it is a part of the losses of the axes and \
+                 usage.tokens, heads and blocks are all 0; found {weight}"
+            ))),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Random crop and horizontal flip of raw images.
+//! Random crop, horizontal flip and random erasing of raw images.
 //!
 //! ```text
 //! out[y][x] = image[y + dy - p][x + dx - p], 0 outside     dy, dx uniform in 0..=2p
@@ -6,25 +6,30 @@
 //! ```
 //!
 //! The image is padded with `p` zero pixels on every side and a window of its own size is cut out.
-//! The three numbers depend on (seed, epoch, sample) only, never on the place in a batch.
+//! What is drawn depends on (seed, epoch, sample) only, never on the place in a batch.
 
+use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
+use super::erasing::erase;
 use crate::error::{Error, Result};
 use crate::rng::{Stream, below, rng};
 
 /// How training images are varied; the default leaves them as they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
     /// Zero pixels added on every side before a random crop of the original size.
     pub crop_padding: usize,
     /// Whether half of the images are mirrored left to right.
     pub flip: bool,
+    /// Probability that a rectangle of the image is overwritten by noise (Zhong et al. 2020; timm's
+    /// `reprob` with `remode` `pixel`), in [0, 1].
+    pub random_erasing: f64,
 }
 
 /// An [`Augment`] for one epoch of one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KeyedAugment {
     augment: Augment,
     seed: u64,
@@ -52,12 +57,23 @@ impl Augment {
     /// Checks the augmentation against the size of the images.
     ///
     /// # Errors
-    /// [`Error::Input`] if a crop could lose the whole image.
+    /// [`Error::Input`] if a crop could lose the whole image, or if a probability is not one.
     pub fn validate(&self, [_, height, width]: [usize; 3]) -> Result<()> {
         if self.crop_padding >= height.min(width) {
             return Err(Error::Input(format!(
                 "crop_padding must be below the size of the images, {height}x{width}, found {}",
                 self.crop_padding
+            )));
+        }
+        self.validate_probabilities()
+    }
+
+    /// What can be checked without images.
+    pub(crate) fn validate_probabilities(&self) -> Result<()> {
+        if !(0.0..=1.0).contains(&self.random_erasing) {
+            return Err(Error::Input(format!(
+                "augment.random_erasing: expected a probability in [0, 1], found {}",
+                self.random_erasing
             )));
         }
         Ok(())
@@ -71,22 +87,18 @@ impl KeyedAugment {
 
     /// Writes the augmented `image`, `dims` = `[channels, height, width]`, into `out`.
     pub(super) fn apply(&self, sample: u64, image: &[u8], dims: [usize; 3], out: &mut [u8]) {
-        place(
-            image,
-            dims,
-            self.augment.crop_padding,
-            self.draw(sample),
-            out,
-        );
+        let mut rng = rng(self.seed, Stream::Augment, self.epoch, sample);
+        let draw = self.draw(&mut rng);
+        place(image, dims, self.augment.crop_padding, draw, out);
+        erase(self.augment.random_erasing, out, dims, &mut rng);
     }
 
     /// Always draws three numbers, so that turning the flip off leaves the crops as they were.
-    fn draw(&self, sample: u64) -> Draw {
-        let mut rng = rng(self.seed, Stream::Augment, self.epoch, sample);
+    fn draw(&self, rng: &mut impl RngCore) -> Draw {
         let offsets = 2 * self.augment.crop_padding as u64 + 1;
-        let dy = below(&mut rng, offsets) as usize;
-        let dx = below(&mut rng, offsets) as usize;
-        let flip = below(&mut rng, 2) == 1 && self.augment.flip;
+        let dy = below(rng, offsets) as usize;
+        let dx = below(rng, offsets) as usize;
+        let flip = below(rng, 2) == 1 && self.augment.flip;
         Draw { dy, dx, flip }
     }
 }
@@ -125,6 +137,11 @@ mod tests {
 
     const DIMS: [usize; 3] = [1, 2, 3];
     const IMAGE: [u8; 6] = [1, 2, 3, 4, 5, 6];
+
+    fn drawn(augment: Augment, seed: u64, epoch: u64, sample: u64) -> Draw {
+        let mut rng = rng(seed, Stream::Augment, epoch, sample);
+        augment.keyed(seed, epoch).draw(&mut rng)
+    }
 
     fn placed(padding: usize, dy: usize, dx: usize, flip: bool) -> [u8; 6] {
         let mut out = [9; 6];
@@ -169,9 +186,10 @@ mod tests {
         let augment = Augment {
             crop_padding: 1,
             flip: true,
+            ..Augment::default()
         };
         let mut seen: Vec<_> = (0..500)
-            .map(|sample| augment.keyed(0, 0).draw(sample))
+            .map(|sample| drawn(augment, 0, 0, sample))
             .map(|Draw { dy, dx, flip }| (dy, dx, flip))
             .collect();
         seen.sort_unstable();
@@ -184,10 +202,11 @@ mod tests {
         let augment = Augment {
             crop_padding: 10,
             flip: true,
+            ..Augment::default()
         };
         let draws = |seed, epoch, first: u64| -> Vec<Draw> {
             (first..first + 8)
-                .map(|sample| augment.keyed(seed, epoch).draw(sample))
+                .map(|sample| drawn(augment, seed, epoch, sample))
                 .collect()
         };
         assert_eq!(draws(1, 2, 0), draws(1, 2, 0));
@@ -202,9 +221,10 @@ mod tests {
             let augment = Augment {
                 crop_padding: 3,
                 flip,
+                ..Augment::default()
             };
             (0..20)
-                .map(|sample| augment.keyed(5, 0).draw(sample))
+                .map(|sample| drawn(augment, 5, 0, sample))
                 .map(|draw| (draw.dy, draw.dx))
                 .collect()
         };
@@ -215,10 +235,39 @@ mod tests {
     fn padding_that_could_lose_the_image_is_refused() {
         let augment = |crop_padding| Augment {
             crop_padding,
-            flip: false,
+            ..Augment::default()
         };
         assert!(augment(1).validate(DIMS).is_ok());
         assert!(augment(2).validate(DIMS).is_err());
         assert!(augment(usize::MAX).validate(DIMS).is_err());
+    }
+
+    #[test]
+    fn erasing_leaves_crops_and_flips_as_they_were() {
+        let image: Vec<u8> = (0..=255).collect();
+        let applied = |random_erasing| -> Vec<u8> {
+            let augment = Augment {
+                crop_padding: 1,
+                flip: true,
+                random_erasing,
+            };
+            let mut out = vec![0; 256];
+            augment.keyed(0, 0).apply(4, &image, [1, 16, 16], &mut out);
+            out
+        };
+        let (without, with) = (applied(0.0), applied(1.0));
+        let same = without.iter().zip(&with).filter(|(a, b)| a == b).count();
+        assert!((256 * 6 / 10..256).contains(&same), "{same}");
+    }
+
+    #[test]
+    fn what_is_no_probability_is_refused() {
+        for random_erasing in [-0.1, 1.1, f64::NAN] {
+            let augment = Augment {
+                random_erasing,
+                ..Augment::default()
+            };
+            assert!(augment.validate(DIMS).is_err(), "{random_erasing}");
+        }
     }
 }

@@ -211,6 +211,7 @@ mod tests {
         let augment = Augment {
             crop_padding: 2,
             flip: true,
+            ..Augment::default()
         };
         let keyed = augment.keyed(3, 1);
         let rows = |indices: &[u32]| -> Vec<Vec<f32>> {
@@ -235,6 +236,7 @@ mod tests {
         let augment = Augment {
             crop_padding: 1,
             flip: false,
+            ..Augment::default()
         };
         let mut seen: Vec<f32> = (0..8)
             .flat_map(|epoch| {

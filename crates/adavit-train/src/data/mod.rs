@@ -12,6 +12,7 @@
 mod augment;
 mod batches;
 mod dataset;
+mod erasing;
 #[cfg(feature = "hub")]
 mod hub;
 mod idx;
