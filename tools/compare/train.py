@@ -11,6 +11,7 @@ import copy
 import gzip
 import json
 import math
+import random
 import time
 import tomllib
 from pathlib import Path
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-EMBED_DIM, HEADS = 64, 4
+EMBED_DIM, DEPTH, HEADS = 64, 4, 4
 CHANNELS, STRIDES = (16, 32, 64), (1, 2, 2)
 """Of the transformer, and of the stem's 3x3 convolutions, as in the preset nano_conv_patch4_28."""
 
@@ -46,6 +47,7 @@ class Stem(nn.Module):
         self.proj = nn.Conv2d(CHANNELS[-1], embed_dim, 1)
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):
+                nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
                 nn.init.zeros_(conv.bias)
 
     def forward(self, xs: torch.Tensor) -> torch.Tensor:
@@ -62,7 +64,7 @@ def build_model(mlp_ratio: float) -> VisionTransformer:
         in_chans=1,
         num_classes=10,
         embed_dim=EMBED_DIM,
-        depth=6,
+        depth=DEPTH,
         num_heads=HEADS,
         mlp_ratio=mlp_ratio,
     )
@@ -101,6 +103,22 @@ def varied(images: torch.Tensor, padding: int) -> torch.Tensor:
     return padded[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
+def erase(images: torch.Tensor, probability: float) -> None:
+    """Random erasing with uniform noise, by the bounds and attempts of timm."""
+    side = images.shape[-1]
+    for image in images:
+        if random.random() >= probability:
+            continue
+        for _ in range(10):
+            area = random.uniform(0.02, 1 / 3) * side * side
+            aspect = math.exp(random.uniform(math.log(0.3), -math.log(0.3)))
+            rows, columns = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 1 <= rows <= side and 1 <= columns <= side:
+                top, left = random.randint(0, side - rows), random.randint(0, side - columns)
+                image[top : top + rows, left : left + columns].random_(256)
+                break
+
+
 def evaluate(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     """The share of images whose label has the highest logit."""
     with torch.inference_mode():
@@ -122,6 +140,7 @@ def main() -> None:
     stage = {**DEFAULTS, **config["dense"]}
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
+    random.seed(arguments.seed)
 
     images, labels = read(arguments.data_dir, "train")
     order = torch.randperm(len(images))
@@ -158,7 +177,9 @@ def main() -> None:
                 factor = 0.01 + 0.99 * step / warmup
             for group in optimizer.param_groups:
                 group["lr"] = lr * factor
-            logits = model(normal(varied(images[chosen], config["augment"]["crop_padding"])))
+            pixels = varied(images[chosen], config["augment"]["crop_padding"])
+            erase(pixels, config["augment"].get("random_erasing", 0.0))
+            logits = model(normal(pixels))
             loss = F.cross_entropy(logits, labels[chosen], label_smoothing=stage["label_smoothing"])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
