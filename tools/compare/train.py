@@ -56,7 +56,7 @@ class Stem(nn.Module):
         return self.proj(xs).flatten(2).transpose(1, 2)
 
 
-def build_model(mlp_ratio: float) -> VisionTransformer:
+def build_model() -> VisionTransformer:
     """The preset nano_conv_patch4_28, with its initial values."""
     model = VisionTransformer(
         img_size=28,
@@ -66,7 +66,6 @@ def build_model(mlp_ratio: float) -> VisionTransformer:
         embed_dim=EMBED_DIM,
         depth=DEPTH,
         num_heads=HEADS,
-        mlp_ratio=mlp_ratio,
     )
     model.patch_embed = Stem(EMBED_DIM)
     for name, module in model.named_modules():
@@ -104,7 +103,7 @@ def varied(images: torch.Tensor, padding: int) -> torch.Tensor:
 
 
 def erase(images: torch.Tensor, probability: float) -> None:
-    """Random erasing with uniform noise, by the bounds and attempts of timm."""
+    """Random erasing of square images of one channel by uniform noise, as adavit does it."""
     side = images.shape[-1]
     for image in images:
         if random.random() >= probability:
@@ -137,6 +136,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     config = tomllib.loads(arguments.config.read_text())
+    if "model" in config:
+        parser.error(f"{arguments.config}: expected no [model], found {config['model']}")
     stage = {**DEFAULTS, **config["dense"]}
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
@@ -151,7 +152,7 @@ def main() -> None:
     def normal(pixels: torch.Tensor) -> torch.Tensor:
         return ((pixels.float() / 255 - mean) / std).unsqueeze(1)
 
-    model = build_model(config.get("model", {}).get("mlp_ratio", 4.0))
+    model = build_model()
     average = copy.deepcopy(model)
     groups: list[dict[str, Any]] = [
         {"params": [], "weight_decay": 0.05},

@@ -118,8 +118,8 @@ fn initial_values(
             let fan_in: usize = dims[1..].iter().product();
             // PyTorch's values shrink from convolution to convolution, and a residual stream that
             // begins small is soon all blocks and no image.
-            let gain = if config.conv_stem.is_some() { 6.0 } else { 1.0 };
-            uniform(&mut rng, n, (gain / fan_in as f64).sqrt())
+            let square = if config.conv_stem.is_some() { 6.0 } else { 1.0 };
+            uniform(&mut rng, n, (square / fan_in as f64).sqrt())
         }
     }
 }
@@ -250,25 +250,23 @@ mod tests {
     }
 
     #[test]
-    fn a_convolutional_stem_starts_with_tokens_as_large_as_the_image() {
+    fn a_convolutional_stem_starts_with_tokens_as_large_as_the_pixels() {
         let config = ModelConfig::preset("nano_conv_patch4_28").unwrap();
         let tensors = initial_tensors(&config, 5, 0.0).unwrap();
         let dev = Device::Cpu;
-        let mut vb = candle_nn::VarBuilder::from_tensors(tensors, DType::F32, &dev);
-        vb = vb.pp("patch_embed");
+        let tensors = tensors.into_iter().collect();
+        let vb = VarBuilder::from_tensors(tensors, DType::F32, &dev).pp("patch_embed");
         let stem = config.conv_stem.as_ref().unwrap();
         let stem = crate::conv_stem::ConvStem::new(stem, 1, config.embed_dim, &vb).unwrap();
         let mut rng = named_rng(0, "image");
         let image = normal(&mut rng, 4 * 28 * 28, 1.0);
         let image = Tensor::from_vec(image, (4, 1, 28, 28), &dev).unwrap();
-        let square = stem.forward(&image).unwrap().sqr().unwrap();
-        let rms = square
-            .mean_all()
-            .unwrap()
-            .to_scalar::<f32>()
-            .unwrap()
-            .sqrt();
-        assert!((0.5..2.0).contains(&rms), "{rms}");
+        let size = |xs: &Tensor| -> f32 {
+            let square = xs.sqr().unwrap().mean_all().unwrap();
+            square.to_scalar::<f32>().unwrap().sqrt()
+        };
+        let ratio = size(&stem.forward(&image).unwrap()) / size(&image);
+        assert!((0.5..2.0).contains(&ratio), "{ratio}");
     }
 
     #[test]

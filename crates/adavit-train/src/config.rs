@@ -235,17 +235,23 @@ impl Default for TrainConfig {
             // Decision networks learn fast: their choices have to become sharp, or the model
             // learns to do without any of its parts, as under dropout.
             adaptive: stage(20, 1e-3, 1e-2),
-            gates: Gates {
-                // The published temperature: the gradient reaches gates that are sure already.
-                temperature: Temperature::Constant { tau: 5.0 },
-                keep_logit: 3.0,
-                noise_end: Ramp {
-                    start: 1.0,
-                    end: 1.0,
-                },
-            },
+            gates: Gates::default(),
             usage: UsageWeights::default(),
             distillation: Distillation::default(),
+        }
+    }
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self {
+            // The published temperature: the gradient reaches gates that are sure already.
+            temperature: Temperature::Constant { tau: 5.0 },
+            keep_logit: 3.0,
+            noise_end: Ramp {
+                start: 1.0,
+                end: 1.0,
+            },
         }
     }
 }
@@ -409,6 +415,35 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_axes_without_weight_are_refused() {
+        let with = |tokens, [diverse, entropy, minimum_weight]: [f64; 3]| {
+            let mut config = TrainConfig::default();
+            config.usage = UsageWeights {
+                tokens,
+                heads: 0.0,
+                blocks: 0.0,
+                macs: 20.0,
+                diverse,
+                entropy,
+                minimum_weight,
+                ..config.usage
+            };
+            config.validate()
+        };
+        with(0.0, [0.0; 3]).unwrap();
+        with(2.0, [0.0, 0.0, 1.0]).unwrap();
+        for (tokens, weights) in [
+            (0.0, [0.0, 0.0, 1.0]),
+            (0.0, [1.0, 0.0, 0.0]),
+            (2.0, [1.0, 0.0, 0.0]),
+            (2.0, [0.0, 1.0, 0.0]),
+        ] {
+            let error = with(tokens, weights).unwrap_err();
+            assert!(error.is_input_error(), "{error}");
+        }
+    }
+
+    #[test]
     fn another_schedule_replaces_the_default_one() {
         let text = "[gates]\ntemperature = { schedule = \"cosine\", start = 5.0, end = 1.0 }";
         let config = TrainConfig::from_toml(text).unwrap();
@@ -421,7 +456,7 @@ mod tests {
 
     #[test]
     fn ranges_are_checked() {
-        let wrong: [fn(&mut TrainConfig); 10] = [
+        let wrong: [fn(&mut TrainConfig); 9] = [
             |c| c.budget = 0.0,
             |c| c.budget = 1.5,
             |c| c.budget = f64::NAN,
@@ -431,15 +466,6 @@ mod tests {
             |c| c.model.num_heads = Some(5),
             |c| c.model.patch_size = Some(5),
             |c| c.augment.random_erasing = 1.5,
-            |c| {
-                c.usage = UsageWeights {
-                    tokens: 0.0,
-                    heads: 0.0,
-                    blocks: 0.0,
-                    minimum_weight: 1.0,
-                    ..c.usage
-                }
-            },
         ];
         TrainConfig::default().validate().unwrap();
         for change in wrong {

@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 pub(crate) enum Stream {
     /// The order of samples within an epoch.
     Shuffle,
-    /// Crops and flips of one image.
+    /// Crop, flip and erasing of one image.
     Augment,
     /// The part of the training images that is held out.
     HeldOut,

@@ -15,7 +15,7 @@ use toml::Table;
 
 /// Settings as a file has them, none of them the default or the base's. What only says where, how
 /// often or how fast something is done is not here.
-const CHANGES: [&str; 64] = [
+const CHANGES: [&str; 65] = [
     "preset = \"nano_patch4_28\"\n[model]\npatch_size = 7",
     "seed = 1",
     "budget = 0.8",

@@ -138,19 +138,21 @@ impl UsageWeights {
                 ("minimum_weight", self.minimum_weight),
             ],
         )?;
-        let idle = [
-            ("diverse", self.diverse),
-            ("entropy", self.entropy),
-            ("minimum_weight", self.minimum_weight),
-        ];
-        let axes = self.tokens + self.heads + self.blocks;
-        match idle.iter().find(|(_, weight)| axes == 0.0 && *weight > 0.0) {
-            None => Ok(()),
-            Some((name, weight)) => Err(Error::Input(format!(
-                "usage.{name}: expected 0, since it is a part of the losses of the axes and \
-                 usage.tokens, heads and blocks are all 0; found {weight}"
-            ))),
+        // Each is a part of the losses of these axes.
+        let parts = self.heads + self.blocks;
+        for (name, weight, axes) in [
+            ("diverse", self.diverse, parts),
+            ("entropy", self.entropy, parts),
+            ("minimum_weight", self.minimum_weight, parts + self.tokens),
+        ] {
+            if weight > 0.0 && axes == 0.0 {
+                return Err(Error::Input(format!(
+                    "usage.{name}: expected 0 where the weights of the axes that it is a part of \
+                     are 0, found {weight}"
+                )));
+            }
         }
+        Ok(())
     }
 }
 

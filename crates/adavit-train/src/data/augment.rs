@@ -23,8 +23,8 @@ pub struct Augment {
     pub crop_padding: usize,
     /// Whether half of the images are mirrored left to right.
     pub flip: bool,
-    /// Probability that a rectangle of the image is overwritten by noise (Zhong et al. 2020; timm's
-    /// `reprob` with `remode` `pixel`), in [0, 1].
+    /// Probability that a rectangle of the image is overwritten by uniform random bytes (Zhong et
+    /// al. 2020; bounds as timm's `reprob`), in [0, 1].
     pub random_erasing: f64,
 }
 

@@ -4,7 +4,7 @@
 //! load -> Splits { train, test }        u8 in memory, read once
 //! held_out(train.len(), ..)             seeded part that chooses the best snapshot
 //! epoch_order -> batches                keyed by (seed, epoch)
-//! make_batch                            crop and flip keyed by (seed, epoch, sample), one Tensor
+//! make_batch                            augmentation keyed by (seed, epoch, sample), one Tensor
 //! ```
 //!
 //! Nothing is cached from epoch to epoch, so memory is the data set itself and one batch.
