@@ -12,13 +12,17 @@ use serde::{Deserialize, Serialize};
 
 /// Where in the repository the checkpoints are.
 pub const CHECKPOINTS: &str = "data/fashion-mnist-nano";
+/// The folder of the plain one.
+pub const DENSE: &str = "dense";
 /// The data set whose test images ship.
 const DATA: &str = "fashion-mnist-subset";
 
-/// A model of the curve, by the thresholds of the one adaptive checkpoint.
+/// A model of the curve: a checkpoint, and thresholds if it is an adaptive one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShippedPoint {
+    /// The folder of its checkpoint.
+    pub checkpoint: String,
     /// Share of the plain model's multiply-adds; none for the plain model itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<f64>,
@@ -39,13 +43,11 @@ impl ShippedPoint {
     }
 }
 
-/// The plain and the adaptive checkpoint, and the points that they make.
+/// The plain checkpoint, and the points that it and the adaptive ones make.
 #[derive(Debug)]
 pub struct Shipped {
     /// The plain model.
     pub dense: Checkpoint,
-    /// The adaptive model.
-    pub adaptive: Checkpoint,
     /// The plain model first, then budget by budget.
     pub points: Vec<ShippedPoint>,
 }
@@ -60,8 +62,7 @@ impl Shipped {
         let points = folder.join("points.json");
         let bytes = std::fs::read(&points).with_context(|| points.display().to_string())?;
         Ok(Self {
-            dense: Checkpoint::load(&folder.join("dense"))?,
-            adaptive: Checkpoint::load(&folder.join("adaptive"))?,
+            dense: Checkpoint::load(&folder.join(DENSE))?,
             points: serde_json::from_slice(&bytes).with_context(|| points.display().to_string())?,
         })
     }
@@ -69,13 +70,13 @@ impl Shipped {
     /// The model of a point, ready for inference.
     ///
     /// # Errors
-    /// If the checkpoint does not fit its configuration.
+    /// If its checkpoint is missing or damaged.
     pub fn prepared(&self, point: &ShippedPoint) -> Result<PreparedTransformer> {
-        let Some(thresholds) = point.thresholds else {
-            return Ok(self.dense.prepared(&Device::Cpu)?);
-        };
-        let mut prepared = self.adaptive.prepared(&Device::Cpu)?;
-        prepared.set_thresholds(thresholds);
+        let folder = workspace().join(CHECKPOINTS).join(&point.checkpoint);
+        let mut prepared = Checkpoint::load(&folder)?.prepared(&Device::Cpu)?;
+        if let Some(thresholds) = point.thresholds {
+            prepared.set_thresholds(thresholds);
+        }
         Ok(prepared)
     }
 }
@@ -94,7 +95,7 @@ impl TestImages {
     /// # Errors
     /// If a file is missing or damaged.
     pub fn load() -> Result<Self> {
-        let config = Checkpoint::load(&workspace().join(CHECKPOINTS).join("dense"))?.config;
+        let config = Checkpoint::load(&workspace().join(CHECKPOINTS).join(DENSE))?.config;
         let test = data::load(DATA, None)?.test;
         let stats = config.normalization.as_ref().map(MeanStd::from);
         Ok(Self {
