@@ -39,6 +39,7 @@ mod snapshot;
 mod stage;
 mod summary;
 pub mod sweep;
+mod teacher;
 mod tensorboard;
 mod throughput;
 

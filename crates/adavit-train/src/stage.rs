@@ -14,7 +14,8 @@ use crate::config::{Method, StageConfig, TrainConfig};
 use crate::data::Batch;
 use crate::evaluate::batch_top1;
 use crate::losses::{LossValues, Losses, smoothed_targets};
-use crate::{AdamW, Distillation, Ema, LrSchedule, Parameters, Result};
+use crate::teacher::Teacher;
+use crate::{AdamW, Ema, LrSchedule, Parameters, Result};
 
 const EMA_PREFIX: &str = "ema.";
 
@@ -39,7 +40,7 @@ pub(crate) struct StepOutput {
 /// What only the adaptive stage has.
 #[derive(Debug)]
 pub(crate) struct AdaptivePart {
-    pub(crate) teacher: VisionTransformer,
+    pub(crate) teacher: Teacher,
     pub(crate) budget: Budget,
 }
 
@@ -172,25 +173,23 @@ impl StageTrainer {
     }
 
     fn forward(
-        &self,
+        &mut self,
         batch: &Batch,
         targets: &candle_core::Tensor,
         place: Place,
     ) -> Result<(Output, Losses)> {
-        let Some(adaptive) = &self.adaptive else {
+        let Some(adaptive) = &mut self.adaptive else {
             let output = self.model.forward(&batch.images, Capture::default())?;
             let losses = Losses::dense(&output, targets)?;
             return Ok((output, losses));
         };
-        let distillation = &self.config.distillation;
-        let capture = capture(distillation);
+        let teacher = adaptive.teacher.forward(&batch.images)?;
+        let capture = adaptive.teacher.capture();
         let progress = place.step as f64 / self.schedule.total_steps.max(1) as f64;
         let output = self.forward_saving(batch, capture, (place.epoch, progress))?;
-        let teacher = distils(distillation)
-            .then(|| adaptive.teacher.forward(&batch.images, capture))
-            .transpose()?;
-        let mut losses = Losses::distilled(&output, targets, teacher.as_ref(), distillation)?;
-        if self.config.method == Method::Learned {
+        let by = &self.config.distillation;
+        let mut losses = Losses::distilled(&output, targets, teacher.as_ref(), by)?;
+        if let (Method::Learned, Some(adaptive)) = (&self.config.method, &self.adaptive) {
             losses.add_budget(&output, &adaptive.budget, progress)?;
         }
         Ok((output, losses))
@@ -244,18 +243,6 @@ pub(crate) fn trainable(
     let vb = VarBuilder::from_tensors(tensors, DType::F32, device);
     let model = VisionTransformer::new(&start.config, &vb)?;
     Ok((model, Parameters::from_vars(vars)))
-}
-
-fn distils(by: &Distillation) -> bool {
-    by.logits > 0.0 || by.hidden > 0.0 || by.attention > 0.0
-}
-
-fn capture(by: &Distillation) -> Capture {
-    Capture {
-        hidden: false,
-        class_hidden: by.hidden > 0.0,
-        class_attention: by.attention > 0.0,
-    }
 }
 
 fn to_cpu(tensors: &Tensors) -> Result<Tensors> {

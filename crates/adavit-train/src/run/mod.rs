@@ -20,6 +20,7 @@ use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::stage::{AdaptivePart, StageTrainer};
 use crate::summary::{RandomSummary, Summary};
+use crate::teacher::Teacher;
 use crate::tensorboard::EventWriter;
 use crate::{Error, Result};
 
@@ -184,9 +185,10 @@ impl Run<'_, '_> {
 
     fn adaptive_stage(&mut self, loaded: Option<Snapshot>) -> Result<Flow> {
         let dense = Checkpoint::load(&self.folder.dense())?;
+        let config = &self.session.config;
         let adaptive = AdaptivePart {
-            teacher: dense.model(&self.session.device)?,
-            budget: Budget::new(&self.session.config, &dense.config.geometry())?,
+            teacher: Teacher::new(&dense, &config.distillation, &self.session.device)?,
+            budget: Budget::new(config, &dense.config.geometry())?,
         };
         let start = self.session.initial_adaptive(&dense)?;
         if loaded.is_none() {
