@@ -84,6 +84,16 @@ mod tests {
     ];
 
     #[test]
+    fn unit_fills_its_interval() {
+        let mut rng = rng(0, Stream::Augment, 0, 0);
+        let numbers: Vec<f64> = (0..4000).map(|_| unit(&mut rng)).collect();
+        assert!(numbers.iter().all(|x| (0.0..1.0).contains(x)));
+        let mean = numbers.iter().sum::<f64>() / 4000.0;
+        // Within four standard deviations, 1 / sqrt(12 * 4000) each.
+        assert!((mean - 0.5).abs() < 0.019, "{mean}");
+    }
+
+    #[test]
     fn every_part_of_the_key_changes_the_numbers() {
         let first = |seed, stream, a, b| rng(seed, stream, a, b).next_u64();
         let mut seen: Vec<u64> = STREAMS.iter().map(|&s| first(1, s, 2, 3)).collect();
