@@ -9,6 +9,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// What a speed depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// The processor's name, where the system tells it.
+    pub cpu: String,
+    /// Vector instructions in use.
+    pub simd: String,
+    /// `cpu`, `cuda`, `cuda:N` or `metal`.
+    pub device: String,
+    /// Threads of every pool.
+    pub threads: usize,
+}
+
+impl Machine {
+    /// This one, with the threads of this process.
+    pub fn this(device: &str) -> Self {
+        Self {
+            cpu: cpu_name(),
+            simd: adavit_kernels::simd_level().unwrap_or("unknown").into(),
+            device: device.into(),
+            threads: adavit_kernels::threads(),
+        }
+    }
+}
+
 /// One start of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
@@ -38,16 +64,17 @@ impl Start {
     /// A start now.
     pub(crate) fn now(commit: &str, device: &str, seed: u64) -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH);
+        let machine = Machine::this(device);
         Self {
             time: time.map_or(0, |time| time.as_secs()),
             version: env!("CARGO_PKG_VERSION").into(),
             commit: commit.into(),
             host: host_name(),
             os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            cpu: cpu_name(),
-            simd: adavit_kernels::simd_level().unwrap_or("unknown").into(),
-            device: device.into(),
-            threads: adavit_kernels::threads(),
+            cpu: machine.cpu,
+            simd: machine.simd,
+            device: machine.device,
+            threads: machine.threads,
             seed,
         }
     }

@@ -309,6 +309,19 @@ fn rank_of(logits: &[f32], label: usize) -> Result<usize> {
         .count())
 }
 
+/// How far from a budget the mean MACs of held-out images may be, relative to it.
+pub(crate) const BUDGET_TOLERANCE: f64 = 0.02;
+
+/// What to tell of a model whose mean MACs are `share` of the plain model's where `budget` was asked
+/// for; none within 2 %.
+pub fn off_budget(share: f64, budget: f64) -> Option<String> {
+    ((share - budget).abs() > BUDGET_TOLERANCE * budget).then(|| {
+        format!(
+            "the gates allow {share:.3} of the plain model's MACs, where {budget:.3} was asked for"
+        )
+    })
+}
+
 /// Moves the thresholds of `model`, all by one shift of the logit, until its mean MACs on `images`
 /// are at most `budget` of the plain model's and as near to it as the gates allow.
 ///

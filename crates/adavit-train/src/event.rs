@@ -71,7 +71,8 @@ pub struct StepReport {
     pub images_per_s: f64,
     /// Share of the time that went into making batches, in [0, 1].
     pub data_wait: f64,
-    /// Seconds to the end of the stage at the present speed, measurements between epochs aside.
+    /// Seconds to the end of the training, both stages of it, at the present speed; measurements
+    /// between epochs aside.
     pub seconds_left: f64,
 }
 

@@ -49,11 +49,11 @@ pub use config::{
 };
 pub use device::select as select_device;
 pub use ema::Ema;
-pub use environment::Start;
+pub use environment::{Machine, Start};
 pub use error::{Error, Result};
 pub use evaluate::{
     Evaluation, ImageReport, Images, Mode, OnImage, calibrate, check_images, evaluate,
-    evaluate_each, evaluate_sparse,
+    evaluate_each, evaluate_sparse, off_budget,
 };
 pub use event::{Control, Event, Outcome, StepReport};
 pub use folder::next_run_folder;
@@ -63,7 +63,7 @@ pub use parameters::{Group, Parameters};
 pub use predict::{Found, Predicted, Prediction, Predictions, Predictor};
 pub use progress::{MetricsRow, Stage};
 pub use realised::{Adaptive, Keep, Realised};
-pub use run::{resume, run_config, train};
+pub use run::{resume, run_config, run_config_of, train};
 pub use schedule::{LrSchedule, Ramp};
 pub use summary::{AdaptiveSummary, DenseSummary, RandomSummary, Summary, UsageSummary};
 pub use throughput::{Throughput, Workload};

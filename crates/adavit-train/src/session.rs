@@ -52,15 +52,6 @@ impl Session {
             .as_ref()
             .and_then(|checkpoint| checkpoint.config.normalization.as_ref());
         let stats = normalization.map_or_else(|| data.train.mean_std(), MeanStd::from);
-        let geometry = model.geometry();
-        let least = geometry.expected_share(&config.decisions, 0.0);
-        if config.targets.is_none() && config.budget < least {
-            return Err(Error::Input(format!(
-                "budget: expected at least {least:.4}, what this model costs with every gate off, \
-                 found {}",
-                config.budget
-            )));
-        }
         Ok(Self {
             config: config.clone(),
             device,

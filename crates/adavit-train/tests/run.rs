@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use adavit_train::sweep::SweepConfig;
 use adavit_train::{
-    Control, Event, ModelOptions, Outcome, Result, Summary, TrainConfig, resume, train,
+    Control, Event, Method, ModelOptions, Outcome, Result, Summary, TrainConfig, resume, train,
 };
 use common::{config, made_images, run, summary};
 
@@ -102,7 +102,21 @@ fn a_run_leaves_what_its_summary_says() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(&made_images(folder.path()));
     let out = folder.path().join("run");
-    let summary = summary(run(&config, &out, &mut |_| ()).unwrap());
+    let mut left = None;
+    let summary = summary(
+        run(&config, &out, &mut |event| {
+            if let (Event::Step(step), None) = (event, left) {
+                left = Some((step.seconds_left * step.images_per_s / 32.0, step.steps));
+            }
+        })
+        .unwrap(),
+    );
+    // After the first step: the others of the plain stage, and as many of the adaptive one.
+    let (left, steps) = left.unwrap();
+    assert!(
+        (left - (2 * steps - 1) as f64).abs() < 1e-6,
+        "{left} steps of {steps}"
+    );
     let text = fs::read_to_string(out.join("summary.json")).unwrap();
     assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
     assert!(summary.adaptive.macs < summary.dense.macs as f64);
@@ -373,7 +387,9 @@ fn bad_input_is_refused_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let good = config(&made_images(folder.path()));
     let out = folder.path().join("run");
-    let wrong: [fn(&mut TrainConfig); 6] = [
+    let wrong: [fn(&mut TrainConfig); 7] = [
+        // What the adaptive model is compared with is a sweep's to train.
+        |c| c.method = Method::Random { usage: Vec::new() },
         |c| c.data = "/no/such/folder".into(),
         |c| c.data = "no-such-data".into(),
         |c| c.device = "cuda".into(),

@@ -4,6 +4,8 @@ use adavit_decision::BlockUsage;
 use adavit_model::TokenReduction;
 use serde::{Deserialize, Serialize};
 
+use crate::{Error, Result};
+
 /// How the second stage saves compute. All but the first are what the first is compared with, in a
 /// sweep: fine-tuned for as long, with the same distillation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,5 +29,21 @@ pub enum Method {
 impl Method {
     pub(crate) fn is_learned(&self) -> bool {
         *self == Self::Learned
+    }
+
+    /// Checks that a model makes its own decisions: what it is compared with is a sweep's to measure.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn expect_learned(&self) -> Result<()> {
+        let found = match self {
+            Self::Learned => return Ok(()),
+            Self::Random { .. } => "random decisions",
+            Self::Reduced { .. } => "token reduction",
+        };
+        Err(Error::Input(format!(
+            "method: expected a model that makes its own decisions, found {found}; `adavit sweep` \
+             trains and measures those"
+        )))
     }
 }

@@ -2,7 +2,7 @@
 
 use adavit_kernels::MOST_THREADS;
 
-use super::{Distillation, Gates, StageConfig, Targets, TrainConfig, UsageWeights};
+use super::{Distillation, Gates, Method, StageConfig, Targets, TrainConfig, UsageWeights};
 use crate::{Error, Result};
 
 impl TrainConfig {
@@ -41,7 +41,24 @@ impl TrainConfig {
         self.gates.validate()?;
         self.usage.validate()?;
         self.distillation.validate()?;
+        if matches!(self.method, Method::Reduced { .. }) {
+            self.distillation.expect_logits_alone()?;
+        }
         self.adaptive_model()?.validate()?;
+        self.validate_reach()
+    }
+
+    /// Checks that the gates can save as much as the budget asks for.
+    fn validate_reach(&self) -> Result<()> {
+        let geometry = self.dense_model()?.geometry();
+        let least = geometry.expected_share(&self.decisions, 0.0);
+        if self.targets.is_none() && self.budget < least {
+            return Err(Error::Input(format!(
+                "budget: expected at least {least:.4}, what this model costs with every gate off, \
+                 found {}",
+                self.budget
+            )));
+        }
         Ok(())
     }
 
@@ -157,6 +174,20 @@ impl UsageWeights {
 }
 
 impl Distillation {
+    /// Checks that nothing inside the blocks is compared: with fewer tokens from block to block there
+    /// is nothing there to compare with the teacher's.
+    pub(crate) fn expect_logits_alone(&self) -> Result<()> {
+        for (name, weight) in [("hidden", self.hidden), ("attention", self.attention)] {
+            if weight > 0.0 {
+                return Err(Error::Input(format!(
+                    "distillation.{name}: expected 0 for token reduction, which logits alone can \
+                     teach, found {weight}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn validate(&self) -> Result<()> {
         check_ratios("distillation", &[("logits", self.logits)])?;
         check_weights(

@@ -9,7 +9,7 @@ use super::{Flow, Run};
 use crate::Result;
 use crate::config::Method;
 use crate::data::{batches, epoch_order, make_batch};
-use crate::evaluate::{Evaluation, Mode, calibrate, evaluate};
+use crate::evaluate::{BUDGET_TOLERANCE, Evaluation, Mode, calibrate, evaluate, off_budget};
 use crate::event::{Event, StepReport};
 use crate::progress::{EpochSums, KeptEpoch, MetricsRow, Score, Stage};
 use crate::snapshot::remove;
@@ -17,9 +17,6 @@ use crate::stage::{Place, StageTrainer, StepOutput};
 
 /// Steps between two entries of the event files.
 const EVENT_STEPS: u64 = 20;
-
-/// How far from the budget MACs may be, relative to it.
-const BUDGET_TOLERANCE: f64 = 0.02;
 
 impl Run<'_, '_> {
     /// The rest of the present epoch, with a snapshot from time to time.
@@ -108,7 +105,8 @@ impl Run<'_, '_> {
             lr: output.lr,
             images_per_s: sums.images as f64 / seconds,
             data_wait: sums.data_seconds / seconds,
-            seconds_left: (total_steps - progress.step) as f64 * seconds
+            seconds_left: (total_steps - progress.step + self.steps_of_later_stages()) as f64
+                * seconds
                 / progress.step_in_epoch.max(1) as f64,
         };
         (self.control.report)(&Event::Step(&report));
@@ -125,6 +123,15 @@ impl Run<'_, '_> {
             )?;
         }
         Ok(())
+    }
+
+    /// Optimizer steps that follow the present stage.
+    fn steps_of_later_stages(&self) -> u64 {
+        if self.progress.stage == Stage::Dense && self.last >= Stage::Adaptive {
+            self.session.schedule(Stage::Adaptive).total_steps
+        } else {
+            0
+        }
     }
 
     /// Writes values for TensorBoard, named `STAGE_KIND/NAME`, over the steps of both stages.
@@ -156,7 +163,9 @@ impl Run<'_, '_> {
             let evaluation = match &session.config.method {
                 Method::Learned if eligible && session.config.targets.is_none() => {
                     let evaluation = calibrate(&mut model, &images, session.config.budget)?;
-                    self.warn_off_budget(evaluation.macs_share);
+                    if let Some(text) = off_budget(evaluation.macs_share, session.config.budget) {
+                        (self.control.report)(&Event::Warning(&text));
+                    }
                     evaluation
                 }
                 Method::Learned => evaluate(&model, &images, Mode::Masked)?,
@@ -239,16 +248,6 @@ impl Run<'_, '_> {
             || config.targets.is_some()
             || !config.method.is_learned()
             || share <= config.budget * (1.0 + BUDGET_TOLERANCE)
-    }
-
-    fn warn_off_budget(&mut self, share: f64) {
-        let budget = self.session.config.budget;
-        if (share - budget).abs() > BUDGET_TOLERANCE * budget {
-            let text = format!(
-                "the gates allow {share:.3} of the plain model's MACs, where {budget:.3} was asked for"
-            );
-            (self.control.report)(&Event::Warning(&text));
-        }
     }
 
     /// Whether the budget loss has had its full weight, so that this epoch's model may be `best`;

@@ -29,6 +29,7 @@ use crate::{Error, Result};
 /// # Errors
 /// Input errors come before anything is written.
 pub fn train(config: &TrainConfig, out: &Path, force: bool, control: Control) -> Result<Outcome> {
+    config.method.expect_learned()?;
     let session = Session::prepare(config, None)?;
     let folder = RunFolder::create(out, force, config)?;
     start(&session, folder, control, Stage::Done)
@@ -40,6 +41,7 @@ pub fn train(config: &TrainConfig, out: &Path, force: bool, control: Control) ->
 /// If the folder holds no run, or no snapshot in it is whole.
 pub fn resume(folder: &Path, control: Control) -> Result<Outcome> {
     let (folder, config) = RunFolder::open(folder)?;
+    config.method.expect_learned()?;
     let dense = folder.dense();
     let kept_dense = dense.exists().then_some(dense.as_path());
     let session = Session::prepare(&config, kept_dense)?;
@@ -89,6 +91,18 @@ pub fn run_config(folder: &Path) -> Result<TrainConfig> {
     RunFolder::read_config(folder)
 }
 
+/// Reads the settings of the run that a checkpoint is of: `checkpoint` is the run's folder, or lies in
+/// it; none where there is no such run.
+///
+/// # Errors
+/// If the settings cannot be read.
+pub fn run_config_of(checkpoint: &Path) -> Result<Option<TrainConfig>> {
+    // The run itself, its `best`, and `epochs/adaptive-3`.
+    let mut folders = checkpoint.ancestors().take(3);
+    let run = folders.find(|folder| RunFolder::holds_run(folder));
+    run.map(RunFolder::read_config).transpose()
+}
+
 /// Goes on from the newest whole snapshot, or from the beginning, to the end of `last`.
 fn start(session: &Session, folder: RunFolder, control: Control, last: Stage) -> Result<Outcome> {
     let mark = session.mark(folder.mark());
@@ -122,10 +136,11 @@ fn start(session: &Session, folder: RunFolder, control: Control, last: Stage) ->
         control,
         seconds_before: progress.seconds,
         progress,
+        last,
         started: Instant::now(),
         saved: Instant::now(),
     };
-    run.go(loaded, last)
+    run.go(loaded)
 }
 
 /// A run that is going.
@@ -140,6 +155,8 @@ struct Run<'s, 'c> {
     control: Control<'c>,
     progress: Progress,
     seconds_before: f64,
+    /// The stage after which it ends.
+    last: Stage,
     started: Instant,
     saved: Instant,
 }
@@ -152,8 +169,8 @@ enum Flow {
 }
 
 impl Run<'_, '_> {
-    fn go(&mut self, mut loaded: Option<Snapshot>, last: Stage) -> Result<Outcome> {
-        while self.progress.stage <= last {
+    fn go(&mut self, mut loaded: Option<Snapshot>) -> Result<Outcome> {
+        while self.progress.stage <= self.last {
             let flow = match self.progress.stage {
                 Stage::Dense => self.dense_stage(loaded.take())?,
                 Stage::Adaptive => self.adaptive_stage(loaded.take())?,

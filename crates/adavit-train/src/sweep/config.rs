@@ -45,8 +45,8 @@ pub struct SweepConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rival {
-    /// Random decisions with the adaptive model's usage of each axis in each block: under its weights,
-    /// or fine-tuned from the plain model.
+    /// Random decisions with the adaptive model's usage of each axis in each block, as it is on
+    /// held-out images: under its weights, or fine-tuned from the plain model.
     Random,
     /// Token reduction by the class token's attention.
     Evit,
@@ -219,6 +219,10 @@ impl SweepConfig {
         {
             return fail("seeds, budgets, calibrated: expected every value once".into());
         }
+        if self.fine_tune_rivals && self.rivals.iter().any(|rival| rival.reduction().is_some()) {
+            let alike = recipe.distillation.expect_logits_alone();
+            alike.map_err(|error| Error::Input(format!("fine_tune_rivals: {error}")))?;
+        }
         let model = recipe.dense_model()?;
         let evit = self.rivals.contains(&Rival::Evit);
         let beyond = |block: &&usize| evit && **block >= model.depth;
@@ -228,15 +232,7 @@ impl SweepConfig {
                 model.depth
             ));
         }
-        let geometry = model.geometry();
-        let least = geometry.expected_share(&recipe.decisions, 0.0);
-        match budgets.first() {
-            Some(budget) if *budget < least => fail(format!(
-                "budget {budget}: expected at least {least:.4}, what the model costs with every \
-                 gate off"
-            )),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn validate_names(&self) -> Result<()> {
@@ -256,6 +252,15 @@ impl SweepConfig {
             }
         }
         Ok(())
+    }
+
+    /// The trained budget that is nearest to another, as a ratio.
+    pub(super) fn nearest_budget(&self, budget: f64) -> f64 {
+        let distance = |trained: &f64| (trained / budget).ln().abs();
+        let nearest = self.budgets.iter().copied();
+        nearest
+            .min_by(|x, y| distance(x).total_cmp(&distance(y)))
+            .unwrap_or(budget)
     }
 
     /// The settings of a smaller plain model: the epochs of both stages in one.
@@ -319,6 +324,27 @@ mod tests {
         let mut other = variant("a", None);
         other.budget = 0.4;
         assert!(refused(|c| c.variants = vec![other]).contains("0.4"));
+    }
+
+    #[test]
+    fn what_would_stop_the_sweep_later_is_named_before_it_begins() {
+        // Heads that are off save their attention and nothing of the MLP.
+        let mut heads_only = variant("heads", None);
+        heads_only.budget = 0.3;
+        let set = "decisions = { ada_token = false, ada_layer = false, ada_head = \"partial\" }";
+        heads_only.set = set.parse().unwrap();
+        let error = refused(|c| {
+            c.budgets = vec![0.3];
+            c.variants = vec![heads_only];
+        });
+        assert!(error.contains("every gate off"), "{error}");
+        let mut recipe = TrainConfig::default();
+        recipe.distillation.hidden = 1.0;
+        let mut config = SweepConfig::default();
+        config.validate(&recipe).unwrap();
+        config.fine_tune_rivals = true;
+        let error = config.validate(&recipe).unwrap_err().to_string();
+        assert!(error.contains("distillation.hidden"), "{error}");
     }
 
     #[test]

@@ -39,7 +39,9 @@ impl Job {
         match self {
             Self::Dense { seed } => names::dense(seed),
             Self::Adaptive { budget, seed } => names::adaptive(budget, seed),
-            Self::Calibrated { budget } => names::calibrated(budget, first),
+            Self::Calibrated { budget } => {
+                names::calibrated(budget, config.nearest_budget(budget), first)
+            }
             Self::Rival {
                 rival,
                 tuned,

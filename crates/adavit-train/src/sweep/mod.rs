@@ -21,6 +21,7 @@ mod write;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::Ordering;
 
+use adavit_decision::BlockUsage;
 use adavit_model::{Checkpoint, TokenReduction};
 
 pub use self::compare::{Comparison, Verdict};
@@ -29,12 +30,12 @@ use self::job::{Evaluated, Job};
 pub use self::point::{Kind, Point, Speed};
 use self::speed::measure;
 use crate::config::{Method, TrainConfig};
-use crate::evaluate::calibrate;
+use crate::evaluate::{calibrate, evaluate_sparse, off_budget};
 use crate::event::{Control, Event, Outcome};
 use crate::progress::Stage;
 use crate::run::train_through;
 use crate::session::Session;
-use crate::{Error, Result};
+use crate::{Machine, Result};
 
 /// What a sweep found.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,9 +65,11 @@ pub fn sweep(
         recipe,
         out,
         control,
+        machine: Machine::this(&recipe.device),
         points: Vec::new(),
     };
     let complete = sweep.go()?;
+    sweep.tell_other_machines();
     Ok(Efficiency {
         comparisons: write::curves(config, &sweep.points, out)?,
         points: sweep.points,
@@ -80,6 +83,8 @@ struct Sweep<'a, 'c> {
     recipe: &'a TrainConfig,
     out: &'a FilePath,
     control: Control<'c>,
+    /// What speeds are measured on.
+    machine: Machine,
     points: Vec<Point>,
 }
 
@@ -108,6 +113,26 @@ impl Sweep<'_, '_> {
             write::curves(self.config, &self.points, self.out)?;
         }
         Ok(true)
+    }
+
+    /// Names the points whose speeds cannot be compared with those that are measured here.
+    fn tell_other_machines(&mut self) {
+        let here = &self.machine;
+        let others = self.points.iter().filter(|point| point.machine != *here);
+        let names: Vec<&str> = others.map(|point| point.name.as_str()).collect();
+        if names.is_empty() {
+            return;
+        }
+        let text = format!(
+            "the speeds of {} were measured on another machine, or with another number of threads, \
+             than {}, {}, {} threads; remove their files in {} to measure them here",
+            names.join(", "),
+            here.cpu,
+            here.device,
+            here.threads,
+            self.points_folder().display()
+        );
+        (self.control.report)(&Event::Warning(&text));
     }
 
     /// Everything to measure: what the others need first, then what matters most.
@@ -269,17 +294,17 @@ impl Sweep<'_, '_> {
     /// The adaptive model of the nearest budget, with thresholds for another.
     fn calibrated(&mut self, job: Job, budget: f64) -> Result<Point> {
         let seed = self.config.seeds[0];
-        let distance = |trained: &f64| (trained / budget).ln().abs();
-        let budgets = self.config.budgets.iter().copied();
-        let nearest = budgets.min_by(|x, y| distance(x).total_cmp(&distance(y)));
-        let trained = names::adaptive(nearest.unwrap_or(budget), seed);
+        let trained = names::adaptive(self.config.nearest_budget(budget), seed);
         let mut settings = self.seeded(seed);
         settings.budget = budget;
         let session = Session::prepare(&settings, None)?;
         let mut checkpoint = Checkpoint::load(&self.run(&trained).join("best"))?;
         let mut model = checkpoint.model(&session.device)?;
         let held_out = session.images(&session.data.train, &session.split.held_out);
-        calibrate(&mut model, &held_out, budget)?;
+        let share = calibrate(&mut model, &held_out, budget)?.macs_share;
+        if let Some(warning) = off_budget(share, budget) {
+            (self.control.report)(&Event::Warning(&warning));
+        }
         checkpoint.config = model.config().clone();
         let folder = self.run(&job.name(self.config)).join("best");
         checkpoint.save(&folder)?;
@@ -298,18 +323,11 @@ impl Sweep<'_, '_> {
         let (budget, seed) = (settings.budget, settings.seed);
         let adaptive = names::adaptive(budget, seed);
         let Some(reduction) = self.reduction(rival, budget)? else {
-            let found = self.points.iter().find(|point| point.name == adaptive);
-            let usage = found.and_then(|point| point.usage.as_ref());
-            let Some(usage) = usage.map(|usage| usage.per_block.clone()) else {
-                return Err(Error::Input(format!(
-                    "{}: expected the usage of {adaptive}; remove the file to measure it again",
-                    Point::file(&self.points_folder(), &adaptive).display()
-                )));
-            };
+            let checkpoint = self.run(&adaptive).join("best");
+            let usage = self.held_out_usage(&settings, &checkpoint)?;
             settings.method = Method::Random {
                 usage: usage.clone(),
             };
-            let checkpoint = self.run(&adaptive).join("best");
             let how = Evaluated::Random(&usage);
             return self.tuned_or_not(job, tuned, (&settings, &checkpoint), &how);
         };
@@ -319,6 +337,19 @@ impl Sweep<'_, '_> {
         let checkpoint = self.run(&names::dense(seed)).join("dense");
         let how = Evaluated::Reduced(&reduction);
         self.tuned_or_not(job, tuned, (&settings, &checkpoint), &how)
+    }
+
+    /// What an adaptive checkpoint keeps of the held-out images, block by block.
+    fn held_out_usage(
+        &self,
+        settings: &TrainConfig,
+        checkpoint: &FilePath,
+    ) -> Result<Vec<BlockUsage>> {
+        let session = Session::prepare(&self.seeded(settings.seed), None)?;
+        let held_out = session.images(&session.data.train, &session.split.held_out);
+        let prepared = Checkpoint::load(checkpoint)?.prepared(&session.device)?;
+        let found = evaluate_sparse(&prepared, &held_out, &mut |_| Ok(()))?;
+        Ok(found.usage.per_block)
     }
 
     fn tuned_or_not(
@@ -351,7 +382,7 @@ impl Sweep<'_, '_> {
         let prepared = loaded.prepared(&session.device)?;
         let (evaluation, right) = how.evaluate((&model, &prepared), &images, settings)?;
         let named = (job.name(self.config), job.kind(), settings.seed);
-        let mut point = Point::new(named, &evaluation, &right);
+        let mut point = Point::new(named, self.machine.clone(), &evaluation, &right);
         let dense = self.run(&names::dense(self.config.seeds[0])).join("dense");
         let dense = Checkpoint::load(&dense)?;
         point.macs_share = point.macs / dense.config.geometry().dense_macs() as f64;

@@ -10,8 +10,9 @@ pub(super) fn adaptive(budget: f64, seed: u64) -> String {
     format!("adaptive-{budget}-s{seed}")
 }
 
-pub(super) fn calibrated(budget: f64, seed: u64) -> String {
-    format!("calibrated-{budget}-s{seed}")
+/// Thresholds for `budget`, moved from where the training for `trained` left them.
+pub(super) fn calibrated(budget: f64, trained: f64, seed: u64) -> String {
+    format!("calibrated-{budget}-from-{trained}-s{seed}")
 }
 
 pub(super) fn rival(rival: Rival, tuned: bool, budget: f64, seed: u64) -> String {

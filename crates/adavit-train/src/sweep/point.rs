@@ -6,7 +6,7 @@ use adavit_decision::Usage;
 use adavit_model::write_file;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Evaluation, Result};
+use crate::{Error, Evaluation, Machine, Result};
 
 /// What kind of model a point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +90,8 @@ pub struct Point {
     pub macs_share: f64,
     /// At batch 1 and at batch 32.
     pub speeds: Vec<Speed>,
+    /// What these were measured on.
+    pub machine: Machine,
     /// What is kept; none where nothing is decided.
     pub usage: Option<Usage>,
     /// The checkpoint.
@@ -126,6 +128,7 @@ impl Point {
     /// A point of what was evaluated; its speed is still to be measured.
     pub(super) fn new(
         (name, kind, seed): (String, Kind, u64),
+        machine: Machine,
         evaluation: &Evaluation,
         right: &Right,
     ) -> Self {
@@ -142,6 +145,7 @@ impl Point {
             macs_p90: evaluation.macs_percentiles[2],
             macs_share: evaluation.macs_share,
             speeds: Vec::new(),
+            machine,
             usage: None,
             checkpoint: PathBuf::new(),
             train_seconds: 0.0,

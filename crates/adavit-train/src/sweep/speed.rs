@@ -119,6 +119,10 @@ impl<'a> Work<'a> {
                 }
             };
         }
+        if let Some((images, _)) = batches.first() {
+            // A launch is not yet a result.
+            images.device().synchronize()?;
+        }
         Ok(start.elapsed().as_secs_f64())
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use adavit_model::write_file;
 use serde::Serialize;
+use toml::{Table, Value};
 
 use super::compare::{Comparison, comparisons};
 use super::point::Point;
@@ -23,65 +24,95 @@ struct Settings<'a> {
     recipe: TrainConfig,
 }
 
+/// The lists of named models, whose points stay when they are left out of the file.
+const NAMED: [&str; 2] = ["smaller", "variant"];
+
 /// Writes the settings into the folder of a new sweep, or checks that they are those of the sweep
 /// that is there.
 pub(super) fn bind(config: &SweepConfig, recipe: &TrainConfig, out: &Path) -> Result<()> {
     let mut recipe = recipe.clone();
-    // Where, and with how many threads, is no part of what is measured.
+    // Where, and with how many threads, is no part of what is learnt.
     (recipe.threads, recipe.data_dir) = (None, None);
-    // More seeds or models may be asked for later; points that are there stay as they are.
     let settings = Settings {
         sweep: config,
         recipe,
     };
-    let text = toml::to_string(&settings).map_err(|error| Error::Input(error.to_string()))?;
+    let input = |error: &dyn std::fmt::Display| Error::Input(format!("{SETTINGS}: {error}"));
+    let mut now = Table::try_from(&settings).map_err(|error| input(&error))?;
     let path = out.join(SETTINGS);
     if path.exists() {
-        let found = std::fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
-        if let Some(changed) = changed(&found, &text) {
+        let text = std::fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
+        let before: Table = text.parse().map_err(|error| Error::Data {
+            path: path.clone(),
+            message: format!(
+                "{error}; remove the file if the points of the folder are of these settings"
+            ),
+        })?;
+        if let Some(changed) = changed(&before, &now) {
             return Err(Error::Input(format!(
                 "{}: holds a sweep with another {changed}; give another folder by --out",
                 out.display()
             )));
         }
+        keep_left_out(&before, &mut now);
     }
     std::fs::create_dir_all(out).map_err(Error::io("making", out))?;
+    let text = toml::to_string(&now).map_err(|error| input(&error))?;
     Ok(write_file(&path, text.as_bytes())?)
 }
 
+/// A setting of the sweep itself.
+fn setting<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    table.get("sweep")?.get(key)
+}
+
+/// The named models of a list.
+fn named<'a>(table: &'a Table, key: &str) -> &'a [Value] {
+    let list = setting(table, key).and_then(Value::as_array);
+    list.map_or(&[], Vec::as_slice)
+}
+
+/// The model of a list that has the name of another.
+fn namesake<'a>(list: &'a [Value], model: &Value) -> Option<&'a Value> {
+    list.iter()
+        .find(|other| other.get("name") == model.get("name"))
+}
+
 /// What of the settings that points depend on is not what it was. Seeds, budgets, rivals and named
-/// models may be added.
-fn changed(before: &str, now: &str) -> Option<String> {
-    let (before, now): (toml::Table, toml::Table) = (before.parse().ok()?, now.parse().ok()?);
+/// models may be added or left out.
+fn changed(before: &Table, now: &Table) -> Option<String> {
     if before.get("recipe") != now.get("recipe") {
         return Some("recipe".into());
     }
-    let of = |table: &toml::Table, key: &str| table.get("sweep")?.get(key).cloned();
-    let first = |table: &toml::Table| of(table, "seeds")?.get(0).cloned();
-    if first(&before) != first(&now) {
+    let first = |table| setting(table, "seeds")?.get(0);
+    if first(before) != first(now) {
         return Some("first seed".into());
     }
-    if of(&before, "evit_blocks") != of(&now, "evit_blocks") {
+    if setting(before, "evit_blocks") != setting(now, "evit_blocks") {
         return Some("evit_blocks".into());
     }
-    let named = |table: &toml::Table, key: &str| {
-        let list = of(table, key).and_then(|list| list.as_array().cloned());
-        list.unwrap_or_default()
-    };
-    for key in ["smaller", "variant"] {
-        for model in named(&now, key) {
-            let name = model.get("name");
-            let same = |old: &&toml::Value| old.get("name") == name;
-            if named(&before, key)
-                .iter()
-                .find(same)
-                .is_some_and(|old| *old != model)
-            {
-                return Some(format!("{key} model of the name {}", name?));
+    for key in NAMED {
+        for model in named(now, key) {
+            if namesake(named(before, key), model).is_some_and(|old| old != model) {
+                return Some(format!("{key} model of the name {}", model.get("name")?));
             }
         }
     }
     None
+}
+
+/// Adds the named models that are left out to the settings to write, so that none comes back later
+/// as something else.
+fn keep_left_out(before: &Table, now: &mut Table) {
+    for key in NAMED {
+        let list = named(now, key);
+        let gone = named(before, key).iter();
+        let gone = gone.filter(|old| namesake(list, old).is_none());
+        let all: Vec<Value> = list.iter().chain(gone).cloned().collect();
+        if let Some(Value::Table(sweep)) = now.get_mut("sweep") {
+            sweep.insert(key.into(), Value::Array(all));
+        }
+    }
 }
 
 /// What `efficiency.json` holds.
@@ -107,6 +138,10 @@ struct Row<'a> {
     images_per_s_batch_32: Option<f64>,
     time_saved_batch_1: Option<f64>,
     time_saved_batch_32: Option<f64>,
+    cpu: &'a str,
+    simd: &'a str,
+    device: &'a str,
+    threads: usize,
     tokens: Option<f64>,
     heads: Option<f64>,
     blocks: Option<f64>,
@@ -132,6 +167,10 @@ impl<'a> Row<'a> {
             images_per_s_batch_32: many.map(|speed| speed.images_per_s),
             time_saved_batch_1: one.map(|speed| speed.time_saved),
             time_saved_batch_32: many.map(|speed| speed.time_saved),
+            cpu: &point.machine.cpu,
+            simd: &point.machine.simd,
+            device: &point.machine.device,
+            threads: point.machine.threads,
             tokens: usage.map(|usage| usage.tokens),
             heads: usage.map(|usage| usage.heads),
             blocks: usage.map(|usage| usage.blocks),
