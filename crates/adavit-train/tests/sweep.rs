@@ -175,18 +175,62 @@ fn every_point_is_measured_once_and_compared() {
         assert!(!matches!(event, Event::Step(_)), "nothing is left to train");
     });
     assert_eq!(again.unwrap(), found);
-    let changed = SweepConfig {
-        evit_blocks: vec![0],
-        ..settings.clone()
+    check_other_machines(&settings, &recipe, &out);
+    check_refusals(&settings, &recipe, &out);
+    // The plain checkpoint of a rival is not the model that was measured.
+    let rival = out.join("runs").join("evit-tuned-0.7-s0");
+    let error = write_analysis(&rival, folder.path(), &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("token reduction"), "{error}");
+}
+
+/// A point that was measured elsewhere is kept, and named.
+fn check_other_machines(settings: &SweepConfig, recipe: &TrainConfig, out: &Path) {
+    let path = out.join("points").join("smaller-narrow.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut point: serde_json::Value = serde_json::from_str(&text).unwrap();
+    point["machine"]["cpu"] = "another".into();
+    fs::write(&path, serde_json::to_vec(&point).unwrap()).unwrap();
+    let mut warnings = Vec::new();
+    let found = swept(settings, recipe, out, &mut |event, _| {
+        if let Event::Warning(text) = event {
+            warnings.push((*text).to_string());
+        }
+    });
+    let found = found.unwrap();
+    let here = found.points[0].machine.clone();
+    assert!(found.points.iter().any(|point| point.machine != here));
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
     };
-    let error = swept(&changed, &recipe, &out, &mut |_, _| ()).unwrap_err();
-    assert!(error.to_string().contains("another evit_blocks"), "{error}");
-    let other = TrainConfig {
-        batch_size: 16,
-        ..recipe
+    assert!(warning.contains("smaller-narrow were measured on another machine"));
+}
+
+/// Settings under which the points that are there would be others.
+fn check_refusals(settings: &SweepConfig, recipe: &TrainConfig, out: &Path) {
+    let refused = |settings: &SweepConfig, recipe: &TrainConfig, expected: &str| {
+        let error = swept(settings, recipe, out, &mut |_, _| ()).unwrap_err();
+        assert!(error.is_input_error());
+        assert!(error.to_string().contains(expected), "{error}");
     };
-    let error = swept(&settings, &other, &out, &mut |_, _| ()).unwrap_err();
-    assert!(error.is_input_error() && error.to_string().contains("another recipe"));
+    let mut changed = settings.clone();
+    changed.evit_blocks = vec![0];
+    refused(&changed, recipe, "another evit_blocks");
+    let mut other = recipe.clone();
+    other.batch_size = 16;
+    refused(settings, &other, "another recipe");
+    // A model that was left out comes back as what it was, or not at all.
+    let mut without = settings.clone();
+    without.variants.clear();
+    assert!(
+        swept(&without, recipe, out, &mut |_, _| ())
+            .unwrap()
+            .complete
+    );
+    let mut back = settings.clone();
+    back.variants[0].set = "[decisions]\nada_layer = false".parse().unwrap();
+    refused(&back, recipe, "another variant model");
+    fs::write(out.join("sweep.toml"), "sweep = ").unwrap();
+    refused(settings, recipe, "sweep.toml");
 }
 
 #[test]
@@ -226,7 +270,14 @@ fn a_run_of_a_sweep_is_analysed() {
             .sum::<u64>(),
         40
     );
-    for name in ["analysis.json", "usage.svg", "easiest.png", "hardest.png"] {
+    for name in [
+        "analysis.json",
+        "usage.svg",
+        "least.png",
+        "most.png",
+        "easiest.png",
+        "hardest.png",
+    ] {
         assert!(
             fs::metadata(pictures.join(name)).unwrap().len() > 100,
             "{name}"

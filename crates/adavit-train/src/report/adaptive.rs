@@ -113,7 +113,7 @@ impl Adaptive {
 
     pub(super) fn compute(&self, page: &mut Page, run: &Path) -> Result<()> {
         page.heading("Compute of each image");
-        let macs: Vec<f64> = self.records.iter().map(|r| r.macs as f64 / 1e6).collect();
+        let macs: Vec<f64> = self.macs().into_iter().map(|macs| macs / 1e6).collect();
         let labels = Labels {
             x: "million MACs",
             y: "images",
@@ -121,7 +121,7 @@ impl Adaptive {
         page.charts(&[(histogram(&macs, BINS, labels)?, "Test images by their MACs")]);
         page.paragraph(&format!(
             "Rank correlation of an image's MACs with the plain model's loss on it: {:.3}.",
-            self.macs_and_plain_loss(run)?
+            rank_correlation(&self.macs(), &self.plain_losses(run)?)
         ));
         let dense = self.config().geometry().dense_macs() as f64;
         let table = &self.classes;
@@ -191,7 +191,7 @@ impl Adaptive {
             "The image, then what each block keeps of it: dropped patches are pale. The bar below is \
              blue where attention runs and orange where the MLP does.",
         );
-        let (least, most) = self.extremes(GALLERY);
+        let (least, most) = self.extremes(GALLERY, &self.macs());
         for records in [least, most] {
             let pictures: Vec<(Vec<u8>, String)> = self
                 .drawn(&records)?
@@ -213,12 +213,24 @@ impl Adaptive {
         }
     }
 
-    /// The images of the least compute, and those of the most.
-    pub(super) fn extremes(&self, count: usize) -> (Vec<Record>, Vec<Record>) {
-        let mut sorted = self.records.clone();
-        sorted.sort_by_key(|record| (record.macs, record.image));
-        let least = sorted.iter().take(count).copied().collect();
-        let most = sorted.iter().rev().take(count).copied().collect();
+    /// Multiply-adds, image by image.
+    pub(super) fn macs(&self) -> Vec<f64> {
+        let records = self.records.iter();
+        records.map(|record| record.macs as f64).collect()
+    }
+
+    /// The images that have the least of something, and those that have the most, of what `values`
+    /// says of each image.
+    pub(super) fn extremes(&self, count: usize, values: &[f64]) -> (Vec<Record>, Vec<Record>) {
+        let mut sorted: Vec<(f64, Record)> = values
+            .iter()
+            .copied()
+            .zip(self.records.iter().copied())
+            .collect();
+        sorted.sort_by(|(x, a), (y, b)| x.total_cmp(y).then(a.image.cmp(&b.image)));
+        let records = sorted.iter().map(|(_, record)| *record);
+        let least = records.clone().take(count).collect();
+        let most = records.rev().take(count).collect();
         (least, most)
     }
 
@@ -252,19 +264,14 @@ impl Adaptive {
         draw_kept(&drawn, &policy.image_use(place), &kept)
     }
 
-    /// Rank correlation of the images' multiply-adds with the plain model's loss on them.
-    fn macs_and_plain_loss(&self, run: &Path) -> Result<f64> {
+    /// The plain model's loss, image by image.
+    pub(super) fn plain_losses(&self, run: &Path) -> Result<Vec<f64>> {
         let how = (self.batch_size, &self.device);
-        let losses = plain_losses(&run.join("dense"), &self.test, how)?;
-        let macs: Vec<f64> = self
-            .records
-            .iter()
-            .map(|record| record.macs as f64)
-            .collect();
-        Ok(rank_correlation(&macs, &losses))
+        plain_losses(&run.join("dense"), &self.test, how)
     }
 
-    pub(super) fn analysis(&self, run: &Path) -> Result<Analysis> {
+    /// The numbers, `losses` being the plain model's of each image.
+    pub(super) fn analysis(&self, losses: &[f64]) -> Analysis {
         let table = &self.classes;
         let classes = (0..table.confusion().len()).filter_map(|class| {
             Some(ClassCompute {
@@ -275,15 +282,15 @@ impl Adaptive {
             })
         });
         let found = &self.evaluation;
-        Ok(Analysis {
+        Analysis {
             images: found.images,
             top1: found.top1,
             macs: found.macs,
             macs_percentiles: found.macs_percentiles,
-            macs_and_plain_loss: self.macs_and_plain_loss(run)?,
+            macs_and_plain_loss: rank_correlation(&self.macs(), losses),
             blocks: found.usage.per_block.clone(),
             classes: classes.collect(),
-        })
+        }
     }
 
     fn caption(&self, record: &Record) -> String {

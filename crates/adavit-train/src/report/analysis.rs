@@ -15,7 +15,7 @@ use crate::evaluate::{Images, Mode, evaluate_each};
 use crate::folder::RunFolder;
 use crate::{Error, Result};
 
-/// Images of the least compute, and of the most, that are drawn.
+/// Images of each kind that are drawn.
 const DRAWN: usize = 6;
 
 /// What the adaptive model of a run does with the test images.
@@ -50,16 +50,19 @@ pub struct ClassCompute {
     pub macs: f64,
 }
 
-/// Writes `analysis.json`, `usage.svg`, `easiest.png` and `hardest.png` of the run in a folder into
-/// the folder `out`.
+/// Writes `analysis.json`, `usage.svg` and pictures of the run in a folder into the folder `out`:
+/// `least.png` and `most.png` of the images by their compute, `easiest.png` and `hardest.png` by the
+/// plain model's loss.
 ///
 /// # Errors
 /// If the folder holds no finished models, or its data cannot be read.
 pub fn write_analysis(run: &Path, out: &Path, device: &Device) -> Result<Analysis> {
     let config = RunFolder::read_config(run)?;
+    config.method.expect_learned()?;
     let adaptive = Adaptive::evaluated(run, &config, device)?;
     adaptive.check_drawable()?;
-    let analysis = adaptive.analysis(run)?;
+    let losses = adaptive.plain_losses(run)?;
+    let analysis = adaptive.analysis(&losses);
     std::fs::create_dir_all(out).map_err(Error::io("making", out))?;
     let json = serde_json::to_vec_pretty(&analysis)
         .map_err(|error| Error::Input(format!("analysis: {error}")))?;
@@ -68,8 +71,14 @@ pub fn write_analysis(run: &Path, out: &Path, device: &Device) -> Result<Analysi
         &out.join("usage.svg"),
         usage_chart(&analysis.blocks)?.as_bytes(),
     )?;
-    let (easiest, hardest) = adaptive.extremes(DRAWN);
-    for (records, name) in [(easiest, "easiest.png"), (hardest, "hardest.png")] {
+    let (least, most) = adaptive.extremes(DRAWN, &adaptive.macs());
+    let (easiest, hardest) = adaptive.extremes(DRAWN, &losses);
+    for (records, name) in [
+        (least, "least.png"),
+        (most, "most.png"),
+        (easiest, "easiest.png"),
+        (hardest, "hardest.png"),
+    ] {
         let pictures = adaptive.drawn(&records)?;
         let pictures: Vec<RgbImage> = pictures.into_iter().map(|(picture, _)| picture).collect();
         write_file(&out.join(name), &png(&beside(&pictures))?)?;

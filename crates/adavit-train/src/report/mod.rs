@@ -30,6 +30,7 @@ use crate::folder::{REPORT, RunFolder};
 /// If the folder holds no run, or its data or checkpoint cannot be read.
 pub fn write_report(run: &Path, out: Option<&Path>, device: &Device) -> Result<PathBuf> {
     let config = RunFolder::read_config(run)?;
+    config.method.expect_learned()?;
     let rows = RunFolder::read_metrics(run)?;
     let summary = RunFolder::read_summary_of(run);
     let adaptive = run
