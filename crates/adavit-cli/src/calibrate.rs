@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use adavit_model::{Checkpoint, ImportOptions, import};
 use adavit_train::data::{self, MeanStd, held_out};
 use adavit_train::{
-    Error, Evaluation, Images, calibrate, check_images, evaluate_sparse, select_device,
+    Error, Evaluation, Images, TrainConfig, calibrate, check_images, evaluate_sparse, off_budget,
+    run_config_of, select_device,
 };
 use anyhow::Result;
 use serde_json::json;
@@ -14,9 +15,6 @@ use crate::Ended;
 use crate::args::CalibrateArgs;
 use crate::eval::set_threads;
 use crate::output::{macs, print, print_json, tell};
-
-/// Relative to the budget.
-const TOLERANCE: f64 = 0.02;
 
 pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
     set_threads(args.machine.threads)?;
@@ -27,11 +25,12 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
     }
     let target = target(args)?;
     let mut checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
-    let data = data::load(&args.data, args.data_dir.as_deref())?;
+    let trained = trained(args)?;
+    let data = data::load(&trained.data, trained.data_dir.as_deref())?;
     check_images(&checkpoint.config, &data.train)?;
     let normalization = checkpoint.config.normalization.as_ref();
     let stats = normalization.map_or_else(|| data.train.mean_std(), MeanStd::from);
-    let split = held_out(data.train.len(), args.held_out, args.seed)?;
+    let split = held_out(data.train.len(), trained.held_out, trained.seed)?;
     let mut images = Images {
         dataset: &data.train,
         indices: &split.held_out,
@@ -45,16 +44,32 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
     let all: Vec<u32> = (0..data.test.len() as u32).collect();
     (images.dataset, images.indices) = (&data.test, &all);
     let test = evaluate_sparse(&checkpoint.prepared(&device)?, &images, &mut |_| Ok(()))?;
-    checkpoint.save(&target)?;
-    tell_result(args, &target, &checkpoint, (&held_out, &test))?;
-    let off = (held_out.macs_share - args.budget).abs() > TOLERANCE * args.budget;
-    if off {
-        tell(&format!(
-            "warning: the gates allow {:.3} of the plain model's MACs, where {:.3} was asked for",
-            held_out.macs_share, args.budget
-        ));
+    let warning = off_budget(held_out.macs_share, args.budget);
+    // A checkpoint keeps the thresholds that it has rather than get some that miss the budget.
+    let written = warning.is_none() || args.out.is_some();
+    if written {
+        checkpoint.save(&target)?;
     }
-    Ok(if off { Ended::Failed } else { Ended::Done })
+    let target = written.then_some(target);
+    tell_result(args, target.as_deref(), &checkpoint, (&held_out, &test))?;
+    let Some(warning) = warning else {
+        return Ok(Ended::Done);
+    };
+    tell(&format!("warning: {warning}"));
+    Ok(Ended::Failed)
+}
+
+/// The settings of the run that the checkpoint is of, under the options that are given.
+fn trained(args: &CalibrateArgs) -> Result<TrainConfig> {
+    let mut trained = run_config_of(&args.checkpoint)?.unwrap_or_default();
+    if let Some(data) = &args.data {
+        trained.data.clone_from(data);
+        trained.data_dir = None;
+    }
+    trained.data_dir = args.data_dir.clone().or(trained.data_dir);
+    trained.held_out = args.held_out.unwrap_or(trained.held_out);
+    trained.seed = args.seed.unwrap_or(trained.seed);
+    Ok(trained)
 }
 
 /// The folder to write: the checkpoint's own, if no other is given.
@@ -77,7 +92,7 @@ fn target(args: &CalibrateArgs) -> Result<PathBuf> {
 
 fn tell_result(
     args: &CalibrateArgs,
-    target: &Path,
+    target: Option<&Path>,
     checkpoint: &Checkpoint,
     (held_out, test): (&Evaluation, &Evaluation),
 ) -> Result<()> {
@@ -108,10 +123,13 @@ fn tell_result(
             e.macs_share
         )
     };
+    let written = target.map_or_else(
+        || "thresholds not written; --out writes them all the same".into(),
+        |target| format!("thresholds written to {}", target.display()),
+    );
     print(&format!(
-        "{}\n{}\nthresholds written to {}",
+        "{}\n{}\n{written}",
         line("held out", held_out),
         line("test", test),
-        target.display()
     ))
 }

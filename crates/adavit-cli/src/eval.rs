@@ -8,7 +8,7 @@ use adavit_model::{Checkpoint, ImportOptions, ModelConfig, import, write_file};
 use adavit_train::data::{self, Labelled, MeanStd, PictureFolder};
 use adavit_train::{
     ClassTable, Error, Evaluation, ImageReport, Images, Mode, check_images, evaluate_each,
-    evaluate_sparse, select_device,
+    evaluate_sparse, run_config_of, select_device,
 };
 use anyhow::Result;
 use candle_core::Device;
@@ -66,6 +66,9 @@ struct Evaluated {
 
 /// Evaluates one checkpoint.
 fn one(args: &EvalArgs, path: &Path, device: &Device) -> Result<Evaluated> {
+    if let Some(config) = run_config_of(path)? {
+        config.method.expect_learned()?;
+    }
     let imported = import(path, &ImportOptions::default())?;
     for note in &imported.notes {
         tell(&format!("note: {note}"));

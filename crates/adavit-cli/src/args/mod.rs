@@ -432,27 +432,23 @@ pub(crate) struct CalibrateArgs {
     pub(crate) budget: f64,
 
     /// Data set whose held-out training images are used: fashion-mnist-subset, fashion-mnist, mnist,
-    /// or a folder of IDX files
-    #[arg(long, value_name = "NAME|PATH", default_value = "fashion-mnist-subset")]
-    pub(crate) data: String,
+    /// or a folder of IDX files [default: the run's, or fashion-mnist-subset]
+    #[arg(long, value_name = "NAME|PATH")]
+    pub(crate) data: Option<String>,
 
-    /// Folder of a named data set's files; without it they come from the Hugging Face hub
+    /// Folder of a named data set's files; without it they come from the Hugging Face hub [default: the
+    /// run's]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 
     /// Share of the training images that is held out: that of the training, or images are seen that
-    /// it has learnt
-    #[arg(
-        long,
-        value_name = "H",
-        default_value_t = 0.1,
-        allow_negative_numbers = true
-    )]
-    pub(crate) held_out: f64,
+    /// it has learnt [default: the run's, or 0.1]
+    #[arg(long, value_name = "H", allow_negative_numbers = true)]
+    pub(crate) held_out: Option<f64>,
 
-    /// Of that choice: the training's
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Of that choice: the training's [default: the run's, or 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
 
     /// The folder to write [default: the checkpoint's own]
     #[arg(long, value_name = "DIR")]

@@ -14,8 +14,8 @@ pub(crate) struct ReportArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Also write analysis.json, usage.svg, easiest.png and hardest.png into a folder: what the compute
-    /// is spent on, for documents
+    /// Also write into a folder what the compute is spent on, for documents: analysis.json, usage.svg,
+    /// least.png and most.png (by compute), easiest.png and hardest.png (by the plain model's loss)
     #[arg(long, value_name = "DIR")]
     pub(crate) analysis: Option<PathBuf>,
 

@@ -1,6 +1,7 @@
 //! The commands beside training and evaluation: macs, throughput, inspect, convert.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use adavit_decision::DecisionConfig;
@@ -234,9 +235,37 @@ fn thresholds_are_moved_to_a_budget_and_written() {
     }
     assert!(shares[0] < shares[1], "{shares:?}");
     assert_eq!(thresholds("model"), before);
+    // Gates that cannot save so much leave the checkpoint as it is.
+    let missed = with(&["--budget", "0.01"]);
+    assert_eq!(missed.status.code(), Some(1));
+    let missed: Value = serde_json::from_slice(&missed.stdout).unwrap();
+    assert!(missed["checkpoint"].is_null());
+    assert_eq!(thresholds("model"), before);
     // Without another folder the checkpoint itself is changed.
     with(&["--budget", "0.4"]);
     assert_eq!(thresholds("model"), thresholds("0.4"));
     let plain = ["calibrate", "model", "--data", "images", "--budget", "1.5"];
     assert_eq!(adavit(folder.path(), &plain).status.code(), Some(2));
+    check_calibration_of_a_run(folder.path());
+}
+
+/// A run's checkpoint is calibrated on the images that the run held out.
+fn check_calibration_of_a_run(folder: &Path) {
+    let run = folder.join("run");
+    fs::create_dir(&run).unwrap();
+    fs::rename(folder.join("model"), run.join("best")).unwrap();
+    fs::write(
+        run.join("config.toml"),
+        "data = \"images\"\nheld_out = 0.25\n",
+    )
+    .unwrap();
+    let of = |checkpoint: &str, more: &[&str]| {
+        let calibrate = ["calibrate", checkpoint, "--budget", "0.6", "--json"];
+        let output = adavit(folder, &[&calibrate[..], more].concat());
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        found["held_out"]["images"].as_u64().unwrap()
+    };
+    let half = of("run", &["--held-out", "0.5"]);
+    assert_eq!(of("run", &[]) * 2, half);
+    assert_eq!(of("run/best", &[]) * 2, half);
 }
