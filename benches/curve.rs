@@ -1,8 +1,10 @@
 //! The files of the efficiency curve.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use adavit_model::write_file;
+use adavit_train::Machine;
 use adavit_train::report::{CurvePoint, efficiency_chart};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
@@ -38,40 +40,37 @@ pub struct Row {
 pub struct Curve {
     /// Test images that the accuracy is of.
     pub test_images: usize,
-    /// The processor, if the system tells.
-    pub machine: String,
-    /// Threads of every pool.
-    pub threads: usize,
-    /// Which instructions the kernels use.
-    pub simd: String,
+    /// The source that was measured: the commit, `-dirty` where files differ from it.
+    pub commit: String,
+    /// What it was measured on.
+    #[serde(flatten)]
+    pub machine: Machine,
     /// The models.
     pub rows: Vec<Row>,
 }
 
 impl Curve {
     /// The curve of `rows`, measured here.
-    ///
-    /// # Errors
-    /// If the instructions asked for are unknown.
-    pub fn new(rows: Vec<Row>, test_images: usize) -> Result<Self> {
-        Ok(Self {
+    pub fn new(rows: Vec<Row>, test_images: usize) -> Self {
+        Self {
             test_images,
-            machine: processor(),
-            threads: adavit_kernels::threads(),
-            simd: adavit_kernels::simd_level()?.to_string(),
+            commit: commit(),
+            machine: Machine::this("cpu"),
             rows,
-        })
+        }
     }
 }
 
-/// The processor's name.
-fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("model name"));
-    let name = line.and_then(|line| line.split_once(':'));
-    name.map_or_else(
-        || std::env::consts::ARCH.into(),
-        |(_, name)| name.trim().into(),
+/// What git calls the files that are there.
+fn commit() -> String {
+    let output = Command::new("git")
+        .args(["describe", "--always", "--dirty", "--exclude", "*"])
+        .current_dir(workspace())
+        .output();
+    let found = output.ok().filter(|output| output.status.success());
+    found.map_or_else(
+        || "unknown".into(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().into(),
     )
 }
 

@@ -124,12 +124,16 @@ fn main() -> Result<()> {
     bench(&mut criterion, &models, &test)?;
     criterion.final_summary();
     let rows = joined(&models);
-    if measuring && all && rows.len() == models.len() {
-        let folder: PathBuf = write(&Curve::new(rows, test.len())?)?;
-        adavit_benches::tell(&format!(
-            "written: {}/efficiency.{{csv,json,svg}}",
-            folder.display()
-        ));
+    if !measuring {
+        return Ok(());
     }
+    adavit_benches::tell(&if all && rows.len() == models.len() {
+        let folder: PathBuf = write(&Curve::new(rows, test.len()))?;
+        format!("written: {}/efficiency.{{csv,json,svg}}", folder.display())
+    } else {
+        "efficiency.{csv,json,svg} not written: expected a run without options, which measures \
+         every model"
+            .into()
+    });
     Ok(())
 }

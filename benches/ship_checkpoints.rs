@@ -28,7 +28,8 @@ fn main() -> Result<()> {
         bail!("expected SWEEP DATA_DIR, found {} arguments", args.len());
     };
     let runs = PathBuf::from(sweep).join("runs");
-    let config = run_config(&runs.join("dense-s0"))?;
+    let adaptive = |trained: f64| runs.join(format!("adaptive-{trained}-s0"));
+    let config = run_config(&adaptive(BUDGETS[0].0))?;
     let dense = Checkpoint::load(&runs.join("dense-s0").join("dense"))?;
     let train = data::load(&config.data, Some(data_dir.as_ref()))?.train;
     let split = held_out(train.len(), config.held_out, config.seed)?;
@@ -45,8 +46,7 @@ fn main() -> Result<()> {
     let test = TestImages::load()?;
     let mut points = vec![point(DENSE, None, &dense, &test)?];
     for (trained, budgets) in BUDGETS {
-        let run = runs.join(format!("adaptive-{trained}-s0"));
-        let mut adaptive = Checkpoint::load(&run.join("best"))?;
+        let mut adaptive = Checkpoint::load(&adaptive(trained).join("best"))?;
         let name = format!("adaptive-{trained}");
         adaptive.save(&folder.join(&name))?;
         let mut model = adaptive.model(&Device::Cpu)?;

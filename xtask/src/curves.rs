@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -18,7 +17,8 @@ const PICTURE: &str = "docs/images/efficiency/bench.svg";
 #[derive(Debug, Deserialize)]
 struct Curve {
     test_images: usize,
-    machine: String,
+    commit: String,
+    cpu: String,
     threads: usize,
     simd: String,
     rows: Vec<Row>,
@@ -46,7 +46,7 @@ pub(crate) fn refresh(target: &Path) -> Result<()> {
     let root = workspace()?;
     let page = root.join(PAGE);
     let text = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
-    let text = replaced(&text, &table(&curve, &commit())?)?;
+    let text = replaced(&text, &table(&curve)?)?;
     fs::write(&page, text).with_context(|| page.display().to_string())?;
     let picture = root.join(PICTURE);
     fs::copy(measured.join("efficiency.svg"), &picture)
@@ -67,13 +67,13 @@ fn replaced(page: &str, text: &str) -> Result<String> {
     Ok(format!("{before}{begin}\n\n{text}\n{end}{after}"))
 }
 
-fn table(curve: &Curve, commit: &str) -> Result<String> {
+fn table(curve: &Curve) -> Result<String> {
     let plain = curve.rows.iter().find(|row| row.budget.is_none());
     let plain = plain.context("efficiency.json: expected a row of the plain model")?;
     let mut lines = vec![
         format!(
-            "{}, {} threads, {} kernels; {} test images; commit `{commit}`.",
-            curve.machine, curve.threads, curve.simd, curve.test_images
+            "{}, {} threads, {} kernels; {} test images; commit `{}`.",
+            curve.cpu, curve.threads, curve.simd, curve.test_images, curve.commit
         ),
         String::new(),
         "| model | top-1 | MACs per image | MACs saved | ms, batch 1 | time saved | ms, batch 32 | time saved |".into(),
@@ -95,18 +95,6 @@ fn table(curve: &Curve, commit: &str) -> Result<String> {
         )
     }));
     Ok(lines.join("\n") + "\n")
-}
-
-/// The commit that is checked out, if git tells.
-fn commit() -> String {
-    let output = Command::new("git")
-        .args(["rev-parse", "--short", "HEAD"])
-        .output();
-    let found = output.ok().filter(|output| output.status.success());
-    found.map_or_else(
-        || "unknown".into(),
-        |output| String::from_utf8_lossy(&output.stdout).trim().to_string(),
-    )
 }
 
 #[cfg(test)]
@@ -134,12 +122,14 @@ mod tests {
         };
         let curve = Curve {
             test_images: 5,
-            machine: "machine".into(),
+            commit: "abc".into(),
+            cpu: "cpu".into(),
             threads: 2,
             simd: "avx2".into(),
             rows: vec![row(None, 3.0), row(Some(0.5), 2.0)],
         };
-        let text = table(&curve, "abc").unwrap();
+        let text = table(&curve).unwrap();
+        assert!(text.starts_with("cpu, 2 threads, avx2 kernels; 5 test images; commit `abc`."));
         assert!(text.contains("| budget 0.5 | 0.9000 | 10.00 M | 2.00 | 2.000 | 1.50 |"));
     }
 }
