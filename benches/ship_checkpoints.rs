@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use adavit_benches::shipped::{CHECKPOINTS, DENSE, ShippedPoint, TestImages, workspace};
 use adavit_model::{Checkpoint, write_file};
 use adavit_train::data::{self, MeanStd, held_out};
-use adavit_train::{Images, calibrate, evaluate_sparse, run_config};
+use adavit_train::{Images, calibrate_best, evaluate_sparse, run_config};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 
@@ -51,7 +51,7 @@ fn main() -> Result<()> {
         adaptive.save(&folder.join(&name))?;
         let mut model = adaptive.model(&Device::Cpu)?;
         for budget in budgets {
-            calibrate(&mut model, &images, budget)?;
+            calibrate_best(&mut model, &images, budget)?;
             adaptive.config = model.config().clone();
             points.push(point(&name, Some(budget), &adaptive, &test)?);
         }

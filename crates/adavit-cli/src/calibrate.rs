@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use adavit_model::{Checkpoint, ImportOptions, import};
 use adavit_train::data::{self, MeanStd, held_out};
 use adavit_train::{
-    Error, Evaluation, Images, TrainConfig, calibrate, check_images, evaluate_sparse, off_budget,
-    run_config_of, select_device,
+    Error, Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_sparse,
+    off_budget, run_config_of, select_device,
 };
 use anyhow::Result;
 use serde_json::json;
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
         device: &device,
     };
     let mut model = checkpoint.model(&device)?;
-    let held_out = calibrate(&mut model, &images, args.budget)?;
+    let held_out = calibrate_best(&mut model, &images, args.budget)?;
     checkpoint.config = model.config().clone();
     let all: Vec<u32> = (0..data.test.len() as u32).collect();
     (images.dataset, images.indices) = (&data.test, &all);

@@ -6,6 +6,8 @@
 use candle_core::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::Axis;
+
 /// What an off head means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,15 +48,22 @@ impl Thresholds {
     /// sigmoid(logit(threshold) + shift). A positive shift keeps less.
     #[must_use]
     pub fn shifted(&self, shift: f64) -> Self {
-        let move_one = |threshold: f64| {
-            let odds = threshold / (1.0 - threshold) * shift.exp();
-            (odds / (1.0 + odds)).clamp(1e-9, 1.0 - 1e-9)
+        let axes = [Axis::Tokens, Axis::Heads, Axis::Sublayers];
+        axes.into_iter()
+            .fold(*self, |moved, axis| moved.shifted_on(axis, shift))
+    }
+
+    /// As [`Thresholds::shifted`], for the gates of one axis.
+    #[must_use]
+    pub fn shifted_on(mut self, axis: Axis, shift: f64) -> Self {
+        let threshold = match axis {
+            Axis::Tokens => &mut self.tokens,
+            Axis::Heads => &mut self.heads,
+            Axis::Sublayers => &mut self.blocks,
         };
-        Self {
-            tokens: move_one(self.tokens),
-            heads: move_one(self.heads),
-            blocks: move_one(self.blocks),
-        }
+        let odds = *threshold / (1.0 - *threshold) * shift.exp();
+        *threshold = (odds / (1.0 + odds)).clamp(1e-9, 1.0 - 1e-9);
+        self
     }
 }
 
@@ -206,6 +215,12 @@ mod tests {
         ] {
             assert!((logit(b) - logit(a) - 0.7).abs() < 1e-12);
         }
+        let heads = thresholds.shifted_on(Axis::Heads, 0.7);
+        let expected = Thresholds {
+            heads: moved.heads,
+            ..thresholds
+        };
+        assert_eq!(heads, expected);
     }
 
     #[test]

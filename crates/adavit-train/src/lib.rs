@@ -13,6 +13,7 @@
 //! running.
 
 mod budget;
+mod calibration;
 mod classes;
 mod config;
 pub mod data;
@@ -43,6 +44,7 @@ mod teacher;
 mod tensorboard;
 mod throughput;
 
+pub use calibration::{calibrate, calibrate_best, off_budget};
 pub use classes::ClassTable;
 pub use config::{
     Distillation, Gates, Method, ModelOptions, StageConfig, Targets, TrainConfig, UsageWeights,
@@ -52,8 +54,8 @@ pub use ema::Ema;
 pub use environment::{Machine, Start};
 pub use error::{Error, Result};
 pub use evaluate::{
-    Evaluation, ImageReport, Images, Mode, OnImage, calibrate, check_images, evaluate,
-    evaluate_each, evaluate_sparse, off_budget,
+    Evaluation, ImageReport, Images, Mode, OnImage, check_images, evaluate, evaluate_each,
+    evaluate_sparse,
 };
 pub use event::{Control, Event, Outcome, StepReport};
 pub use folder::next_run_folder;

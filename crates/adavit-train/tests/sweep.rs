@@ -10,9 +10,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use adavit_model::{Checkpoint, is_decision_tensor};
 use adavit_train::report::write_analysis;
 use adavit_train::sweep::{Efficiency, Kind, SmallerModel, SweepConfig, Variant, sweep};
-use adavit_train::{Control, Event, ModelOptions, Result, Stage, TrainConfig};
+use adavit_train::{
+    Control, Event, Images, Mode, ModelOptions, Result, Stage, TrainConfig, calibrate,
+    calibrate_best, data, evaluate, off_budget, run_config,
+};
 use candle_core::Device;
 use common::{config, made_images, run, summary};
 
@@ -183,6 +187,41 @@ fn every_point_is_measured_once_and_compared() {
     assert!(error.to_string().contains("token reduction"), "{error}");
 }
 
+/// Trying each axis alone finds nothing worse than moving all at once.
+fn check_calibration(run: &Path) {
+    let mut model = Checkpoint::load(&run.join("best")).unwrap();
+    let config = run_config(run).unwrap();
+    let data = data::load(&config.data, None).unwrap().train;
+    let all: Vec<u32> = (0..data.len() as u32).collect();
+    let images = Images {
+        dataset: &data,
+        indices: &all,
+        stats: &data.mean_std(),
+        batch_size: 30,
+        device: &Device::Cpu,
+    };
+    // The gates of a model that hardly trained are all alike: these differ from image to image.
+    for (name, tensor) in &mut model.tensors {
+        if is_decision_tensor(name) {
+            *tensor = (&*tensor * 30.0).unwrap();
+        }
+    }
+    for budget in [0.6, 0.8] {
+        let mut adaptive = model.model(&Device::Cpu).unwrap();
+        let together = calibrate(&mut adaptive, &images, budget).unwrap();
+        let mut adaptive = model.model(&Device::Cpu).unwrap();
+        let best = calibrate_best(&mut adaptive, &images, budget).unwrap();
+        let met = |share: f64| off_budget(share, budget).is_none();
+        assert!(met(best.macs_share) || !met(together.macs_share));
+        if met(together.macs_share) {
+            assert!(best.top1 >= together.top1);
+        }
+        // The model has the thresholds of what is returned.
+        let again = evaluate(&adaptive, &images, Mode::Masked).unwrap();
+        assert_eq!((again.top1, again.macs), (best.top1, best.macs));
+    }
+}
+
 /// A point that was measured elsewhere is kept, and named.
 fn check_other_machines(settings: &SweepConfig, recipe: &TrainConfig, out: &Path) {
     let path = out.join("points").join("smaller-narrow.json");
@@ -257,6 +296,7 @@ fn a_run_of_a_sweep_is_analysed() {
     assert_eq!(found.points[1].macs, trained.adaptive.macs);
 
     let run = out.join("runs").join("adaptive-0.7-s0");
+    check_calibration(&run);
     let pictures = folder.path().join("analysis");
     let analysis = write_analysis(&run, &pictures, &Device::Cpu).unwrap();
     assert_eq!(analysis.images, 40);

@@ -7,9 +7,10 @@ use adavit_model::Checkpoint;
 
 use super::{Flow, Run};
 use crate::Result;
+use crate::calibration::{BUDGET_TOLERANCE, calibrate, off_budget};
 use crate::config::Method;
 use crate::data::{batches, epoch_order, make_batch};
-use crate::evaluate::{BUDGET_TOLERANCE, Evaluation, Mode, calibrate, evaluate, off_budget};
+use crate::evaluate::{Evaluation, Mode, evaluate};
 use crate::event::{Event, StepReport};
 use crate::progress::{EpochSums, KeptEpoch, MetricsRow, Score, Stage};
 use crate::snapshot::remove;

@@ -22,7 +22,8 @@ pub struct SweepConfig {
     pub seeds: Vec<u64>,
     /// Shares of the plain model's multiply-adds, in (0, 1], for each of which a model is trained.
     pub budgets: Vec<f64>,
-    /// Shares that the model of the nearest of `budgets` is calibrated to, without training.
+    /// Shares that a model of one of `budgets` is calibrated to, without training: that of the largest
+    /// which is not above, or else of the smallest.
     pub calibrated: Vec<f64>,
     /// Which rivals are measured at each of `budgets`.
     pub rivals: Vec<Rival>,
@@ -254,13 +255,14 @@ impl SweepConfig {
         Ok(())
     }
 
-    /// The trained budget that is nearest to another, as a ratio.
-    pub(super) fn nearest_budget(&self, budget: f64) -> f64 {
-        let distance = |trained: &f64| (trained / budget).ln().abs();
-        let nearest = self.budgets.iter().copied();
-        nearest
-            .min_by(|x, y| distance(x).total_cmp(&distance(y)))
-            .unwrap_or(budget)
+    /// The trained budget from which thresholds are moved to another: the largest that is not above
+    /// it, or else the smallest. A model that gets more than it was trained with loses little, one
+    /// that gets less loses much.
+    pub(super) fn calibrated_from(&self, budget: f64) -> f64 {
+        let mut budgets = self.budgets.clone();
+        budgets.sort_by(f64::total_cmp);
+        let below = budgets.partition_point(|trained| *trained <= budget);
+        budgets[below.saturating_sub(1)]
     }
 
     /// The settings of a smaller plain model: the epochs of both stages in one.
@@ -324,6 +326,16 @@ mod tests {
         let mut other = variant("a", None);
         other.budget = 0.4;
         assert!(refused(|c| c.variants = vec![other]).contains("0.4"));
+    }
+
+    #[test]
+    fn thresholds_are_moved_to_more_compute_rather_than_to_less() {
+        let config = SweepConfig {
+            budgets: vec![0.45, 0.28],
+            ..SweepConfig::default()
+        };
+        let from = [0.6, 0.45, 0.44, 0.2].map(|budget| config.calibrated_from(budget));
+        assert_eq!(from, [0.45, 0.45, 0.28, 0.28]);
     }
 
     #[test]

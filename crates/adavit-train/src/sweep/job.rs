@@ -40,7 +40,7 @@ impl Job {
             Self::Dense { seed } => names::dense(seed),
             Self::Adaptive { budget, seed } => names::adaptive(budget, seed),
             Self::Calibrated { budget } => {
-                names::calibrated(budget, config.nearest_budget(budget), first)
+                names::calibrated(budget, config.calibrated_from(budget), first)
             }
             Self::Rival {
                 rival,

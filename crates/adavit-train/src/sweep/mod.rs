@@ -29,8 +29,9 @@ pub use self::config::{Rival, SmallerModel, SweepConfig, Variant};
 use self::job::{Evaluated, Job};
 pub use self::point::{Kind, Point, Speed};
 use self::speed::measure;
+use crate::calibration::{calibrate_best, off_budget};
 use crate::config::{Method, TrainConfig};
-use crate::evaluate::{calibrate, evaluate_sparse, off_budget};
+use crate::evaluate::evaluate_sparse;
 use crate::event::{Control, Event, Outcome};
 use crate::progress::Stage;
 use crate::run::train_through;
@@ -291,17 +292,17 @@ impl Sweep<'_, '_> {
         Ok(point)
     }
 
-    /// The adaptive model of the nearest budget, with thresholds for another.
+    /// An adaptive model of the sweep, with thresholds for another budget.
     fn calibrated(&mut self, job: Job, budget: f64) -> Result<Point> {
         let seed = self.config.seeds[0];
-        let trained = names::adaptive(self.config.nearest_budget(budget), seed);
+        let trained = names::adaptive(self.config.calibrated_from(budget), seed);
         let mut settings = self.seeded(seed);
         settings.budget = budget;
         let session = Session::prepare(&settings, None)?;
         let mut checkpoint = Checkpoint::load(&self.run(&trained).join("best"))?;
         let mut model = checkpoint.model(&session.device)?;
         let held_out = session.images(&session.data.train, &session.split.held_out);
-        let share = calibrate(&mut model, &held_out, budget)?.macs_share;
+        let share = calibrate_best(&mut model, &held_out, budget)?.macs_share;
         if let Some(warning) = off_budget(share, budget) {
             (self.control.report)(&Event::Warning(&warning));
         }
