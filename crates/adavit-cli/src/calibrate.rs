@@ -6,14 +6,14 @@ use adavit_model::{Checkpoint, ImportOptions, import};
 use adavit_train::data::{self, MeanStd, held_out};
 use adavit_train::{
     Error, Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_sparse,
-    off_budget, run_config_of, select_device,
+    off_budget, select_device,
 };
 use anyhow::Result;
 use serde_json::json;
 
 use crate::Ended;
 use crate::args::CalibrateArgs;
-use crate::eval::set_threads;
+use crate::eval::{run_of, set_threads};
 use crate::output::{macs, print, print_json, tell};
 
 pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
 
 /// The settings of the run that the checkpoint is of, under the options that are given.
 fn trained(args: &CalibrateArgs) -> Result<TrainConfig> {
-    let mut trained = run_config_of(&args.checkpoint)?.unwrap_or_default();
+    let mut trained = run_of(&args.checkpoint)?.unwrap_or_default();
     if let Some(data) = &args.data {
         trained.data.clone_from(data);
         trained.data_dir = None;

@@ -7,8 +7,8 @@ use adavit_kernels::MOST_THREADS;
 use adavit_model::{Checkpoint, ImportOptions, ModelConfig, import, write_file};
 use adavit_train::data::{self, Labelled, MeanStd, PictureFolder};
 use adavit_train::{
-    ClassTable, Error, Evaluation, ImageReport, Images, Mode, check_images, evaluate_each,
-    evaluate_sparse, run_config_of, select_device,
+    ClassTable, Error, Evaluation, ImageReport, Images, Mode, TrainConfig, check_images,
+    evaluate_each, evaluate_sparse, run_config_of, select_device,
 };
 use anyhow::Result;
 use candle_core::Device;
@@ -64,11 +64,21 @@ struct Evaluated {
     classes: ClassTable,
 }
 
-/// Evaluates one checkpoint.
-fn one(args: &EvalArgs, path: &Path, device: &Device) -> Result<Evaluated> {
-    if let Some(config) = run_config_of(path)? {
+/// The settings of the run that a checkpoint is of, if it is of one.
+///
+/// # Errors
+/// If the run's model does not make its own decisions: its checkpoint alone is another model.
+pub(crate) fn run_of(checkpoint: &Path) -> Result<Option<TrainConfig>> {
+    let config = run_config_of(checkpoint)?;
+    if let Some(config) = &config {
         config.method.expect_learned()?;
     }
+    Ok(config)
+}
+
+/// Evaluates one checkpoint.
+fn one(args: &EvalArgs, path: &Path, device: &Device) -> Result<Evaluated> {
+    run_of(path)?;
     let imported = import(path, &ImportOptions::default())?;
     for note in &imported.notes {
         tell(&format!("note: {note}"));

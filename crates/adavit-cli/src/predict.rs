@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 
 use crate::Ended;
 use crate::args::{PredictArgs, PredictFormat};
-use crate::eval::set_threads;
+use crate::eval::{run_of, set_threads};
 use crate::output::{macs, tell};
 
 /// The longest part of a file's name in that of its overlay, in characters.
@@ -22,6 +22,7 @@ const LONGEST_STEM: usize = 100;
 pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     set_threads(args.machine.threads)?;
     let device = select_device(args.machine.device.as_deref().unwrap_or("cpu"))?;
+    run_of(&args.checkpoint)?;
     let imported = import(&args.checkpoint, &ImportOptions::default())?;
     for note in &imported.notes {
         tell(&format!("note: {note}"));

@@ -13,6 +13,7 @@
 //! report.html    the same with pictures
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -97,6 +98,16 @@ impl RunFolder {
     /// Whether a run was started in a folder.
     pub(crate) fn holds_run(path: &Path) -> bool {
         path.join(CONFIG).exists()
+    }
+
+    /// The run that a path is, or that has it among its checkpoints.
+    pub(crate) fn around(path: &Path) -> Option<&Path> {
+        path.ancestors().find(|folder| {
+            let inside = path.strip_prefix(folder).ok();
+            let first = inside.and_then(|inside| inside.iter().next());
+            let own = |name: &OsStr| name == "dense" || name == "best" || name == EPOCHS;
+            Self::holds_run(folder) && first.is_none_or(own)
+        })
     }
 
     /// Reads the settings of the run in a folder.

@@ -8,7 +8,7 @@ use adavit_decision::DecisionConfig;
 use adavit_model::{Checkpoint, ModelConfig, initial_tensors, write_tensors};
 use serde_json::Value;
 
-use super::{adavit, assert_refused, json, made_images};
+use super::{adavit, assert_refusal, assert_refused, json, made_images};
 
 #[test]
 fn macs_are_the_known_values_in_both_accountings() {
@@ -268,4 +268,41 @@ fn check_calibration_of_a_run(folder: &Path) {
     let half = of("run", &["--held-out", "0.5"]);
     assert_eq!(of("run", &[]) * 2, half);
     assert_eq!(of("run/best", &[]) * 2, half);
+    // From within the run, too.
+    let inside = adavit(
+        &run.join("best"),
+        &[
+            "calibrate",
+            ".",
+            "--budget",
+            "0.6",
+            "--json",
+            "--data",
+            "../../images",
+        ],
+    );
+    let inside: Value = serde_json::from_slice(&inside.stdout).unwrap();
+    assert_eq!(inside["held_out"]["images"].as_u64().unwrap() * 2, half);
+    check_refusal_of_a_rival(folder, &run);
+}
+
+/// The checkpoint of a run by random decisions is not the model that the run trained.
+fn check_refusal_of_a_rival(folder: &Path, run: &Path) {
+    let method = "data = \"images\"\nmethod = { kind = \"random\", usage = [] }\n";
+    fs::write(run.join("config.toml"), method).unwrap();
+    for args in [
+        &["calibrate", "run", "--budget", "0.6"][..],
+        &["eval", "--checkpoint", "run/best"],
+        &["predict", "run/best/model.safetensors", "."],
+    ] {
+        assert_refusal(&adavit(folder, args), "its own decisions");
+    }
+    // A folder beside the run's own is not of the run.
+    let other = run.join("other");
+    fs::rename(run.join("best"), &other).unwrap();
+    let output = adavit(
+        folder,
+        &["eval", "--checkpoint", "run/other", "--data", "images"],
+    );
+    assert!(output.status.success());
 }

@@ -97,9 +97,10 @@ pub fn run_config(folder: &Path) -> Result<TrainConfig> {
 /// # Errors
 /// If the settings cannot be read.
 pub fn run_config_of(checkpoint: &Path) -> Result<Option<TrainConfig>> {
-    // The run itself, its `best`, and `epochs/adaptive-3`.
-    let mut folders = checkpoint.ancestors().take(3);
-    let run = folders.find(|folder| RunFolder::holds_run(folder));
+    let Ok(checkpoint) = checkpoint.canonicalize() else {
+        return Ok(None);
+    };
+    let run = RunFolder::around(&checkpoint);
     run.map(RunFolder::read_config).transpose()
 }
 
