@@ -64,7 +64,14 @@ impl Curve {
 /// What git calls the files that are there.
 fn commit() -> String {
     let output = Command::new("git")
-        .args(["describe", "--always", "--dirty", "--exclude", "*"])
+        .args([
+            "describe",
+            "--always",
+            "--dirty",
+            "--abbrev=12",
+            "--exclude",
+            "*",
+        ])
         .current_dir(workspace())
         .output();
     let found = output.ok().filter(|output| output.status.success());

@@ -9,8 +9,15 @@ fn main() {
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_string())
     };
-    let commit = git(&["describe", "--always", "--dirty", "--abbrev=12"])
-        .filter(|commit| !commit.is_empty());
+    let commit = git(&[
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude",
+        "*",
+    ])
+    .filter(|commit| !commit.is_empty());
     println!(
         "cargo::rustc-env=ADAVIT_COMMIT={}",
         commit.as_deref().unwrap_or("unknown")
