@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use adavit_train::Control;
-use adavit_train::sweep::{Comparison, Efficiency, Point, SweepConfig, Verdict, sweep};
+use adavit_train::sweep::{Comparison, Efficiency, Point, SweepConfig, sweep};
 use anyhow::Result;
 use serde_json::json;
 
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Ended> {
     if found.complete {
         tell(&format!(
             "written: {}",
-            out.join("efficiency.{csv,json,svg}").display()
+            out.join("efficiency.{csv,json,md,svg}").display()
         ));
         return Ok(Ended::Done);
     }
@@ -99,23 +99,19 @@ fn row(point: &Point, width: usize) -> String {
 }
 
 fn compared(comparison: &Comparison) -> String {
-    let verdict = match comparison.verdict {
-        Verdict::Above => "above",
-        Verdict::Equal => "equal",
-        Verdict::Below => "below",
-    };
     let seeds = match comparison.seeds {
         1 => "1 seed".to_string(),
         n => format!("{n} seeds"),
     };
     format!(
-        "{} and {} at {}: {:+.4} [{:+.4}, {:+.4}], {verdict}; {:.2} of its MACs, {seeds}",
+        "{} and {} at {}: {:+.4} [{:+.4}, {:+.4}], {}; {:.2} of its MACs, {seeds}",
         comparison.model,
         comparison.against,
         comparison.budget,
         comparison.difference,
         comparison.low,
         comparison.high,
+        comparison.verdict.name(),
         comparison.macs_ratio,
     )
 }

@@ -1,8 +1,8 @@
 //! What a run ran on: written down at each of its starts.
 
-use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fmt, fs};
 
 use adavit_model::write_file;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,17 @@ impl Machine {
             device: device.into(),
             threads: adavit_kernels::threads(),
         }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let plural = if self.threads == 1 { "" } else { "s" };
+        write!(
+            f,
+            "{}, {} kernels, {}, {} thread{plural}",
+            self.cpu, self.simd, self.device, self.threads
+        )
     }
 }
 

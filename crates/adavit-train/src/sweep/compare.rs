@@ -28,6 +28,17 @@ pub enum Verdict {
     Below,
 }
 
+impl Verdict {
+    /// The word for it in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Above => "above",
+            Self::Equal => "equal",
+            Self::Below => "below",
+        }
+    }
+}
+
 /// The difference of the accuracies of two models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
@@ -75,12 +86,8 @@ pub(super) fn comparisons(config: &SweepConfig, points: &[Point]) -> Vec<Compari
         for rival in &config.rivals {
             for tuned in [false, true] {
                 let other = |seed| names::rival(*rival, tuned, budget, seed);
-                let suffix = if tuned { ", fine-tuned" } else { "" };
-                add(
-                    budget,
-                    &with(&other),
-                    ("adaptive", &format!("{}{suffix}", rival.name())),
-                );
+                let title = rival.kind(tuned).title();
+                add(budget, &with(&other), ("adaptive", title));
             }
         }
         for smaller in config.smaller_models.iter().filter(|m| m.budget == budget) {

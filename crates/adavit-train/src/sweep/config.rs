@@ -7,6 +7,7 @@ use adavit_model::ReductionMethod;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
+use super::point::Kind;
 use crate::config::{TrainConfig, merge};
 use crate::{Error, ModelOptions, Result};
 
@@ -56,7 +57,18 @@ pub enum Rival {
 }
 
 impl Rival {
-    /// The rival's name in tables.
+    pub(super) fn kind(self, tuned: bool) -> Kind {
+        match (self, tuned) {
+            (Self::Random, false) => Kind::Random,
+            (Self::Random, true) => Kind::RandomTuned,
+            (Self::Evit, false) => Kind::Evit,
+            (Self::Evit, true) => Kind::EvitTuned,
+            (Self::Tome, false) => Kind::Tome,
+            (Self::Tome, true) => Kind::TomeTuned,
+        }
+    }
+
+    /// What points and runs are called after.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Random => "random",
@@ -117,6 +129,16 @@ impl Default for SweepConfig {
         }
     }
 }
+
+/// Keys that no variant sets: what it is compared with has them too, or the sweep gives them.
+const OF_THE_SWEEP: [&str; 6] = [
+    "budget",
+    "data",
+    "data_dir",
+    "dense_checkpoint",
+    "held_out",
+    "seed",
+];
 
 impl SweepConfig {
     /// Reads the file and the recipe beside it.
@@ -281,9 +303,22 @@ impl SweepConfig {
         let input = |error: &dyn std::fmt::Display| {
             Error::Input(format!("variant {}: {error}", variant.name))
         };
+        if let Some(key) = OF_THE_SWEEP
+            .iter()
+            .find(|key| variant.set.contains_key(**key))
+        {
+            let message = format!("set: expected no {key}, which is the same for every model");
+            return Err(input(&message));
+        }
         let mut table = Table::try_from(recipe).map_err(|error| input(&error))?;
         merge(&mut table, variant.set.clone());
         let mut config: TrainConfig = table.try_into().map_err(|error| input(&error))?;
+        config.method.expect_learned().map_err(|e| input(&e))?;
+        if config.dense_model()? != recipe.dense_model()? {
+            let message = "set: expected the plain model of the recipe, which every variant starts \
+                           from, found another";
+            return Err(input(&message));
+        }
         config.seed = self.seeds[0];
         config.budget = variant.budget;
         Ok(config)
@@ -369,8 +404,22 @@ mod tests {
             .unwrap();
         assert_eq!(config.decisions.ada_head, None);
         assert_eq!(config.decisions.ada_layer, recipe.decisions.ada_layer);
-        tokens_only.set = toml::from_str("[decisions]\nada_heads = 1").unwrap();
-        let error = SweepConfig::default().variant(&recipe, &tokens_only);
-        assert!(error.unwrap_err().to_string().contains("variant tokens"));
+        for (set, expected) in [
+            ("[decisions]\nada_heads = 1", "ada_heads"),
+            ("seed = 3", "no seed"),
+            ("[model]\ndepth = 2", "plain model"),
+            (
+                "method = { kind = \"random\", usage = [] }",
+                "its own decisions",
+            ),
+        ] {
+            tokens_only.set = toml::from_str(set).unwrap();
+            let error = SweepConfig::default().variant(&recipe, &tokens_only);
+            let error = error.unwrap_err().to_string();
+            assert!(
+                error.contains("variant tokens") && error.contains(expected),
+                "{error}"
+            );
+        }
     }
 }

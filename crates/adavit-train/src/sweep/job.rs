@@ -57,14 +57,7 @@ impl Job {
             Self::Dense { .. } => Kind::Dense,
             Self::Adaptive { .. } => Kind::Adaptive,
             Self::Calibrated { .. } => Kind::Calibrated,
-            Self::Rival { rival, tuned, .. } => match (rival, tuned) {
-                (Rival::Random, false) => Kind::Random,
-                (Rival::Random, true) => Kind::RandomTuned,
-                (Rival::Evit, false) => Kind::Evit,
-                (Rival::Evit, true) => Kind::EvitTuned,
-                (Rival::Tome, false) => Kind::Tome,
-                (Rival::Tome, true) => Kind::TomeTuned,
-            },
+            Self::Rival { rival, tuned, .. } => rival.kind(tuned),
             Self::Smaller(_) => Kind::Smaller,
             Self::Variant(_) => Kind::Variant,
         }

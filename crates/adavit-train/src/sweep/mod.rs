@@ -4,7 +4,8 @@
 //! ```text
 //! OUT/runs/NAME       the run folder of each model that is trained
 //! OUT/points/NAME.json what each model does on the test images
-//! OUT/efficiency.csv  one line for each of them;  .json with the comparisons;  .svg drawn
+//! OUT/efficiency.csv  one line for each of them;  .json with the comparisons;  .md as tables;
+//!                     .svg drawn
 //! ```
 //!
 //! Every model is chosen, and every threshold moved, on held-out training images; the test images
@@ -16,6 +17,7 @@ mod job;
 mod names;
 mod point;
 mod speed;
+mod tables;
 mod write;
 
 use std::path::{Path as FilePath, PathBuf};
@@ -34,7 +36,7 @@ use crate::config::{Method, TrainConfig};
 use crate::evaluate::evaluate_sparse;
 use crate::event::{Control, Event, Outcome};
 use crate::progress::Stage;
-use crate::run::train_through;
+use crate::run::{run_config_of, train_through};
 use crate::session::Session;
 use crate::{Machine, Result};
 
@@ -125,12 +127,9 @@ impl Sweep<'_, '_> {
             return;
         }
         let text = format!(
-            "the speeds of {} were measured on another machine, or with another number of threads, \
-             than {}, {}, {} threads; remove their files in {} to measure them here",
+            "the speeds of {} were measured on something else than {here}; remove their files in {} \
+             to measure them here",
             names.join(", "),
-            here.cpu,
-            here.device,
-            here.threads,
             self.points_folder().display()
         );
         (self.control.report)(&Event::Warning(&text));
@@ -325,7 +324,10 @@ impl Sweep<'_, '_> {
         let adaptive = names::adaptive(budget, seed);
         let Some(reduction) = self.reduction(rival, budget)? else {
             let checkpoint = self.run(&adaptive).join("best");
-            let usage = self.held_out_usage(&settings, &checkpoint)?;
+            let usage = match self.begun_usage(job)? {
+                Some(usage) => usage,
+                None => self.held_out_usage(&settings, &checkpoint)?,
+            };
             settings.method = Method::Random {
                 usage: usage.clone(),
             };
@@ -338,6 +340,16 @@ impl Sweep<'_, '_> {
         let checkpoint = self.run(&names::dense(seed)).join("dense");
         let how = Evaluated::Reduced(&reduction);
         self.tuned_or_not(job, tuned, (&settings, &checkpoint), &how)
+    }
+
+    /// The usage of a fine-tuning that was begun, so that it goes on with the same: on another machine
+    /// a decision may fall otherwise.
+    fn begun_usage(&self, job: Job) -> Result<Option<Vec<BlockUsage>>> {
+        let begun = run_config_of(&self.run(&job.name(self.config)))?;
+        Ok(begun.and_then(|config| match config.method {
+            Method::Random { usage } => Some(usage),
+            Method::Learned | Method::Reduced { .. } => None,
+        }))
     }
 
     /// What an adaptive checkpoint keeps of the held-out images, block by block.

@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use super::compare::{Comparison, comparisons};
 use super::point::Point;
 use super::speed::BATCHES;
+use super::tables::tables;
 use super::{Kind, SweepConfig};
 use crate::config::TrainConfig;
 use crate::report::{CurvePoint, efficiency_chart};
@@ -180,7 +181,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Writes `efficiency.{csv,json,svg}` of the points so far, and returns the comparisons.
+/// Writes `efficiency.{csv,json,md,svg}` of the points so far, and returns the comparisons.
 pub(super) fn curves(
     config: &SweepConfig,
     points: &[Point],
@@ -201,6 +202,8 @@ pub(super) fn curves(
     };
     let json = serde_json::to_vec_pretty(&curves).map_err(|error| failed(&error))?;
     write_file(&out.join("efficiency.json"), &json)?;
+    let text = tables(config, points, &comparisons);
+    write_file(&out.join("efficiency.md"), text.as_bytes())?;
     // Variants are a table, not a curve; other seeds lie on top of the first.
     let drawn = points
         .iter()
