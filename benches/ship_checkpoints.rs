@@ -46,14 +46,15 @@ fn main() -> Result<()> {
     let test = TestImages::load()?;
     let mut points = vec![point(DENSE, None, &dense, &test)?];
     for (trained, budgets) in BUDGETS {
-        let mut adaptive = Checkpoint::load(&adaptive(trained).join("best"))?;
+        let adaptive = Checkpoint::load(&adaptive(trained).join("best"))?;
         let name = format!("adaptive-{trained}");
         adaptive.save(&folder.join(&name))?;
-        let mut model = adaptive.model(&Device::Cpu)?;
         for budget in budgets {
+            let mut calibrated = adaptive.clone();
+            let mut model = calibrated.model(&Device::Cpu)?;
             calibrate_best(&mut model, &images, budget)?;
-            adaptive.config = model.config().clone();
-            points.push(point(&name, Some(budget), &adaptive, &test)?);
+            calibrated.config = model.config().clone();
+            points.push(point(&name, Some(budget), &calibrated, &test)?);
         }
     }
     let json = serde_json::to_vec_pretty(&points)?;
