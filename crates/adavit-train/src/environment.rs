@@ -126,9 +126,33 @@ pub(crate) fn host_name() -> String {
     }
 }
 
+/// What `/proc/cpuinfo` says. Virtual machines give processors of several generations one name, which
+/// family and model tell apart.
 fn cpu_name() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let mut lines = text.lines();
-    let name = lines.find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    name.map_or_else(|| "unknown".into(), |(_, name)| name.trim().into())
+    cpu_of(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
+fn cpu_of(cpuinfo: &str) -> String {
+    let field = |key: &str| {
+        let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+        fields.find_map(|(name, value)| (name.trim() == key).then(|| value.trim()))
+    };
+    let name = field("model name").unwrap_or("unknown");
+    match (field("cpu family"), field("model")) {
+        (Some(family), Some(model)) => format!("{name}, family {family}, model {model}"),
+        _ => name.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generations_of_a_processor_are_told_apart() {
+        let text = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n";
+        assert_eq!(cpu_of(text), "AMD EPYC, family 25, model 17");
+        assert_eq!(cpu_of("model name : Some\n"), "Some");
+        assert_eq!(cpu_of(""), "unknown");
+    }
 }

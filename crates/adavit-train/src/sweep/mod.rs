@@ -92,30 +92,30 @@ struct Sweep<'a, 'c> {
 }
 
 impl Sweep<'_, '_> {
-    /// Measures point after point; false if it was stopped.
+    /// Measures point after point; false if it was stopped, with the points that are there.
     fn go(&mut self) -> Result<bool> {
         let jobs = self.jobs();
+        let mut complete = true;
         for (index, job) in jobs.iter().enumerate() {
             let name = job.name(self.config);
-            let point = match Point::read(&self.points_folder(), &name)? {
-                Some(point) => {
-                    self.points.push(point);
-                    continue;
-                }
-                None if self.control.stop.load(Ordering::Relaxed) => None,
-                None => {
-                    self.note(&format!("{name}: model {} of {}", index + 1, jobs.len()));
-                    self.measured(*job)?
-                }
-            };
+            if let Some(point) = Point::read(&self.points_folder(), &name)? {
+                self.points.push(point);
+                continue;
+            }
+            let mut point = None;
+            if !self.control.stop.load(Ordering::Relaxed) {
+                self.note(&format!("{name}: model {} of {}", index + 1, jobs.len()));
+                point = self.measured(*job)?;
+            }
             let Some(point) = point else {
-                return Ok(false);
+                complete = false;
+                continue;
             };
             self.points.push(point);
             // A sweep that is killed leaves the curves of what it has.
             write::curves(self.config, &self.points, self.out)?;
         }
-        Ok(true)
+        Ok(complete)
     }
 
     /// Names the points whose speeds cannot be compared with those that are measured here.
