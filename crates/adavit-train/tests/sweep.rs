@@ -199,6 +199,7 @@ fn every_point_is_measured_once_and_compared() {
         assert!(!matches!(event, Event::Step(_)), "nothing is left to train");
     });
     assert_eq!(again.unwrap(), found);
+    check_stop_in_the_middle(&settings, &recipe, &out, found.points.len());
     check_other_machines(&settings, &recipe, &out);
     check_refusals(&settings, &recipe, &out);
     // The plain checkpoint of a rival is not the model that was measured.
@@ -252,6 +253,25 @@ fn check_calibration(run: &Path) {
     // The model has the thresholds of what is returned.
     let again = evaluate(&model, &images, Mode::Masked).unwrap();
     assert_eq!((again.top1, again.macs), (best.top1, best.macs));
+}
+
+/// A sweep that is stopped in the middle shows the points behind it.
+fn check_stop_in_the_middle(settings: &SweepConfig, recipe: &TrainConfig, out: &Path, all: usize) {
+    fs::remove_dir_all(out.join("runs").join("smaller-narrow")).unwrap();
+    fs::remove_file(out.join("points").join("smaller-narrow.json")).unwrap();
+    let stopped = swept(settings, recipe, out, &mut |event, stop| {
+        if matches!(event, Event::Step(_)) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    let stopped = stopped.unwrap();
+    assert!(!stopped.complete);
+    assert_eq!(stopped.points.len(), all - 1);
+    assert!(
+        swept(settings, recipe, out, &mut |_, _| ())
+            .unwrap()
+            .complete
+    );
 }
 
 /// A point that was measured elsewhere is kept, and named.
