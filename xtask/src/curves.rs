@@ -1,17 +1,19 @@
-//! Puts what `cargo bench --bench efficiency` wrote into the docs.
+//! Puts what `cargo bench --bench efficiency` and `adavit sweep` wrote into the docs.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::{tell, workspace};
 
-/// What lies between these lines of the page is replaced.
-const MARKS: [&str; 2] = ["<!-- curve: begin -->", "<!-- curve: end -->"];
 const PAGE: &str = "docs/efficiency.md";
-const PICTURE: &str = "docs/images/efficiency/bench.svg";
+const IMAGES: &str = "docs/images/efficiency";
+/// The part of the page that has the bench's table.
+const CURVE: &str = "curve";
+/// Those that have a sweep's tables, by the headings of these in `efficiency.md`.
+const SWEEP: [&str; 4] = ["models", "comparisons", "seeds", "variants"];
 
 /// The fields of `efficiency.json` that the table has.
 #[derive(Debug, Deserialize)]
@@ -34,7 +36,8 @@ struct Row {
     ms_batch_32: f64,
 }
 
-pub(crate) fn refresh(target: &Path) -> Result<()> {
+/// The bench's curve, under the folder of the build.
+pub(crate) fn refresh_bench(target: &Path) -> Result<()> {
     let measured = target.join("efficiency");
     let json = measured.join("efficiency.json");
     let bytes = fs::read(&json).with_context(|| {
@@ -44,23 +47,95 @@ pub(crate) fn refresh(target: &Path) -> Result<()> {
     let curve: Curve =
         serde_json::from_slice(&bytes).with_context(|| json.display().to_string())?;
     let root = workspace()?;
-    let page = root.join(PAGE);
-    let text = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
-    let text = replaced(&text, &table(&curve)?)?;
-    fs::write(&page, text).with_context(|| page.display().to_string())?;
-    let picture = root.join(PICTURE);
-    fs::copy(measured.join("efficiency.svg"), &picture)
-        .with_context(|| picture.display().to_string())?;
-    tell(&format!("written: {PAGE}, {PICTURE}"));
+    replace(&root.join(PAGE), &[(CURVE.into(), table(&curve)?)])?;
+    copy(
+        &measured.join("efficiency.svg"),
+        &root.join(IMAGES).join("bench.svg"),
+    )?;
+    tell(&format!("written: {PAGE}, {IMAGES}/bench.svg"));
     Ok(())
 }
 
-/// The page with other text between its marks.
-fn replaced(page: &str, text: &str) -> Result<String> {
-    let [begin, end] = MARKS;
-    let parts = page.split_once(begin);
+/// The tables, the files and the points of a sweep's folder, in place of those of another.
+pub(crate) fn refresh_sweep(sweep: &Path) -> Result<()> {
+    let tables = sweep.join("efficiency.md");
+    let expected = || {
+        let tables = tables.display();
+        format!("{tables}: expected the tables of an `adavit sweep`")
+    };
+    let text = fs::read_to_string(&tables).with_context(expected)?;
+    let found = sections(&text);
+    if found.is_empty() {
+        bail!(expected());
+    }
+    let root = workspace()?;
+    let images = root.join(IMAGES);
+    for kind in ["csv", "json", "svg"] {
+        let from = sweep.join("efficiency").with_extension(kind);
+        copy(&from, &images.join("sweep").with_extension(kind))?;
+    }
+    let kept = images.join("points");
+    for old in files(&kept)? {
+        fs::remove_file(&old).with_context(|| old.display().to_string())?;
+    }
+    for point in files(&sweep.join("points"))? {
+        copy(&point, &kept.join(point.file_name().unwrap_or_default()))?;
+    }
+    replace(&root.join(PAGE), &parts(&found))?;
+    tell(&format!(
+        "written: {PAGE}, {IMAGES}/sweep.*, {IMAGES}/points"
+    ));
+    Ok(())
+}
+
+/// The parts of the page that a sweep has; one without a table says so.
+fn parts(found: &[(String, String)]) -> Vec<(String, String)> {
+    let of = |part: &str| {
+        let section = found.iter().find(|(title, _)| title == part);
+        section.map_or_else(|| "Not measured yet.\n".into(), |(_, text)| text.clone())
+    };
+    SWEEP.map(|part| (part.to_string(), of(part))).into()
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let paths: std::io::Result<Vec<PathBuf>> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect();
+    paths.with_context(|| folder.display().to_string())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let paths = || format!("{} to {}", from.display(), to.display());
+    fs::copy(from, to).with_context(paths)?;
+    Ok(())
+}
+
+/// The text under each heading of the second level, by the heading in small letters.
+fn sections(text: &str) -> Vec<(String, String)> {
+    let parts = text.split("\n## ").skip(1);
+    let parts = parts.filter_map(|part| part.split_once('\n'));
+    parts
+        .map(|(title, text)| (title.to_lowercase(), format!("{}\n", text.trim())))
+        .collect()
+}
+
+/// Writes the page anew with other texts in its parts.
+fn replace(page: &Path, parts: &[(String, String)]) -> Result<()> {
+    let path = page.display().to_string();
+    let mut text = fs::read_to_string(page).with_context(|| path.clone())?;
+    for (part, new) in parts {
+        text = replaced(&text, part, new)?;
+    }
+    fs::write(page, text).context(path)
+}
+
+/// The page with other text between the marks of a part.
+fn replaced(page: &str, part: &str, text: &str) -> Result<String> {
+    let [begin, end] = ["begin", "end"].map(|mark| format!("<!-- {part}: {mark} -->"));
+    let parts = page.split_once(&begin);
     let Some((before, (_, after))) =
-        parts.and_then(|(before, rest)| Some((before, rest.split_once(end)?)))
+        parts.and_then(|(before, rest)| Some((before, rest.split_once(&end)?)))
     else {
         bail!("{PAGE}: expected the lines {begin} and {end}");
     };
@@ -103,11 +178,37 @@ mod tests {
 
     #[test]
     fn only_what_lies_between_the_marks_is_replaced() {
-        let [begin, end] = MARKS;
-        let page = format!("before\n{begin}\nold\n{end}\nafter\n");
-        let expected = format!("before\n{begin}\n\nnew\n\n{end}\nafter\n");
-        assert_eq!(replaced(&page, "new\n").unwrap(), expected);
-        assert!(replaced("before", "new").is_err());
+        let page = |text: &str| {
+            let other = "<!-- other: begin -->\nleft\n<!-- other: end -->";
+            format!("{other}\n<!-- a: begin -->\n{text}\n<!-- a: end -->\nafter\n")
+        };
+        let found = replaced(&page("old"), "a", "new\n").unwrap();
+        assert_eq!(found, page("\nnew\n"));
+        assert!(replaced("before", "a", "new").is_err());
+    }
+
+    #[test]
+    fn a_sweep_has_a_section_for_each_table() {
+        let found = sections("# Efficiency\n\n## Models\n\n| a |\n\n## Seeds\n\n| b |\n");
+        let expected = [("models", "| a |\n"), ("seeds", "| b |\n")];
+        assert_eq!(
+            found,
+            expected.map(|(title, text)| (title.into(), text.into()))
+        );
+        let [models, comparisons, seeds, variants] = parts(&found).try_into().unwrap();
+        assert_eq!(
+            (models.1.as_str(), seeds.1.as_str()),
+            ("| a |\n", "| b |\n")
+        );
+        assert_eq!(comparisons.1, variants.1);
+    }
+
+    #[test]
+    fn the_page_has_every_part() {
+        let page = fs::read_to_string(workspace().unwrap().join(PAGE)).unwrap();
+        for part in SWEEP.into_iter().chain([CURVE]) {
+            replaced(&page, part, "").unwrap();
+        }
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //!
 //! `cargo xtask train [--features F] [OPTIONS]` builds the release binary and trains; every other
 //! option goes to `adavit train`. `cargo xtask curves` puts the curve that was measured last into the
-//! docs. `cargo xtask ci` runs every check.
+//! docs, or what a sweep wrote. `cargo xtask ci` runs every check.
 
 mod ci;
 mod curves;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context, Result};
@@ -17,6 +17,7 @@ usage: cargo xtask TASK
 
   train [--features cuda|metal|...] [OPTIONS]   build the release binary and run `adavit train OPTIONS`
   curves                                        put what `cargo bench --bench efficiency` wrote into the docs
+  curves SWEEP                                  put what `adavit sweep` wrote into the folder SWEEP into the docs
   ci                                            run every check: format, lints, docs, tests, a short training";
 
 fn main() -> ExitCode {
@@ -24,9 +25,7 @@ fn main() -> ExitCode {
     let task = args.next();
     let done = match task.as_deref() {
         Some("train") => train(args.collect()),
-        Some("curves") => target()
-            .and_then(|target| curves::refresh(&target))
-            .map(|()| ExitCode::SUCCESS),
+        Some("curves") => curves(&args.collect::<Vec<_>>()),
         Some("ci") => ci::run_checks().map(|()| ExitCode::SUCCESS),
         Some("help" | "-h" | "--help") => {
             tell(USAGE);
@@ -44,6 +43,22 @@ fn main() -> ExitCode {
         tell(&format!("error: {error:#}"));
         ExitCode::FAILURE
     })
+}
+
+/// Puts a sweep's folder into the docs, or the bench's curve.
+fn curves(args: &[String]) -> Result<ExitCode> {
+    match args {
+        [] => curves::refresh_bench(&target()?)?,
+        [sweep] => curves::refresh_sweep(Path::new(sweep))?,
+        _ => {
+            tell(&format!(
+                "error: curves: expected at most one folder, found {}\n{USAGE}",
+                args.join(" ")
+            ));
+            return Ok(ExitCode::from(2));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Builds the release binary and runs it in place of this process, so that signals reach it.
