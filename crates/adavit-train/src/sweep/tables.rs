@@ -254,7 +254,7 @@ mod tests {
         Point {
             name: name.into(),
             kind,
-            seed: if name.ends_with("s1") { 1 } else { 0 },
+            seed: u64::from(name.ends_with("s1")),
             budget,
             top1,
             macs: 2e6,
