@@ -118,10 +118,12 @@ pub fn write(curve: &Curve) -> Result<PathBuf> {
     write_file(&folder.join("efficiency.csv"), &csv.into_inner()?)?;
     let json = serde_json::to_vec_pretty(curve)?;
     write_file(&folder.join("efficiency.json"), &json)?;
-    let point = |series, ms: f64, row: &Row| CurvePoint {
+    let plain = curve.rows.iter().find(|row| row.budget.is_none());
+    let plain = plain.context("the curve: expected the plain model")?;
+    let point = |series, time_share: f64, row: &Row| CurvePoint {
         series,
         macs_share: row.macs_share,
-        ms,
+        time_share,
         top1: row.top1,
     };
     let points: Vec<CurvePoint> = curve
@@ -129,8 +131,8 @@ pub fn write(curve: &Curve) -> Result<PathBuf> {
         .iter()
         .flat_map(|row| {
             [
-                point("batch 1", row.ms_batch_1, row),
-                point("batch 32", row.ms_batch_32, row),
+                point("batch 1", row.ms_batch_1 / plain.ms_batch_1, row),
+                point("batch 32", row.ms_batch_32 / plain.ms_batch_32, row),
             ]
         })
         .collect();

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use adavit_benches::shipped::{CHECKPOINTS, DENSE, ShippedPoint, TestImages, workspace};
 use adavit_model::{Checkpoint, write_file};
 use adavit_train::data::{self, MeanStd, held_out};
-use adavit_train::{Images, calibrate_best, evaluate_sparse, run_config};
+use adavit_train::{Images, calibrate_best, evaluate_sparse, off_budget, run_config};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 
@@ -52,7 +52,10 @@ fn main() -> Result<()> {
         for budget in budgets {
             let mut calibrated = adaptive.clone();
             let mut model = calibrated.model(&Device::Cpu)?;
-            calibrate_best(&mut model, &images, budget)?;
+            let found = calibrate_best(&mut model, &images, budget)?;
+            if let Some(text) = off_budget(found.macs_share, budget) {
+                bail!("{name}: {text}");
+            }
             calibrated.config = model.config().clone();
             points.push(point(&name, Some(budget), &calibrated, &test)?);
         }

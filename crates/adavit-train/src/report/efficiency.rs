@@ -1,4 +1,5 @@
-//! Efficiency curves: accuracy against compute, and against measured time, side by side.
+//! Efficiency curves: accuracy against compute, and against measured time, side by side, both over
+//! the plain model's.
 
 use plotters::prelude::*;
 
@@ -19,8 +20,8 @@ pub struct CurvePoint<'a> {
     pub series: &'a str,
     /// Mean multiply-adds over those of the plain model.
     pub macs_share: f64,
-    /// Milliseconds of an image; not drawn where it is not finite.
-    pub ms: f64,
+    /// Time of an image over that of the plain model; not drawn where it is not finite.
+    pub time_share: f64,
     /// Accuracy.
     pub top1: f64,
 }
@@ -31,7 +32,7 @@ type Axis = (&'static str, fn(&CurvePoint) -> f64);
 /// A named curve, and its points from left to right.
 type Curve<'a> = (&'a str, Vec<(f64, f64)>);
 
-/// Draws top-1 accuracy against the share of multiply-adds and against time, as an SVG file.
+/// Draws top-1 accuracy against the shares of multiply-adds and of time, as an SVG file.
 ///
 /// # Errors
 /// If drawing fails.
@@ -60,7 +61,7 @@ fn draw(
         ("multiply-adds over the plain model's", |point| {
             point.macs_share
         }),
-        ("ms per image", |point| point.ms),
+        ("time over the plain model's", |point| point.time_share),
     ];
     for (half, (label, x)) in halves.iter().zip(axes) {
         let curve = |name: &&'_ str| {
@@ -141,17 +142,17 @@ mod tests {
         let point = |series, macs_share| CurvePoint {
             series,
             macs_share,
-            ms: macs_share * 2.0,
+            time_share: macs_share * 1.5,
             top1: 0.9,
         };
         let unmeasured = CurvePoint {
-            ms: f64::NAN,
+            time_share: f64::NAN,
             ..point("b", 0.3)
         };
         let svg = efficiency_chart(&[point("a", 0.5), point("a", 0.2), unmeasured]).unwrap();
         // Dots of both charts, one of them without a time, and those of the legend.
         assert_eq!(svg.matches("<circle").count(), 3 + 2 + 2);
-        for text in ["multiply-adds", "ms per image", "top-1"] {
+        for text in ["multiply-adds", "time over", "top-1"] {
             assert!(svg.contains(text));
         }
         efficiency_chart(&[]).unwrap();
