@@ -100,7 +100,7 @@ impl TestImages {
         let stats = config.normalization.as_ref().map(MeanStd::from);
         Ok(Self {
             stats: stats.context("the checkpoint's normalization")?,
-            indices: (0..test.len() as u32).collect(),
+            indices: test.indices(),
             test,
         })
     }

@@ -1,5 +1,4 @@
-//! Evaluation: accuracy, MACs and usage of a model on a set of images, and the calibration of its
-//! thresholds to a budget.
+//! Evaluation: accuracy, MACs and usage of a model on a set of images.
 
 use std::time::Instant;
 

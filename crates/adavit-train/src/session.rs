@@ -48,10 +48,10 @@ impl Session {
             }
             None => (None, Vec::new()),
         };
-        let normalization = given_dense
-            .as_ref()
-            .and_then(|checkpoint| checkpoint.config.normalization.as_ref());
-        let stats = normalization.map_or_else(|| data.train.mean_std(), MeanStd::from);
+        let stats = given_dense.as_ref().map_or_else(
+            || data.train.mean_std(),
+            |given| data.train.mean_std_for(&given.config),
+        );
         Ok(Self {
             config: config.clone(),
             device,

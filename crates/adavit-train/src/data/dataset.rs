@@ -1,6 +1,6 @@
 //! Labelled images in memory, one byte per channel and pixel.
 
-use adavit_model::Normalization;
+use adavit_model::{ModelConfig, Normalization};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -141,6 +141,18 @@ impl Dataset {
     /// The name of every class, in the order of the labels.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
+    }
+
+    /// The places of all images, for an evaluation.
+    pub fn indices(&self) -> Vec<u32> {
+        (0..self.len() as u32).collect()
+    }
+
+    /// What a model's inputs are normalised by: what its configuration says, or [`Self::mean_std`]
+    /// where it says nothing.
+    pub fn mean_std_for(&self, model: &ModelConfig) -> MeanStd {
+        let normalization = model.normalization.as_ref();
+        normalization.map_or_else(|| self.mean_std(), MeanStd::from)
     }
 
     /// Mean and standard deviation per channel over all images, of pixels scaled to [0, 1].

@@ -50,9 +50,8 @@ impl Adaptive {
         let checkpoint = Checkpoint::load(&run.join("best"))?;
         let model = checkpoint.prepared(device)?;
         let test = data::load(&config.data, config.data_dir.as_deref())?.test;
-        let normalization = checkpoint.config.normalization.as_ref();
-        let stats = normalization.map_or_else(|| test.mean_std(), MeanStd::from);
-        let indices: Vec<u32> = (0..test.len() as u32).collect();
+        let stats = test.mean_std_for(&checkpoint.config);
+        let indices = test.indices();
         let images = Images {
             dataset: &test,
             indices: &indices,

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::adaptive::Adaptive;
 use super::charts::{Labels, Series, lines_on_white};
-use crate::data::{Dataset, MeanStd};
+use crate::data::Dataset;
 use crate::evaluate::{Images, Mode, evaluate_each};
 use crate::folder::RunFolder;
 use crate::{Error, Result};
@@ -93,9 +93,8 @@ pub(super) fn plain_losses(
     (batch_size, device): (usize, &Device),
 ) -> Result<Vec<f64>> {
     let dense = Checkpoint::load(checkpoint)?;
-    let normalization = dense.config.normalization.as_ref();
-    let stats = normalization.map_or_else(|| test.mean_std(), MeanStd::from);
-    let indices: Vec<u32> = (0..test.len() as u32).collect();
+    let stats = test.mean_std_for(&dense.config);
+    let indices = test.indices();
     let images = Images {
         dataset: test,
         indices: &indices,

@@ -159,7 +159,7 @@ impl Run<'_, '_> {
             let evaluation = evaluate(&model, &images, Mode::Dense)?;
             (evaluation, true, self.folder.dense())
         } else {
-            let eligible = self.meets_budget(total_steps);
+            let eligible = self.may_be_best(total_steps);
             let mut model = checkpoint.model(&session.device)?;
             let evaluation = match &session.config.method {
                 Method::Learned if eligible && session.config.targets.is_none() => {
@@ -253,7 +253,7 @@ impl Run<'_, '_> {
 
     /// Whether the budget loss has had its full weight, so that this epoch's model may be `best`;
     /// the last epoch's always may.
-    fn meets_budget(&self, total_steps: u64) -> bool {
+    fn may_be_best(&self, total_steps: u64) -> bool {
         let done = self.progress.step as f64 / total_steps as f64;
         let config = &self.session.config;
         self.progress.step == total_steps

@@ -35,7 +35,7 @@ impl Run<'_, '_> {
             adaptive: adaptive.model(&session.device)?,
             sparse: adaptive.prepared(&session.device)?,
         };
-        let indices: Vec<u32> = (0..session.data.test.len() as u32).collect();
+        let indices = session.data.test.indices();
         let images = session.images(&session.data.test, &indices);
         while self.progress.stage == Stage::Test {
             if self.control.stop.load(Ordering::Relaxed) {
