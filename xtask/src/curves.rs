@@ -70,18 +70,25 @@ pub(crate) fn refresh_sweep(sweep: &Path) -> Result<()> {
     }
     let root = workspace()?;
     let images = root.join(IMAGES);
+    // Whatever may be missing is looked for before anything is written.
+    let points = files(&sweep.join("points"))?;
+    replace(&root.join(PAGE), &parts(&found))?;
     for kind in ["csv", "json", "svg"] {
         let from = sweep.join("efficiency").with_extension(kind);
         copy(&from, &images.join("sweep").with_extension(kind))?;
     }
     let kept = images.join("points");
+    for point in &points {
+        copy(point, &kept.join(point.file_name().unwrap_or_default()))?;
+    }
     for old in files(&kept)? {
-        fs::remove_file(&old).with_context(|| old.display().to_string())?;
+        if !points
+            .iter()
+            .any(|point| point.file_name() == old.file_name())
+        {
+            fs::remove_file(&old).with_context(|| old.display().to_string())?;
+        }
     }
-    for point in files(&sweep.join("points"))? {
-        copy(&point, &kept.join(point.file_name().unwrap_or_default()))?;
-    }
-    replace(&root.join(PAGE), &parts(&found))?;
     tell(&format!(
         "written: {PAGE}, {IMAGES}/sweep.*, {IMAGES}/points"
     ));
@@ -145,10 +152,15 @@ fn replaced(page: &str, part: &str, text: &str) -> Result<String> {
 fn table(curve: &Curve) -> Result<String> {
     let plain = curve.rows.iter().find(|row| row.budget.is_none());
     let plain = plain.context("efficiency.json: expected a row of the plain model")?;
+    let threads = if curve.threads == 1 {
+        "thread"
+    } else {
+        "threads"
+    };
     let mut lines = vec![
         format!(
-            "{}, {} threads, {} kernels; {} test images; commit `{}`.",
-            curve.cpu, curve.threads, curve.simd, curve.test_images, curve.commit
+            "{}, {} {}, {} kernels; {} test images; commit `{}`.",
+            curve.cpu, curve.threads, threads, curve.simd, curve.test_images, curve.commit
         ),
         String::new(),
         "| model | top-1 | MACs per image | MACs saved | ms, batch 1 | time saved | ms, batch 32 | time saved |".into(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use adavit_model::{Checkpoint, ImportOptions, import};
-use adavit_train::data::{self, MeanStd, held_out};
+use adavit_train::data::{self, held_out};
 use adavit_train::{
     Error, Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_sparse,
     off_budget, select_device,
@@ -28,8 +28,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
     let trained = trained(args)?;
     let data = data::load(&trained.data, trained.data_dir.as_deref())?;
     check_images(&checkpoint.config, &data.train)?;
-    let normalization = checkpoint.config.normalization.as_ref();
-    let stats = normalization.map_or_else(|| data.train.mean_std(), MeanStd::from);
+    let stats = data.train.mean_std_for(&checkpoint.config);
     let split = held_out(data.train.len(), trained.held_out, trained.seed)?;
     let mut images = Images {
         dataset: &data.train,
@@ -38,10 +37,18 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
         batch_size: args.batch_size,
         device: &device,
     };
+    tell(&format!(
+        "thresholds for {} held-out images of {} (held_out {}, seed {}), which have to be images that \
+         the model was not trained on",
+        split.held_out.len(),
+        trained.data,
+        trained.held_out,
+        trained.seed
+    ));
     let mut model = checkpoint.model(&device)?;
     let held_out = calibrate_best(&mut model, &images, args.budget)?;
     checkpoint.config = model.config().clone();
-    let all: Vec<u32> = (0..data.test.len() as u32).collect();
+    let all = data.test.indices();
     (images.dataset, images.indices) = (&data.test, &all);
     let test = evaluate_sparse(&checkpoint.prepared(&device)?, &images, &mut |_| Ok(()))?;
     let warning = off_budget(held_out.macs_share, args.budget);

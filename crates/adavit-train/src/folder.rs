@@ -276,14 +276,24 @@ fn check_replaceable(path: &Path, force: bool) -> Result<()> {
             names.push(name.into_owned());
         }
     }
+    let is_run = RunFolder::read_config(path).is_ok();
     if !names.is_empty() && !force {
+        let instead = if is_run {
+            format!(
+                "go on with the run in it by --resume {}, or replace the run by --force",
+                path.display()
+            )
+        } else {
+            format!(
+                "it has no {CONFIG} of a run to go on with; move what it holds away, or give another \
+                 folder by --out"
+            )
+        };
         return Err(Error::Input(format!(
-            "{}: the folder is not empty; go on with the run in it by --resume {0}, or replace the \
-             run by --force",
+            "{}: the folder is not empty; {instead}",
             path.display()
         )));
     }
-    let is_run = RunFolder::read_config(path).is_ok();
     let of_a_run = |name: &String| {
         let name = name.as_str();
         let fixed = FOLDERS.contains(&name) || FILES.contains(&name);
