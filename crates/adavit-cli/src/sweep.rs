@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use adavit_train::Control;
-use adavit_train::sweep::{Comparison, Efficiency, Point, SweepConfig, sweep};
+use adavit_train::sweep::{Comparison, Efficiency, Point, SweepConfig, measure_speeds, sweep};
 use anyhow::Result;
 use serde_json::json;
 
@@ -33,7 +33,8 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Ended> {
         .out
         .clone()
         .unwrap_or_else(|| default_out(&args.config));
-    let found = sweep(&config, &recipe, &out, control);
+    let run = if args.speeds { measure_speeds } else { sweep };
+    let found = run(&config, &recipe, &out, control);
     reporter.finish();
     let found = found?;
     if args.machine.json {

@@ -180,7 +180,7 @@ pub struct Distillation {
 }
 
 impl Default for TrainConfig {
-    /// The main job: a small model on the images that ship with the repository.
+    /// The default run: a small model on the images that ship with the repository.
     fn default() -> Self {
         let stage = |epochs, lr, decision_lr| StageConfig {
             epochs,
@@ -308,6 +308,16 @@ impl TrainConfig {
     /// Writes every setting as TOML.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::Input(format!("config: {error}")))
+    }
+
+    /// What decides what is learnt: all but where things are, and with how many threads.
+    pub(crate) fn learnt(&self) -> Self {
+        Self {
+            threads: None,
+            data_dir: None,
+            dense_checkpoint: None,
+            ..self.clone()
+        }
     }
 
     /// The plain model.

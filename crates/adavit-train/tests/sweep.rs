@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use adavit_decision::Thresholds;
 use adavit_model::{Checkpoint, VisionTransformer};
 use adavit_train::report::write_analysis;
-use adavit_train::sweep::{Efficiency, Kind, SmallerModel, SweepConfig, Variant, sweep};
+use adavit_train::sweep::{
+    Efficiency, Kind, SmallerModel, SweepConfig, Variant, measure_speeds, sweep,
+};
 use adavit_train::{
     Control, Event, Images, Mode, ModelOptions, Result, Stage, TrainConfig, calibrate,
     calibrate_best, data, evaluate, off_budget, run_config,
@@ -34,6 +36,27 @@ fn swept(
         commit: "test",
     };
     sweep(config, recipe, out, control)
+}
+
+/// What measuring all speeds again finds, and what it warns of.
+fn timed_again(
+    config: &SweepConfig,
+    recipe: &TrainConfig,
+    out: &Path,
+) -> (Result<Efficiency>, Vec<String>) {
+    let mut warnings = Vec::new();
+    let stop = AtomicBool::new(false);
+    let control = Control {
+        stop: &stop,
+        report: &mut |event| match event {
+            Event::Warning(text) => warnings.push((*text).to_string()),
+            Event::Step(_) => panic!("nothing is trained"),
+            _ => (),
+        },
+        commit: "later",
+    };
+    let found = measure_speeds(config, recipe, out, control);
+    (found, warnings)
 }
 
 fn settings() -> SweepConfig {
@@ -294,6 +317,40 @@ fn check_other_machines(settings: &SweepConfig, recipe: &TrainConfig, out: &Path
         panic!("{warnings:?}");
     };
     assert!(warning.contains("smaller-narrow were measured on something else"));
+    check_speeds_again(settings, recipe, out, &found);
+}
+
+/// Speeds are measured again without a training, and nothing else of the points changes.
+fn check_speeds_again(
+    settings: &SweepConfig,
+    recipe: &TrainConfig,
+    out: &Path,
+    before: &Efficiency,
+) {
+    // The time of a plain model does not depend on its weights, that of an adaptive one does.
+    for gone in ["smaller-narrow", "adaptive-0.7-s1"] {
+        fs::remove_dir_all(out.join("runs").join(gone)).unwrap();
+    }
+    let (found, warnings) = timed_again(settings, recipe, out);
+    let found = found.unwrap();
+    assert!(found.complete);
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert!(warning.starts_with("adaptive-0.7-s1: expected its weights"));
+    for (now, then) in found.points.iter().zip(&before.points) {
+        let expected = if now.name == "adaptive-0.7-s1" {
+            "test"
+        } else {
+            "later"
+        };
+        assert_eq!(now.speeds_commit, expected, "{}", now.name);
+        assert_eq!(now.machine, before.points[0].machine);
+        assert_eq!((&now.right, &now.commit), (&then.right, &then.commit));
+    }
+    let empty = out.with_file_name("empty");
+    let (nothing, _) = timed_again(settings, recipe, &empty);
+    assert!(nothing.unwrap_err().to_string().contains("expected points"));
 }
 
 /// Settings under which the points that are there would be others.

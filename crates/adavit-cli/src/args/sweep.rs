@@ -18,6 +18,11 @@ pub(crate) struct SweepArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
+    /// Train nothing; measure the speed of every model that is there again, so that all are of one
+    /// machine
+    #[arg(long)]
+    pub(crate) speeds: bool,
+
     /// Stop after this many hours, saved, as Ctrl-C does
     #[arg(long, value_name = "H", allow_negative_numbers = true)]
     pub(crate) max_hours: Option<f64>,

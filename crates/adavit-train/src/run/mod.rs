@@ -65,14 +65,7 @@ pub(crate) fn train_through(
         return start(&session, folder, control, last);
     }
     let (folder, found) = RunFolder::open(out)?;
-    // Where things are, and with how many threads, is no part of what is learnt.
-    let learnt = |config: &TrainConfig| TrainConfig {
-        threads: None,
-        data_dir: None,
-        dense_checkpoint: None,
-        ..config.clone()
-    };
-    if learnt(&found) != learnt(config) {
+    if found.learnt() != config.learnt() {
         return Err(Error::Input(format!(
             "{}: holds a run of other settings; give another folder by --out, or remove it",
             out.display()
@@ -209,7 +202,7 @@ impl Run<'_, '_> {
             budget: Budget::new(config, &dense.config.geometry())?,
         };
         let start = self.session.initial_adaptive(&dense)?;
-        if loaded.is_none() {
+        if loaded.is_none() && config.method.is_learned() {
             let new = start.num_parameters() - dense.num_parameters();
             let note = format!(
                 "decision networks of {new} parameters start anew, all else from the plain model"

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use adavit_decision::DecisionConfig;
 use adavit_model::ReductionMethod;
 use serde::{Deserialize, Serialize};
 use toml::Table;
@@ -131,10 +132,11 @@ impl Default for SweepConfig {
 }
 
 /// Keys that no variant sets: what it is compared with has them too, or the sweep gives them.
-const OF_THE_SWEEP: [&str; 6] = [
+const OF_THE_SWEEP: [&str; 7] = [
     "budget",
     "data",
     "data_dir",
+    "dense",
     "dense_checkpoint",
     "held_out",
     "seed",
@@ -242,6 +244,10 @@ impl SweepConfig {
         {
             return fail("seeds, budgets, calibrated: expected every value once".into());
         }
+        let twice = |(i, rival): (usize, &Rival)| self.rivals[..i].contains(rival);
+        if self.rivals.iter().enumerate().any(twice) {
+            return fail("rivals: expected every rival once".into());
+        }
         if self.fine_tune_rivals && self.rivals.iter().any(|rival| rival.reduction().is_some()) {
             let alike = recipe.distillation.expect_logits_alone();
             alike.map_err(|error| Error::Input(format!("fine_tune_rivals: {error}")))?;
@@ -292,7 +298,11 @@ impl SweepConfig {
         let mut config = recipe.clone();
         config.model = model.model.over(&recipe.model);
         config.dense.epochs += config.adaptive.epochs;
-        // Its own decisions, which it never makes, have no budget to keep.
+        // Its own decisions, which it never makes, are possible at any depth and have no budget to keep.
+        config.decisions = DecisionConfig {
+            keep_layers: 0,
+            ..DecisionConfig::default()
+        };
         config.budget = 1.0;
         config.seed = self.seeds[0];
         config
@@ -354,6 +364,7 @@ mod tests {
         assert!(refused(|c| c.seeds.clear()).contains("seeds"));
         assert!(refused(|c| c.budgets = vec![1.5]).contains("budget"));
         assert!(refused(|c| c.speed_seconds = 0.0).contains("speed_seconds"));
+        assert!(refused(|c| c.rivals = vec![Rival::Evit; 2]).contains("rivals"));
         assert!(refused(|c| c.variants = vec![variant("a", Some("b"))]).contains("earlier"));
         let twice = vec![variant("a", None), variant("a", None)];
         assert!(refused(|c| c.variants = twice).contains("twice"));
@@ -407,6 +418,7 @@ mod tests {
         for (set, expected) in [
             ("[decisions]\nada_heads = 1", "ada_heads"),
             ("seed = 3", "no seed"),
+            ("[dense]\nepochs = 2", "no dense"),
             ("[model]\ndepth = 2", "plain model"),
             (
                 "method = { kind = \"random\", usage = [] }",

@@ -8,8 +8,9 @@ use super::names;
 use super::point::{Kind, Right};
 use super::speed::Path;
 use crate::Result;
-use crate::config::TrainConfig;
+use crate::config::{Method, TrainConfig};
 use crate::evaluate::{Evaluation, ImageReport, Images, Mode, evaluate_each, evaluate_sparse};
+use crate::progress::Stage;
 
 /// A model to train, if it is trained, and to measure.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +63,37 @@ impl Job {
             Self::Variant(_) => Kind::Variant,
         }
     }
+
+    /// The last stage of its training; none where it is another's model.
+    pub(super) fn stage(self) -> Option<Stage> {
+        match self {
+            Self::Dense { .. } | Self::Smaller(_) => Some(Stage::Dense),
+            Self::Adaptive { .. } | Self::Variant(_) | Self::Rival { tuned: true, .. } => {
+                Some(Stage::Adaptive)
+            }
+            Self::Calibrated { .. } | Self::Rival { tuned: false, .. } => None,
+        }
+    }
+
+    /// Whether what is computed follows from the weights: decisions do, plain models and token
+    /// reduction compute the same whatever their weights are.
+    pub(super) fn time_depends_on_weights(self) -> bool {
+        match self {
+            Self::Dense { .. } | Self::Smaller(_) => false,
+            Self::Rival { rival, .. } => rival.reduction().is_none(),
+            Self::Adaptive { .. } | Self::Calibrated { .. } | Self::Variant(_) => true,
+        }
+    }
+
+    /// How its model is evaluated, given its settings.
+    pub(super) fn evaluated(self, settings: &TrainConfig) -> Evaluated<'_> {
+        match (self, &settings.method) {
+            (Self::Dense { .. } | Self::Smaller(_), _) => Evaluated::Dense,
+            (_, Method::Learned) => Evaluated::Sparse,
+            (_, Method::Random { usage }) => Evaluated::Random(usage),
+            (_, Method::Reduced { reduction }) => Evaluated::Reduced(reduction),
+        }
+    }
 }
 
 /// How a job's model is to be evaluated.
@@ -73,6 +105,11 @@ pub(super) enum Evaluated<'a> {
 }
 
 impl Evaluated<'_> {
+    /// Whether there are decisions, with a usage.
+    pub(super) fn decides(&self) -> bool {
+        matches!(self, Self::Sparse | Self::Random(_))
+    }
+
     /// What is found of the images, and which of them are right.
     pub(super) fn evaluate(
         &self,

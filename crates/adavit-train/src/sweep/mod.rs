@@ -28,17 +28,16 @@ use adavit_model::{Checkpoint, TokenReduction};
 
 pub use self::compare::{Comparison, Verdict};
 pub use self::config::{Rival, SmallerModel, SweepConfig, Variant};
-use self::job::{Evaluated, Job};
+use self::job::Job;
 pub use self::point::{Kind, Point, Speed};
 use self::speed::measure;
 use crate::calibration::{calibrate_best, off_budget};
 use crate::config::{Method, TrainConfig};
 use crate::evaluate::evaluate_sparse;
 use crate::event::{Control, Event, Outcome};
-use crate::progress::Stage;
 use crate::run::{run_config_of, train_through};
 use crate::session::Session;
-use crate::{Machine, Result};
+use crate::{Error, Machine, Result};
 
 /// What a sweep found.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +46,8 @@ pub struct Efficiency {
     pub points: Vec<Point>,
     /// Every comparison.
     pub comparisons: Vec<Comparison>,
-    /// Whether all points are there; a sweep that was stopped goes on when it is started again.
+    /// Whether all that was asked for is measured; a sweep that was stopped goes on when it is started
+    /// again.
     pub complete: bool,
 }
 
@@ -61,23 +61,34 @@ pub fn sweep(
     out: &FilePath,
     control: Control,
 ) -> Result<Efficiency> {
-    config.validate(recipe)?;
-    write::bind(config, recipe, out)?;
-    let mut sweep = Sweep {
-        config,
-        recipe,
-        out,
-        control,
-        machine: Machine::this(&recipe.device),
-        points: Vec::new(),
-    };
+    let mut sweep = Sweep::begin(config, recipe, out, control)?;
     let complete = sweep.go()?;
     sweep.tell_other_machines();
-    Ok(Efficiency {
-        comparisons: write::curves(config, &sweep.points, out)?,
-        points: sweep.points,
-        complete,
-    })
+    sweep.curves(complete)
+}
+
+/// Measures the speed of every model of a sweep again, so that all are of one machine, and trains
+/// nothing. Where a checkpoint is not there, the initial weights of its model stand in for it if its
+/// time does not depend on them; else the point stays as it is, and a warning names it.
+///
+/// # Errors
+/// If the folder holds a sweep of another recipe or no point, or a checkpoint cannot be read.
+pub fn measure_speeds(
+    config: &SweepConfig,
+    recipe: &TrainConfig,
+    out: &FilePath,
+    control: Control,
+) -> Result<Efficiency> {
+    let mut sweep = Sweep::begin(config, recipe, out, control)?;
+    if sweep.points.iter().all(Option::is_none) {
+        return Err(Error::Input(format!(
+            "{}: expected points, whose speeds are to be measured; sweep first",
+            sweep.points_folder().display()
+        )));
+    }
+    let complete = sweep.time_again()?;
+    sweep.tell_other_machines();
+    sweep.curves(complete)
 }
 
 /// A sweep that is going.
@@ -88,55 +99,114 @@ struct Sweep<'a, 'c> {
     control: Control<'c>,
     /// What speeds are measured on.
     machine: Machine,
-    points: Vec<Point>,
+    jobs: Vec<Job>,
+    /// What is measured, job by job.
+    points: Vec<Option<Point>>,
 }
 
-impl Sweep<'_, '_> {
+impl<'a, 'c> Sweep<'a, 'c> {
+    /// Checks the settings, and reads the points that are there.
+    fn begin(
+        config: &'a SweepConfig,
+        recipe: &'a TrainConfig,
+        out: &'a FilePath,
+        control: Control<'c>,
+    ) -> Result<Self> {
+        config.validate(recipe)?;
+        write::bind(config, recipe, out)?;
+        let mut sweep = Self {
+            config,
+            recipe,
+            out,
+            control,
+            machine: Machine::this(&recipe.device),
+            jobs: Vec::new(),
+            points: Vec::new(),
+        };
+        sweep.jobs = sweep.all_jobs();
+        let names = sweep.jobs.iter().map(|job| job.name(config));
+        sweep.points = Point::read_all(&sweep.points_folder(), names)?;
+        Ok(sweep)
+    }
+
     /// Measures point after point; false if it was stopped, with the points that are there.
     fn go(&mut self) -> Result<bool> {
-        let jobs = self.jobs();
-        let mut complete = true;
-        for (index, job) in jobs.iter().enumerate() {
-            let name = job.name(self.config);
-            if let Some(point) = Point::read(&self.points_folder(), &name)? {
-                self.points.push(point);
+        for index in 0..self.jobs.len() {
+            if self.points[index].is_some() {
                 continue;
             }
-            let mut point = None;
-            if !self.control.stop.load(Ordering::Relaxed) {
-                self.note(&format!("{name}: model {} of {}", index + 1, jobs.len()));
-                point = self.measured(*job)?;
+            if self.control.stop.load(Ordering::Relaxed) {
+                return Ok(false);
             }
-            let Some(point) = point else {
-                complete = false;
+            let (job, all) = (self.jobs[index], self.jobs.len());
+            let name = job.name(self.config);
+            self.note(&format!("{name}: model {} of {all}", index + 1));
+            let Some(point) = self.measured(job)? else {
+                return Ok(false);
+            };
+            self.points[index] = Some(point);
+            // A sweep that is killed leaves the curves of what it has.
+            write::curves(self.config, &self.found(), self.out)?;
+        }
+        Ok(true)
+    }
+
+    /// Measures the speeds of the points that are there; false if it was stopped.
+    fn time_again(&mut self) -> Result<bool> {
+        for index in 0..self.jobs.len() {
+            let Some(mut point) = self.points[index].clone() else {
                 continue;
             };
-            self.points.push(point);
-            // A sweep that is killed leaves the curves of what it has.
-            write::curves(self.config, &self.points, self.out)?;
+            if self.control.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            if let Some(speeds) = self.speeds(self.jobs[index])? {
+                let each: Vec<String> = speeds.iter().map(Speed::to_string).collect();
+                self.note(&format!("{}: {}", point.name, each.join("; ")));
+                point.speeds = speeds;
+                point.machine = self.machine.clone();
+                point.speeds_commit = self.control.commit.into();
+                point.write(&self.points_folder())?;
+                self.points[index] = Some(point);
+            }
         }
-        Ok(complete)
+        Ok(true)
+    }
+
+    /// The points that are there, in the order of the sweep.
+    fn found(&self) -> Vec<Point> {
+        self.points.iter().flatten().cloned().collect()
+    }
+
+    /// Writes the curves.
+    fn curves(self, complete: bool) -> Result<Efficiency> {
+        let points = self.found();
+        Ok(Efficiency {
+            comparisons: write::curves(self.config, &points, self.out)?,
+            points,
+            complete,
+        })
     }
 
     /// Names the points whose speeds cannot be compared with those that are measured here.
     fn tell_other_machines(&mut self) {
         let here = &self.machine;
-        let others = self.points.iter().filter(|point| point.machine != *here);
+        let points = self.points.iter().flatten();
+        let others = points.filter(|point| point.machine != *here);
         let names: Vec<&str> = others.map(|point| point.name.as_str()).collect();
         if names.is_empty() {
             return;
         }
         let text = format!(
-            "the speeds of {} were measured on something else than {here}; remove their files in {} \
-             to measure them here",
+            "the speeds of {} were measured on something else than {here}; `--speeds` measures those \
+             of every model that is there again",
             names.join(", "),
-            self.points_folder().display()
         );
         (self.control.report)(&Event::Warning(&text));
     }
 
     /// Everything to measure: what the others need first, then what matters most.
-    fn jobs(&mut self) -> Vec<Job> {
+    fn all_jobs(&mut self) -> Vec<Job> {
         let config = self.config;
         let mut jobs = Vec::new();
         for (index, seed) in config.seeds.iter().copied().enumerate() {
@@ -215,204 +285,213 @@ impl Sweep<'_, '_> {
         }
     }
 
+    /// The settings of a model's training, or of its measurement where it is not trained.
+    fn settings(&mut self, job: Job) -> Result<TrainConfig> {
+        let config = self.config;
+        let first = config.seeds[0];
+        let settings = match job {
+            Job::Dense { seed } => self.seeded(seed),
+            Job::Smaller(index) => config.smaller(self.recipe, &config.smaller_models[index]),
+            Job::Adaptive { budget, seed } => self.adapting(self.seeded(seed), budget),
+            Job::Variant(index) => {
+                let variant = &config.variants[index];
+                let settings = config.variant(self.recipe, variant)?;
+                self.adapting(settings, variant.budget)
+            }
+            Job::Calibrated { budget } => self.adapting(self.seeded(first), budget),
+            Job::Rival { rival, budget, .. } => {
+                let mut settings = self.adapting(self.seeded(first), budget);
+                settings.method = match self.reduction(rival, budget)? {
+                    Some(reduction) => Method::Reduced { reduction },
+                    None => Method::Random {
+                        usage: self.usage(job, &settings)?,
+                    },
+                };
+                settings
+            }
+        };
+        Ok(settings)
+    }
+
+    /// The checkpoint of a model.
+    fn checkpoint(&self, job: Job) -> PathBuf {
+        let first = self.config.seeds[0];
+        match job {
+            Job::Dense { .. } | Job::Smaller(_) => self.run(&job.name(self.config)).join("dense"),
+            Job::Rival {
+                rival,
+                tuned: false,
+                budget,
+            } => match rival.reduction() {
+                Some(_) => self.dense(first),
+                None => self.run(&names::adaptive(budget, first)).join("best"),
+            },
+            _ => self.run(&job.name(self.config)).join("best"),
+        }
+    }
+
+    /// The plain model of a seed.
+    fn dense(&self, seed: u64) -> PathBuf {
+        self.checkpoint(Job::Dense { seed })
+    }
+
     /// Settings that start from the plain model of their seed.
-    fn adapting(&self, settings: TrainConfig) -> TrainConfig {
-        let dense = self.run(&names::dense(settings.seed)).join("dense");
+    fn adapting(&self, settings: TrainConfig, budget: f64) -> TrainConfig {
         TrainConfig {
-            dense_checkpoint: Some(dense),
+            dense_checkpoint: Some(self.dense(settings.seed)),
+            budget,
             ..settings
         }
     }
 
-    /// Trains and measures one model; none if it was stopped.
+    /// Trains one model to the end of its stage, if it is trained, and measures it; none if it was
+    /// stopped.
     fn measured(&mut self, job: Job) -> Result<Option<Point>> {
-        let config = self.config;
-        match job {
-            Job::Dense { seed } => self.trained(job, &self.seeded(seed), &Evaluated::Dense),
-            Job::Smaller(index) => {
-                let settings = config.smaller(self.recipe, &config.smaller_models[index]);
-                self.trained(job, &settings, &Evaluated::Dense)
-            }
-            Job::Adaptive { budget, seed } => {
-                let mut settings = self.adapting(self.seeded(seed));
-                settings.budget = budget;
-                self.trained(job, &settings, &Evaluated::Sparse)
-            }
-            Job::Variant(index) => {
-                let variant = config.variant(self.recipe, &config.variants[index])?;
-                self.trained(job, &self.adapting(variant), &Evaluated::Sparse)
-            }
-            Job::Calibrated { budget } => self.calibrated(job, budget).map(Some),
-            Job::Rival {
-                rival,
-                tuned,
-                budget,
-            } => {
-                let mut settings = self.adapting(self.seeded(config.seeds[0]));
-                settings.budget = budget;
-                self.rival(job, (rival, tuned), settings)
-            }
+        let settings = self.settings(job)?;
+        let mut train_seconds = 0.0;
+        if let Some(last) = job.stage() {
+            let folder = self.run(&job.name(self.config));
+            let lent = Control {
+                stop: self.control.stop,
+                report: &mut *self.control.report,
+                commit: self.control.commit,
+            };
+            train_seconds = match train_through(&settings, &folder, last, lent)? {
+                Outcome::Reached { seconds } => seconds,
+                Outcome::Finished(summary) => summary.seconds,
+                Outcome::Interrupted => return Ok(None),
+            };
+        } else if let Job::Calibrated { budget } = job {
+            self.calibrate(job, budget)?;
         }
-    }
-
-    /// Trains one model to the end of its stage, and measures it.
-    fn trained(
-        &mut self,
-        job: Job,
-        settings: &TrainConfig,
-        how: &Evaluated,
-    ) -> Result<Option<Point>> {
-        let folder = self.run(&job.name(self.config));
-        let (last, kept) = match how {
-            Evaluated::Dense => (Stage::Dense, "dense"),
-            _ => (Stage::Adaptive, "best"),
-        };
-        let lent = Control {
-            stop: self.control.stop,
-            report: &mut *self.control.report,
-            commit: self.control.commit,
-        };
-        let seconds = match train_through(settings, &folder, last, lent)? {
-            Outcome::Reached { seconds } => seconds,
-            Outcome::Finished(summary) => summary.seconds,
-            Outcome::Interrupted => return Ok(None),
-        };
-        let mut point = self.evaluated(job, settings, &folder.join(kept), how)?;
-        point.train_seconds = seconds;
-        self.kept(point).map(Some)
-    }
-
-    fn kept(&mut self, point: Point) -> Result<Point> {
+        let point = self.evaluated(job, &settings, train_seconds)?;
         point.write(&self.points_folder())?;
         self.note(&format!(
             "{}: top-1 {:.4} at {:.4} of the plain model's MACs",
             point.name, point.top1, point.macs_share
         ));
-        Ok(point)
+        Ok(Some(point))
     }
 
-    /// An adaptive model of the sweep, with thresholds for another budget.
-    fn calibrated(&mut self, job: Job, budget: f64) -> Result<Point> {
+    /// Writes the checkpoint of an adaptive model of the sweep with thresholds for another budget.
+    fn calibrate(&mut self, job: Job, budget: f64) -> Result<()> {
         let seed = self.config.seeds[0];
         let trained = names::adaptive(self.config.calibrated_from(budget), seed);
-        let mut settings = self.seeded(seed);
-        settings.budget = budget;
-        let session = Session::prepare(&settings, None)?;
+        let session = Session::prepare(&self.seeded(seed), None)?;
         let mut checkpoint = Checkpoint::load(&self.run(&trained).join("best"))?;
         let mut model = checkpoint.model(&session.device)?;
         let held_out = session.images(&session.data.train, &session.split.held_out);
         let share = calibrate_best(&mut model, &held_out, budget)?.macs_share;
+        self.expect_budget(&job.name(self.config), share, budget);
+        checkpoint.config = model.config().clone();
+        Ok(checkpoint.save(&self.checkpoint(job))?)
+    }
+
+    /// Warns of a model that does not keep its budget on the held-out images.
+    fn expect_budget(&mut self, name: &str, share: f64, budget: f64) {
         if let Some(warning) = off_budget(share, budget) {
+            let warning = format!("{name}: {warning}");
             (self.control.report)(&Event::Warning(&warning));
         }
-        checkpoint.config = model.config().clone();
-        let folder = self.run(&job.name(self.config)).join("best");
-        checkpoint.save(&folder)?;
-        let point = self.evaluated(job, &settings, &folder, &Evaluated::Sparse)?;
-        self.kept(point)
     }
 
-    /// A rival: token reduction on the plain model, random decisions under the adaptive model's weights,
-    /// or either fine-tuned from the plain model.
-    fn rival(
-        &mut self,
-        job: Job,
-        (rival, tuned): (Rival, bool),
-        mut settings: TrainConfig,
-    ) -> Result<Option<Point>> {
-        let (budget, seed) = (settings.budget, settings.seed);
-        let adaptive = names::adaptive(budget, seed);
-        let Some(reduction) = self.reduction(rival, budget)? else {
-            let checkpoint = self.run(&adaptive).join("best");
-            let usage = match self.begun_usage(job)? {
-                Some(usage) => usage,
-                None => self.held_out_usage(&settings, &checkpoint)?,
-            };
-            settings.method = Method::Random {
-                usage: usage.clone(),
-            };
-            let how = Evaluated::Random(&usage);
-            return self.tuned_or_not(job, tuned, (&settings, &checkpoint), &how);
-        };
-        settings.method = Method::Reduced {
-            reduction: reduction.clone(),
-        };
-        let checkpoint = self.run(&names::dense(seed)).join("dense");
-        let how = Evaluated::Reduced(&reduction);
-        self.tuned_or_not(job, tuned, (&settings, &checkpoint), &how)
-    }
-
-    /// The usage of a fine-tuning that was begun, so that it goes on with the same: on another machine
-    /// a decision may fall otherwise.
-    fn begun_usage(&self, job: Job) -> Result<Option<Vec<BlockUsage>>> {
+    /// The usage of a random policy: that of the fine-tuning that was begun, since on another machine a
+    /// decision may fall otherwise; else what the adaptive model keeps of the held-out images, block by
+    /// block.
+    fn usage(&mut self, job: Job, settings: &TrainConfig) -> Result<Vec<BlockUsage>> {
         let begun = run_config_of(&self.run(&job.name(self.config)))?;
-        Ok(begun.and_then(|config| match config.method {
-            Method::Random { usage } => Some(usage),
-            Method::Learned | Method::Reduced { .. } => None,
-        }))
-    }
-
-    /// What an adaptive checkpoint keeps of the held-out images, block by block.
-    fn held_out_usage(
-        &self,
-        settings: &TrainConfig,
-        checkpoint: &FilePath,
-    ) -> Result<Vec<BlockUsage>> {
+        if let Some(Method::Random { usage }) = begun.map(|config| config.method) {
+            return Ok(usage);
+        }
+        let adaptive = names::adaptive(settings.budget, settings.seed);
         let session = Session::prepare(&self.seeded(settings.seed), None)?;
         let held_out = session.images(&session.data.train, &session.split.held_out);
-        let prepared = Checkpoint::load(checkpoint)?.prepared(&session.device)?;
+        let checkpoint = Checkpoint::load(&self.run(&adaptive).join("best"))?;
+        let prepared = checkpoint.prepared(&session.device)?;
         let found = evaluate_sparse(&prepared, &held_out, &mut |_| Ok(()))?;
+        self.expect_budget(&adaptive, found.macs_share, settings.budget);
         Ok(found.usage.per_block)
     }
 
-    fn tuned_or_not(
-        &mut self,
-        job: Job,
-        tuned: bool,
-        (settings, checkpoint): (&TrainConfig, &FilePath),
-        how: &Evaluated,
-    ) -> Result<Option<Point>> {
-        if tuned {
-            return self.trained(job, settings, how);
-        }
-        let point = self.evaluated(job, settings, checkpoint, how)?;
-        self.kept(point).map(Some)
-    }
-
     /// A checkpoint on the test images.
-    fn evaluated(
-        &self,
-        job: Job,
-        settings: &TrainConfig,
-        checkpoint: &FilePath,
-        how: &Evaluated,
-    ) -> Result<Point> {
+    fn evaluated(&self, job: Job, settings: &TrainConfig, train_seconds: f64) -> Result<Point> {
         let session = Session::prepare(&self.seeded(settings.seed), None)?;
-        let indices: Vec<u32> = (0..session.data.test.len() as u32).collect();
+        let indices = session.data.test.indices();
         let images = session.images(&session.data.test, &indices);
-        let loaded = Checkpoint::load(checkpoint)?;
+        let checkpoint = self.checkpoint(job);
+        let loaded = Checkpoint::load(&checkpoint)?;
         let model = loaded.model(&session.device)?;
         let prepared = loaded.prepared(&session.device)?;
+        let how = job.evaluated(settings);
         let (evaluation, right) = how.evaluate((&model, &prepared), &images, settings)?;
-        let named = (job.name(self.config), job.kind(), settings.seed);
-        let mut point = Point::new(named, self.machine.clone(), &evaluation, &right);
-        let dense = self.run(&names::dense(self.config.seeds[0])).join("dense");
-        let dense = Checkpoint::load(&dense)?;
-        point.macs_share = point.macs / dense.config.geometry().dense_macs() as f64;
+        let dense = Checkpoint::load(&self.dense(self.config.seeds[0]))?;
+        let dense_macs = dense.config.geometry().dense_macs() as f64;
         let dense = dense.prepared(&session.device)?;
         let path = how.path(&model, &prepared);
-        point.speeds = measure(&dense, &path, &images, self.config.speed_seconds)?;
-        if matches!(how, Evaluated::Sparse | Evaluated::Random(_)) {
-            point.usage = Some(evaluation.usage);
-        }
-        let relative = checkpoint.strip_prefix(self.out).unwrap_or(checkpoint);
-        point.checkpoint = relative.to_path_buf();
-        point.commit = self.control.commit.into();
-        point.budget = match job {
-            Job::Dense { .. } => None,
-            Job::Smaller(index) => Some(self.config.smaller_models[index].budget),
-            _ => Some(settings.budget),
-        };
-        Ok(point)
+        let speeds = measure(&dense, &path, &images, self.config.speed_seconds)?;
+        let commit = self.control.commit.to_string();
+        Ok(Point {
+            name: job.name(self.config),
+            kind: job.kind(),
+            seed: settings.seed,
+            budget: match job {
+                Job::Dense { .. } => None,
+                Job::Smaller(index) => Some(self.config.smaller_models[index].budget),
+                _ => Some(settings.budget),
+            },
+            top1: right.top1(),
+            macs: evaluation.macs,
+            macs_p10: evaluation.macs_percentiles[0],
+            macs_p90: evaluation.macs_percentiles[2],
+            macs_share: evaluation.macs / dense_macs,
+            usage: how.decides().then_some(evaluation.usage),
+            speeds,
+            machine: self.machine.clone(),
+            speeds_commit: commit.clone(),
+            checkpoint: checkpoint
+                .strip_prefix(self.out)
+                .unwrap_or(&checkpoint)
+                .into(),
+            train_seconds,
+            commit,
+            draws: right.draws(),
+            right: right.digits(),
+        })
     }
+
+    /// The speeds of a model; none, with a warning, if its time depends on weights that are not there.
+    fn speeds(&mut self, job: Job) -> Result<Option<Vec<Speed>>> {
+        let checkpoint = self.checkpoint(job);
+        if !checkpoint.exists() && job.time_depends_on_weights() {
+            let text = format!(
+                "{}: expected its weights in {}, without which its speed stays as it was measured",
+                job.name(self.config),
+                checkpoint.display()
+            );
+            (self.control.report)(&Event::Warning(&text));
+            return Ok(None);
+        }
+        let mut settings = self.settings(job)?;
+        settings.dense_checkpoint = None;
+        let session = Session::prepare(&settings, None)?;
+        let indices = session.data.test.indices();
+        let images = session.images(&session.data.test, &indices);
+        let loaded = loaded_or_initial(&checkpoint, &session)?;
+        let model = loaded.model(&session.device)?;
+        let prepared = loaded.prepared(&session.device)?;
+        let first = Session::prepare(&self.seeded(self.config.seeds[0]), None)?;
+        let dense = loaded_or_initial(&self.dense(self.config.seeds[0]), &first)?;
+        let dense = dense.prepared(&session.device)?;
+        let how = job.evaluated(&settings);
+        let path = how.path(&model, &prepared);
+        measure(&dense, &path, &images, self.config.speed_seconds).map(Some)
+    }
+}
+
+/// A plain model's checkpoint, or its initial weights.
+fn loaded_or_initial(checkpoint: &FilePath, session: &Session) -> Result<Checkpoint> {
+    if checkpoint.exists() {
+        return Ok(Checkpoint::load(checkpoint)?);
+    }
+    session.initial_dense()
 }

@@ -1,12 +1,13 @@
 //! One point of the curve: a model on the test images.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use adavit_decision::Usage;
 use adavit_model::write_file;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Evaluation, Machine, Result};
+use crate::{Error, Machine, Result};
 
 /// What kind of model a point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +67,20 @@ pub struct Speed {
     pub time_saved: f64,
 }
 
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self {
+            batch,
+            images_per_s,
+            time_saved,
+        } = self;
+        write!(
+            f,
+            "batch {batch}: {images_per_s:.0} images/s, time saved {time_saved:.2}"
+        )
+    }
+}
+
 /// A model on the test images. Ratios are in [0, 1], multiply-adds per image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Point {
@@ -92,13 +107,15 @@ pub struct Point {
     pub speeds: Vec<Speed>,
     /// What these were measured on.
     pub machine: Machine,
+    /// The source that measured them.
+    pub speeds_commit: String,
     /// What is kept; none where nothing is decided.
     pub usage: Option<Usage>,
     /// The checkpoint.
     pub checkpoint: PathBuf,
     /// Seconds of training, from the plain model on; 0 without.
     pub train_seconds: f64,
-    /// The source that measured it.
+    /// The source that measured everything else.
     pub commit: String,
     /// How many draws of random decisions there were; 1 without.
     pub draws: u8,
@@ -122,43 +139,25 @@ impl Right {
         }
         self.draws += 1;
     }
+
+    pub(super) fn draws(&self) -> u8 {
+        self.draws
+    }
+
+    /// The share of images and draws that were right.
+    pub(super) fn top1(&self) -> f64 {
+        let sum: u64 = self.counts.iter().map(|count| u64::from(*count)).sum();
+        sum as f64 / (self.counts.len() as f64 * f64::from(self.draws))
+    }
+
+    /// The counts, a digit each.
+    pub(super) fn digits(&self) -> String {
+        let digits = self.counts.iter().map(|count| char::from(b'0' + count));
+        digits.collect()
+    }
 }
 
 impl Point {
-    /// A point of what was evaluated; its speed is still to be measured.
-    pub(super) fn new(
-        (name, kind, seed): (String, Kind, u64),
-        machine: Machine,
-        evaluation: &Evaluation,
-        right: &Right,
-    ) -> Self {
-        let sum: u64 = right.counts.iter().map(|count| u64::from(*count)).sum();
-        let all = right.counts.len() as f64 * f64::from(right.draws);
-        Self {
-            name,
-            kind,
-            seed,
-            budget: None,
-            top1: sum as f64 / all,
-            macs: evaluation.macs,
-            macs_p10: evaluation.macs_percentiles[0],
-            macs_p90: evaluation.macs_percentiles[2],
-            macs_share: evaluation.macs_share,
-            speeds: Vec::new(),
-            machine,
-            usage: None,
-            checkpoint: PathBuf::new(),
-            train_seconds: 0.0,
-            commit: String::new(),
-            draws: right.draws,
-            right: right
-                .counts
-                .iter()
-                .map(|count| char::from(b'0' + count))
-                .collect(),
-        }
-    }
-
     /// The speed at a batch size.
     pub fn speed(&self, batch: usize) -> Option<&Speed> {
         self.speeds.iter().find(|speed| speed.batch == batch)
@@ -174,8 +173,33 @@ impl Point {
         folder.join(format!("{name}.json"))
     }
 
+    /// Reads the points of these names that were measured, all of the same test images.
+    pub(super) fn read_all(
+        folder: &Path,
+        names: impl Iterator<Item = String>,
+    ) -> Result<Vec<Option<Self>>> {
+        let points = names.map(|name| Self::read(folder, &name));
+        let points = points.collect::<Result<Vec<_>>>()?;
+        let mut images = points.iter().flatten();
+        if let Some(first) = images.next()
+            && let Some(other) = images.find(|point| point.right.len() != first.right.len())
+        {
+            return Err(Error::Data {
+                path: Self::file(folder, &other.name),
+                message: format!(
+                    "expected {} test images, as {} has, found {}; remove the file to measure it \
+                     again",
+                    first.right.len(),
+                    first.name,
+                    other.right.len()
+                ),
+            });
+        }
+        Ok(points)
+    }
+
     /// Reads the point of a name, if it was measured.
-    pub(super) fn read(folder: &Path, name: &str) -> Result<Option<Self>> {
+    fn read(folder: &Path, name: &str) -> Result<Option<Self>> {
         let path = Self::file(folder, name);
         if !path.exists() {
             return Ok(None);

@@ -268,6 +268,7 @@ mod tests {
                 device: "cpu".into(),
                 threads: 1,
             },
+            speeds_commit: "abc".into(),
             usage: None,
             checkpoint: PathBuf::new(),
             train_seconds: 0.0,

@@ -11,7 +11,7 @@ use super::point::Point;
 use super::speed::BATCHES;
 use super::tables::tables;
 use super::{Kind, SweepConfig};
-use crate::config::TrainConfig;
+use crate::config::{TrainConfig, merge};
 use crate::report::{CurvePoint, efficiency_chart};
 use crate::{Error, Result};
 
@@ -31,12 +31,9 @@ const NAMED: [&str; 2] = ["smaller", "variant"];
 /// Writes the settings into the folder of a new sweep, or checks that they are those of the sweep
 /// that is there.
 pub(super) fn bind(config: &SweepConfig, recipe: &TrainConfig, out: &Path) -> Result<()> {
-    let mut recipe = recipe.clone();
-    // Where, and with how many threads, is no part of what is learnt.
-    (recipe.threads, recipe.data_dir) = (None, None);
     let settings = Settings {
         sweep: config,
-        recipe,
+        recipe: recipe.learnt(),
     };
     let input = |error: &dyn std::fmt::Display| Error::Input(format!("{SETTINGS}: {error}"));
     let mut now = Table::try_from(&settings).map_err(|error| input(&error))?;
@@ -82,8 +79,8 @@ fn namesake<'a>(list: &'a [Value], model: &Value) -> Option<&'a Value> {
 /// What of the settings that points depend on is not what it was. Seeds, budgets, rivals and named
 /// models may be added or left out.
 fn changed(before: &Table, now: &Table) -> Option<String> {
-    if before.get("recipe") != now.get("recipe") {
-        return Some("recipe".into());
+    if let Some(key) = changed_recipe(before, now) {
+        return Some(format!("recipe ({key})"));
     }
     let first = |table| setting(table, "seeds")?.get(0);
     if first(before) != first(now) {
@@ -100,6 +97,16 @@ fn changed(before: &Table, now: &Table) -> Option<String> {
         }
     }
     None
+}
+
+/// The first key of the recipe that has another value; one that was not there yet had its default.
+fn changed_recipe(before: &Table, now: &Table) -> Option<String> {
+    let recipe = |table: &Table| table.get("recipe").and_then(Value::as_table).cloned();
+    let (found, now) = (recipe(before).unwrap_or_default(), recipe(now)?);
+    let mut before = Table::try_from(TrainConfig::default()).ok()?;
+    merge(&mut before, found);
+    let differs = |key: &&String| before.get(*key) != now.get(*key);
+    before.keys().chain(now.keys()).find(differs).cloned()
 }
 
 /// Adds the named models that are left out to the settings to write, so that none comes back later
@@ -143,6 +150,7 @@ struct Row<'a> {
     simd: &'a str,
     device: &'a str,
     threads: usize,
+    speeds_commit: &'a str,
     tokens: Option<f64>,
     heads: Option<f64>,
     blocks: Option<f64>,
@@ -172,6 +180,7 @@ impl<'a> Row<'a> {
             simd: &point.machine.simd,
             device: &point.machine.device,
             threads: point.machine.threads,
+            speeds_commit: &point.speeds_commit,
             tokens: usage.map(|usage| usage.tokens),
             heads: usage.map(|usage| usage.heads),
             blocks: usage.map(|usage| usage.blocks),
@@ -212,9 +221,10 @@ pub(super) fn curves(
         .map(|point| CurvePoint {
             series: point.kind.title(),
             macs_share: point.macs_share,
-            ms: point
+            // Times of different machines do not lie on one axis.
+            time_share: point
                 .speed(BATCHES[1])
-                .map_or(f64::NAN, |speed| 1e3 / speed.images_per_s),
+                .map_or(f64::NAN, |speed| speed.time_saved.recip()),
             top1: point.top1,
         })
         .collect();
