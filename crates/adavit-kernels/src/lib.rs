@@ -1,16 +1,4 @@
-//! Differentiable tensor operations of a vision transformer, for candle.
-//!
-//! Every function here has a gradient for each tensor that its documentation says has one, on
-//! every device and in f32 and f64. candle's own layer norm and last-dimension softmax cut the
-//! graph without an error.
-//!
-//! Legend: B batch, N tokens (class token included), C width, H heads, D = C / H.
-//!
-//! A NaN among the inputs reaches every output that depends on it; [`attention()`] says what its
-//! masks leave out.
-//!
-//! # Errors
-//! Every function fails if a shape is not what its documentation says, or if candle fails.
+#![doc = include_str!("../README.md")]
 
 mod activation;
 mod adamw;

@@ -1,16 +1,4 @@
-//! Training of adaptive vision transformers: data, losses, optimizer, schedules, snapshots,
-//! evaluation.
-//!
-//! [`train`] does a whole run: the plain model, then the adaptive one from it under a budget of
-//! MACs, then both on the test images; [`resume`] goes on with a run that was stopped or killed,
-//! exactly.
-//!
-//! Everything random depends on the seed, the epoch and the sample alone: the same configuration,
-//! seed and number of threads give the same weights to the last bit.
-//!
-//! # Errors
-//! One type, [`Error`]; [`Error::is_input_error`] tells what the user gave from what failed while
-//! running.
+#![doc = include_str!("../README.md")]
 
 mod budget;
 mod calibration;
