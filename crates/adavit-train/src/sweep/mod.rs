@@ -63,8 +63,7 @@ pub fn sweep(
 ) -> Result<Efficiency> {
     let mut sweep = Sweep::begin(config, recipe, out, control)?;
     let complete = sweep.go()?;
-    sweep.tell_other_machines();
-    sweep.curves(complete)
+    sweep.finish(complete)
 }
 
 /// Measures the speed of every model of a sweep again, so that all are of one machine, and trains
@@ -87,8 +86,7 @@ pub fn measure_speeds(
         )));
     }
     let complete = sweep.time_again()?;
-    sweep.tell_other_machines();
-    sweep.curves(complete)
+    sweep.finish(complete)
 }
 
 /// A sweep that is going.
@@ -178,8 +176,9 @@ impl<'a, 'c> Sweep<'a, 'c> {
         self.points.iter().flatten().cloned().collect()
     }
 
-    /// Writes the curves.
-    fn curves(self, complete: bool) -> Result<Efficiency> {
+    /// Writes the curves, and warns of speeds that cannot be compared.
+    fn finish(mut self, complete: bool) -> Result<Efficiency> {
+        self.tell_other_machines();
         let points = self.found();
         Ok(Efficiency {
             comparisons: write::curves(self.config, &points, self.out)?,
