@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use adavit_decision::{
-    BlockUsage, BlockUse, DecisionConfig, Gating, Usage, UsageMeter, random_policy,
+    BlockUsage, BlockUse, DecisionConfig, Gating, Policy, Usage, UsageMeter, random_policy,
 };
 use adavit_gumbel::SeededNoise;
 use adavit_model::{
@@ -274,21 +274,35 @@ fn forward(model: &VisionTransformer, batch: &Batch, mode: Mode) -> Result<Outpu
         }
         Mode::Masked => model.forward_masked(&batch.images, &mut Gating::Inference, capture)?,
         Mode::Random { usage, seed, draw } => {
-            let config = model.config();
-            let Some(decisions) = &config.decisions else {
-                return Err(Error::Input(
-                    "random policy: expected an adaptive model, found a plain one".into(),
-                ));
-            };
-            // Counted down from the top, where no epoch of training comes.
-            let mut noise = SeededNoise::new(seed, u64::MAX - draw, &batch.samples);
-            let n = batch.samples.len();
-            let policy = random_policy(decisions, &config.geometry(), usage, &mut noise, n)?;
+            let policy = drawn_policy(model.config(), usage, (seed, draw), &batch.samples)?;
             let policy = policy.to_device(batch.images.device())?;
             model.forward_policy(&batch.images, &policy, capture)?
         }
     };
     Ok(output)
+}
+
+/// Random decisions on the images `samples`: one draw, with a seed.
+pub(crate) fn drawn_policy(
+    config: &ModelConfig,
+    usage: &[BlockUsage],
+    (seed, draw): (u64, u64),
+    samples: &[u64],
+) -> Result<Policy> {
+    let Some(decisions) = &config.decisions else {
+        return Err(Error::Input(
+            "random policy: expected an adaptive model, found a plain one".into(),
+        ));
+    };
+    // Counted down from the top, where no epoch of training comes.
+    let mut noise = SeededNoise::new(seed, u64::MAX - draw, samples);
+    Ok(random_policy(
+        decisions,
+        &config.geometry(),
+        usage,
+        &mut noise,
+        samples.len(),
+    )?)
 }
 
 /// How many classes have a higher logit than `label`, or the same and a lower number.

@@ -10,11 +10,11 @@ use super::analysis::{Analysis, ClassCompute, plain_losses, png, rank_correlatio
 use super::charts::{Labels, histogram};
 use super::html::{Cell, Page};
 use super::{Drawn, draw_kept};
+use crate::Result;
 use crate::classes::ClassTable;
 use crate::config::TrainConfig;
 use crate::data::{self, Dataset, MeanStd, make_batch};
 use crate::evaluate::{Evaluation, Images, evaluate_sparse};
-use crate::{Error, Result};
 
 /// Pictures in each half of the gallery.
 const GALLERY: usize = 6;
@@ -32,6 +32,11 @@ pub(super) struct Record {
     macs: u64,
 }
 
+/// Whether images of a model can be drawn: grey ones, and those in colour.
+pub(super) fn drawable(config: &ModelConfig) -> bool {
+    matches!(config.in_chans, 1 | 3)
+}
+
 /// The adaptive model and what it does with the test images.
 pub(super) struct Adaptive {
     pub(super) model: PreparedTransformer,
@@ -45,9 +50,12 @@ pub(super) struct Adaptive {
 }
 
 impl Adaptive {
-    /// The adaptive model of the run in a folder, on its test images.
-    pub(super) fn evaluated(run: &Path, config: &TrainConfig, device: &Device) -> Result<Self> {
-        let checkpoint = Checkpoint::load(&run.join("best"))?;
+    /// An adaptive model, on the test images of its run.
+    pub(super) fn evaluated(
+        checkpoint: &Checkpoint,
+        config: &TrainConfig,
+        device: &Device,
+    ) -> Result<Self> {
         let model = checkpoint.prepared(device)?;
         let test = data::load(&config.data, config.data_dir.as_deref())?.test;
         let stats = test.mean_std_for(&checkpoint.config);
@@ -182,7 +190,7 @@ impl Adaptive {
     }
 
     pub(super) fn gallery(&self, page: &mut Page) -> Result<()> {
-        if !matches!(self.config().in_chans, 1 | 3) {
+        if !drawable(self.config()) {
             return Ok(());
         }
         page.heading("Images that take the least compute, and the most");
@@ -200,16 +208,6 @@ impl Adaptive {
             page.gallery(&pictures);
         }
         Ok(())
-    }
-
-    /// Checks that the images can be drawn.
-    pub(super) fn check_drawable(&self) -> Result<()> {
-        match self.config().in_chans {
-            1 | 3 => Ok(()),
-            n => Err(Error::Input(format!(
-                "analysis: expected images of 1 or 3 channels to draw, found {n}"
-            ))),
-        }
     }
 
     /// Multiply-adds, image by image.

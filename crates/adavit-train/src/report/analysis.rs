@@ -8,7 +8,7 @@ use candle_core::Device;
 use image::{ImageFormat, RgbImage};
 use serde::Serialize;
 
-use super::adaptive::Adaptive;
+use super::adaptive::{Adaptive, drawable};
 use super::charts::{Labels, Series, lines_on_white};
 use crate::data::Dataset;
 use crate::evaluate::{Images, Mode, evaluate_each};
@@ -59,8 +59,14 @@ pub struct ClassCompute {
 pub fn write_analysis(run: &Path, out: &Path, device: &Device) -> Result<Analysis> {
     let config = RunFolder::read_config(run)?;
     config.method.expect_learned()?;
-    let adaptive = Adaptive::evaluated(run, &config, device)?;
-    adaptive.check_drawable()?;
+    let checkpoint = Checkpoint::load(&run.join("best"))?;
+    if !drawable(&checkpoint.config) {
+        return Err(Error::Input(format!(
+            "analysis: expected images of 1 or 3 channels to draw, found {}",
+            checkpoint.config.in_chans
+        )));
+    }
+    let adaptive = Adaptive::evaluated(&checkpoint, &config, device)?;
     let losses = adaptive.plain_losses(run)?;
     let analysis = adaptive.analysis(&losses);
     std::fs::create_dir_all(out).map_err(Error::io("making", out))?;

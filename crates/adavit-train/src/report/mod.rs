@@ -10,7 +10,7 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
-use adavit_model::write_file;
+use adavit_model::{Checkpoint, write_file};
 use candle_core::Device;
 
 use self::adaptive::Adaptive;
@@ -33,10 +33,10 @@ pub fn write_report(run: &Path, out: Option<&Path>, device: &Device) -> Result<P
     config.method.expect_learned()?;
     let rows = RunFolder::read_metrics(run)?;
     let summary = RunFolder::read_summary_of(run);
-    let adaptive = run
-        .join("best")
+    let best = run.join("best");
+    let adaptive = best
         .is_dir()
-        .then(|| Adaptive::evaluated(run, &config, device))
+        .then(|| Adaptive::evaluated(&Checkpoint::load(&best)?, &config, device))
         .transpose()?;
     let title = format!(
         "adavit: {}",

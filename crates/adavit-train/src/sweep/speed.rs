@@ -2,16 +2,15 @@
 
 use std::time::Instant;
 
-use adavit_decision::{BlockUsage, HardPolicy, random_policy};
-use adavit_gumbel::SeededNoise;
+use adavit_decision::{BlockUsage, HardPolicy};
 use adavit_kernels::in_pool;
 use adavit_model::{PreparedTransformer, TokenReduction, VisionTransformer, Workspace};
 use candle_core::Tensor;
 
 use super::point::Speed;
-use crate::evaluate::Images;
+use crate::Result;
+use crate::evaluate::{Images, drawn_policy};
 use crate::throughput::median;
-use crate::{Error, Result};
 
 /// Images of a pass at batch 1 and at larger batches.
 const IMAGES: [usize; 2] = [64, 512];
@@ -81,17 +80,9 @@ impl<'a> Work<'a> {
         let mut policies = Vec::new();
         if let Path::Random(model, usage) = path {
             let config = model.config();
-            let Some(decisions) = &config.decisions else {
-                return Err(Error::Input(
-                    "random policy: expected an adaptive model, found a plain one".into(),
-                ));
-            };
-            let geometry = config.geometry();
             for (_, samples) in batches {
-                let mut noise = SeededNoise::new(0, u64::MAX, samples);
-                let n = samples.len();
-                let policy = random_policy(decisions, &geometry, usage, &mut noise, n)?;
-                policies.push(HardPolicy::new(&policy, &geometry, n)?);
+                let policy = drawn_policy(config, usage, (0, 0), samples)?;
+                policies.push(HardPolicy::new(&policy, &config.geometry(), samples.len())?);
             }
         }
         Ok(Self {
