@@ -310,14 +310,12 @@ impl TrainConfig {
         toml::to_string(self).map_err(|error| Error::Input(format!("config: {error}")))
     }
 
-    /// What decides what is learnt: all but where things are, and with how many threads.
-    pub(crate) fn learnt(&self) -> Self {
-        Self {
-            threads: None,
-            data_dir: None,
-            dense_checkpoint: None,
-            ..self.clone()
-        }
+    /// The settings that decide what is learnt and found.
+    pub(crate) fn learnt(&self) -> Result<Table> {
+        let table = Table::try_from(self);
+        table
+            .map(without_places)
+            .map_err(|error| Error::Input(format!("config: {}", one_line(&error.to_string()))))
     }
 
     /// The plain model.
@@ -360,6 +358,24 @@ impl TrainConfig {
             blocks: axis(targets.blocks, weights.blocks, weights.blocks_deviation),
         }
     }
+}
+
+/// Keys that say where things are and run, and what is kept of a run: what is learnt and found is
+/// the same with others.
+const PLACES: [&str; 7] = [
+    "data_dir",
+    "dense_checkpoint",
+    "device",
+    "keep",
+    "snapshot_seconds",
+    "tensorboard",
+    "threads",
+];
+
+/// The settings without those that change nothing of what is learnt.
+pub(crate) fn without_places(mut settings: Table) -> Table {
+    settings.retain(|key, _| !PLACES.contains(&key));
+    settings
 }
 
 /// Lays `over` on `base`, table by table. A table that names its `schedule` replaces the one

@@ -195,6 +195,13 @@ fn every_point_is_measured_once_and_compared() {
     let recipe = recipe(&made_images(folder.path()));
     let (settings, out) = (settings(), folder.path().join("sweep"));
     // Stopped in the middle of the first adaptive model, then gone on with.
+    // Data that is not there leaves the folder to another sweep.
+    let mistaken = TrainConfig {
+        data: folder.path().join("images-").display().to_string(),
+        ..recipe.clone()
+    };
+    let error = swept(&settings, &mistaken, &out, &mut |_, _| ()).unwrap_err();
+    assert!(error.is_input_error() && !out.exists(), "{error}");
     let stopped = swept(&settings, &recipe, &out, &mut |event, stop| {
         if matches!(event, Event::Step(step) if step.stage == Stage::Adaptive) {
             stop.store(true, Ordering::Relaxed);
@@ -203,9 +210,10 @@ fn every_point_is_measured_once_and_compared() {
     let stopped = stopped.unwrap();
     assert!(!stopped.complete && stopped.points.len() == 1);
     let mut steps = 0;
-    // Another number of threads is no other sweep.
+    // Another number of threads is no other sweep, nor are snapshots at other times.
     let threaded = TrainConfig {
         threads: Some(1),
+        snapshot_seconds: 1.0,
         ..recipe.clone()
     };
     let found = swept(&settings, &threaded, &out, &mut |event, _| {
@@ -351,6 +359,7 @@ fn check_speeds_again(
     let empty = out.with_file_name("empty");
     let (nothing, _) = timed_again(settings, recipe, &empty);
     assert!(nothing.unwrap_err().to_string().contains("expected points"));
+    assert!(!empty.exists());
 }
 
 /// Settings under which the points that are there would be others.

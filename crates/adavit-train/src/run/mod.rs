@@ -65,7 +65,7 @@ pub(crate) fn train_through(
         return start(&session, folder, control, last);
     }
     let (folder, found) = RunFolder::open(out)?;
-    if found.learnt() != config.learnt() {
+    if found.learnt()? != config.learnt()? {
         return Err(Error::Input(format!(
             "{}: holds a run of other settings; give another folder by --out, or remove it",
             out.display()

@@ -25,6 +25,7 @@ use std::sync::atomic::Ordering;
 
 use adavit_decision::BlockUsage;
 use adavit_model::{Checkpoint, TokenReduction};
+use toml::Table;
 
 pub use self::compare::{Comparison, Verdict};
 pub use self::config::{Rival, SmallerModel, SweepConfig, Variant};
@@ -54,7 +55,8 @@ pub struct Efficiency {
 /// Trains and measures whatever of `config` is not measured yet in the folder `out`.
 ///
 /// # Errors
-/// As for [`crate::train`], or if the folder holds a sweep of another recipe.
+/// As for [`crate::train`], or if the folder holds a sweep of another recipe. Input errors come before
+/// anything is written.
 pub fn sweep(
     config: &SweepConfig,
     recipe: &TrainConfig,
@@ -62,6 +64,7 @@ pub fn sweep(
     control: Control,
 ) -> Result<Efficiency> {
     let mut sweep = Sweep::begin(config, recipe, out, control)?;
+    sweep.bind()?;
     let complete = sweep.go()?;
     sweep.finish(complete)
 }
@@ -85,6 +88,7 @@ pub fn measure_speeds(
             sweep.points_folder().display()
         )));
     }
+    sweep.bind()?;
     let complete = sweep.time_again()?;
     sweep.finish(complete)
 }
@@ -95,6 +99,8 @@ struct Sweep<'a, 'c> {
     recipe: &'a TrainConfig,
     out: &'a FilePath,
     control: Control<'c>,
+    /// What binds the folder.
+    settings: Table,
     /// What speeds are measured on.
     machine: Machine,
     jobs: Vec<Job>,
@@ -103,7 +109,7 @@ struct Sweep<'a, 'c> {
 }
 
 impl<'a, 'c> Sweep<'a, 'c> {
-    /// Checks the settings, and reads the points that are there.
+    /// Checks the settings and the data, and reads the points that are there.
     fn begin(
         config: &'a SweepConfig,
         recipe: &'a TrainConfig,
@@ -111,12 +117,14 @@ impl<'a, 'c> Sweep<'a, 'c> {
         control: Control<'c>,
     ) -> Result<Self> {
         config.validate(recipe)?;
-        write::bind(config, recipe, out)?;
+        let settings = write::settings(config, recipe, out)?;
+        Session::prepare(recipe, None)?;
         let mut sweep = Self {
             config,
             recipe,
             out,
             control,
+            settings,
             machine: Machine::this(&recipe.device),
             jobs: Vec::new(),
             points: Vec::new(),
@@ -125,6 +133,10 @@ impl<'a, 'c> Sweep<'a, 'c> {
         let names = sweep.jobs.iter().map(|job| job.name(config));
         sweep.points = Point::read_all(&sweep.points_folder(), names)?;
         Ok(sweep)
+    }
+
+    fn bind(&self) -> Result<()> {
+        write::bind(&self.settings, self.out)
     }
 
     /// Measures point after point; false if it was stopped, with the points that are there.

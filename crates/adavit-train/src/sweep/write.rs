@@ -11,7 +11,7 @@ use super::point::Point;
 use super::speed::BATCHES;
 use super::tables::tables;
 use super::{Kind, SweepConfig};
-use crate::config::{TrainConfig, merge};
+use crate::config::{TrainConfig, merge, without_places};
 use crate::report::{CurvePoint, efficiency_chart};
 use crate::{Error, Result};
 
@@ -22,21 +22,23 @@ const SETTINGS: &str = "sweep.toml";
 #[derive(Serialize)]
 struct Settings<'a> {
     sweep: &'a SweepConfig,
-    recipe: TrainConfig,
+    recipe: Table,
 }
 
 /// The lists of named models, whose points stay when they are left out of the file.
 const NAMED: [&str; 2] = ["smaller", "variant"];
 
-/// Writes the settings into the folder of a new sweep, or checks that they are those of the sweep
-/// that is there.
-pub(super) fn bind(config: &SweepConfig, recipe: &TrainConfig, out: &Path) -> Result<()> {
+fn unwritable(error: &dyn std::fmt::Display) -> Error {
+    Error::Input(format!("{SETTINGS}: {error}"))
+}
+
+/// The settings for the folder of a sweep, checked against those of the sweep that is there.
+pub(super) fn settings(config: &SweepConfig, recipe: &TrainConfig, out: &Path) -> Result<Table> {
     let settings = Settings {
         sweep: config,
-        recipe: recipe.learnt(),
+        recipe: recipe.learnt()?,
     };
-    let input = |error: &dyn std::fmt::Display| Error::Input(format!("{SETTINGS}: {error}"));
-    let mut now = Table::try_from(&settings).map_err(|error| input(&error))?;
+    let mut now = Table::try_from(&settings).map_err(|error| unwritable(&error))?;
     let path = out.join(SETTINGS);
     if path.exists() {
         let text = std::fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
@@ -54,9 +56,14 @@ pub(super) fn bind(config: &SweepConfig, recipe: &TrainConfig, out: &Path) -> Re
         }
         keep_left_out(&before, &mut now);
     }
+    Ok(now)
+}
+
+/// Writes the settings into the folder, which holds a sweep of them from now on.
+pub(super) fn bind(settings: &Table, out: &Path) -> Result<()> {
     std::fs::create_dir_all(out).map_err(Error::io("making", out))?;
-    let text = toml::to_string(&now).map_err(|error| input(&error))?;
-    Ok(write_file(&path, text.as_bytes())?)
+    let text = toml::to_string(settings).map_err(|error| unwritable(&error))?;
+    Ok(write_file(&out.join(SETTINGS), text.as_bytes())?)
 }
 
 /// A setting of the sweep itself.
@@ -103,8 +110,8 @@ fn changed(before: &Table, now: &Table) -> Option<String> {
 fn changed_recipe(before: &Table, now: &Table) -> Option<String> {
     let recipe = |table: &Table| table.get("recipe").and_then(Value::as_table).cloned();
     let (found, now) = (recipe(before).unwrap_or_default(), recipe(now)?);
-    let mut before = Table::try_from(TrainConfig::default()).ok()?;
-    merge(&mut before, found);
+    let mut before = TrainConfig::default().learnt().ok()?;
+    merge(&mut before, without_places(found));
     let differs = |key: &&String| before.get(*key) != now.get(*key);
     before.keys().chain(now.keys()).find(differs).cloned()
 }
