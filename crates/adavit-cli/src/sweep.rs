@@ -53,7 +53,11 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Ended> {
         ));
         return Ok(Ended::Done);
     }
-    tell("interrupted, saved; the same command goes on");
+    tell(if args.speeds {
+        "interrupted; speeds measured so far are saved, the same command begins again"
+    } else {
+        "interrupted, saved; the same command goes on"
+    });
     Ok(Ended::Interrupted)
 }
 

@@ -335,6 +335,15 @@ fn check_speeds_again(
     out: &Path,
     before: &Efficiency,
 ) {
+    let stop = AtomicBool::new(true);
+    let control = Control {
+        stop: &stop,
+        report: &mut |_| (),
+        commit: "later",
+    };
+    let stopped = measure_speeds(settings, recipe, out, control).unwrap();
+    assert!(!stopped.complete);
+    assert_eq!(stopped.points, before.points);
     // The time of a plain model does not depend on its weights, that of an adaptive one does.
     for gone in ["smaller-narrow", "adaptive-0.7-s1"] {
         fs::remove_dir_all(out.join("runs").join(gone)).unwrap();

@@ -47,8 +47,7 @@ pub struct Efficiency {
     pub points: Vec<Point>,
     /// Every comparison.
     pub comparisons: Vec<Comparison>,
-    /// Whether all that was asked for is measured; a sweep that was stopped goes on when it is started
-    /// again.
+    /// Whether it came to its end; a sweep that was stopped goes on when it is started again.
     pub complete: bool,
 }
 
@@ -71,7 +70,8 @@ pub fn sweep(
 
 /// Measures the speed of every model of a sweep again, so that all are of one machine, and trains
 /// nothing. Where a checkpoint is not there, the initial weights of its model stand in for it if its
-/// time does not depend on them; else the point stays as it is, and a warning names it.
+/// time does not depend on them; else the point stays as it is, and a warning names it. It begins with
+/// the first model each time that it is started.
 ///
 /// # Errors
 /// If the folder holds a sweep of another recipe or no point, or a checkpoint cannot be read.
@@ -178,6 +178,7 @@ impl<'a, 'c> Sweep<'a, 'c> {
                 point.speeds_commit = self.control.commit.into();
                 point.write(&self.points_folder())?;
                 self.points[index] = Some(point);
+                write::curves(self.config, &self.found(), self.out)?;
             }
         }
         Ok(true)
