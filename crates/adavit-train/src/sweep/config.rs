@@ -131,8 +131,11 @@ impl Default for SweepConfig {
     }
 }
 
+/// How many draws of a random policy a point has room for: it keeps one digit of each image.
+const MOST_DRAWS: usize = 9;
+
 /// Keys that no variant sets: what it is compared with has them too, or the sweep gives them.
-const OF_THE_SWEEP: [&str; 7] = [
+const OF_THE_SWEEP: [&str; 8] = [
     "budget",
     "data",
     "data_dir",
@@ -140,6 +143,7 @@ const OF_THE_SWEEP: [&str; 7] = [
     "dense_checkpoint",
     "held_out",
     "seed",
+    "targets",
 ];
 
 impl SweepConfig {
@@ -196,32 +200,46 @@ impl SweepConfig {
                 self.budgets
             ));
         }
-        for budget in self.budgets.iter().chain(&self.calibrated) {
-            TrainConfig {
-                budget: *budget,
-                ..recipe.clone()
+        self.validate_models(recipe)?;
+        self.validate_names()
+    }
+
+    /// Checks the settings of every model, and names the one that has a mistake.
+    fn validate_models(&self, recipe: &TrainConfig) -> Result<()> {
+        let named = |settings: &TrainConfig, name: &str| {
+            let checked = settings.validate();
+            checked.map_err(|error| Error::Input(format!("{name}: {error}")))
+        };
+        for (budgets, name) in [(&self.budgets, "budgets"), (&self.calibrated, "calibrated")] {
+            for &budget in budgets {
+                let settings = TrainConfig {
+                    budget,
+                    ..recipe.clone()
+                };
+                named(&settings, name)?;
             }
-            .validate()?;
         }
         for model in &self.smaller_models {
-            self.smaller(recipe, model).validate()?;
+            let settings = self.smaller(recipe, model);
+            named(&settings, &format!("smaller {}", model.name))?;
         }
         for (index, variant) in self.variants.iter().enumerate() {
-            self.variant(recipe, variant)?.validate()?;
+            let settings = self.variant(recipe, variant)?;
+            named(&settings, &format!("variant {}", variant.name))?;
             let before = &self.variants[..index];
             if let Some(against) = &variant.against
                 && !before
                     .iter()
                     .any(|other| other.name == *against && other.budget == variant.budget)
             {
-                return fail(format!(
+                return Err(Error::Input(format!(
                     "variant {}: expected an earlier variant of the same budget to compare with, \
                      found {against:?}",
                     variant.name
-                ));
+                )));
             }
         }
-        self.validate_names()
+        Ok(())
     }
 
     /// Checks that every model of the recipe is the sweep's to choose, and that nothing is asked for
@@ -233,6 +251,13 @@ impl SweepConfig {
         }
         if recipe.dense_checkpoint.is_some() || !recipe.method.is_learned() {
             return fail("recipe: expected no dense_checkpoint and no method of its own".into());
+        }
+        if recipe.random_policies > MOST_DRAWS && self.rivals.contains(&Rival::Random) {
+            return fail(format!(
+                "recipe: random_policies: expected at most {MOST_DRAWS} where a sweep measures \
+                 them, found {}",
+                recipe.random_policies
+            ));
         }
         let mut seeds = self.seeds.clone();
         seeds.sort_unstable();
@@ -362,7 +387,8 @@ mod tests {
             .validate(&TrainConfig::default())
             .unwrap();
         assert!(refused(|c| c.seeds.clear()).contains("seeds"));
-        assert!(refused(|c| c.budgets = vec![1.5]).contains("budget"));
+        assert!(refused(|c| c.budgets = vec![1.5]).contains("budgets: "));
+        assert!(refused(|c| c.calibrated = vec![1.5]).contains("calibrated: "));
         assert!(refused(|c| c.speed_seconds = 0.0).contains("speed_seconds"));
         assert!(refused(|c| c.rivals = vec![Rival::Evit; 2]).contains("rivals"));
         assert!(refused(|c| c.variants = vec![variant("a", Some("b"))]).contains("earlier"));
@@ -395,7 +421,21 @@ mod tests {
             c.budgets = vec![0.3];
             c.variants = vec![heads_only];
         });
+        assert!(error.starts_with("variant heads: "), "{error}");
         assert!(error.contains("every gate off"), "{error}");
+        let error = refused(|c| {
+            let model = ModelOptions {
+                num_heads: Some(7),
+                ..ModelOptions::default()
+            };
+            let (name, budget) = ("odd".into(), 0.5);
+            c.smaller_models = vec![SmallerModel {
+                name,
+                budget,
+                model,
+            }];
+        });
+        assert!(error.starts_with("smaller odd: "), "{error}");
         let mut recipe = TrainConfig::default();
         recipe.distillation.hidden = 1.0;
         let mut config = SweepConfig::default();
@@ -403,6 +443,12 @@ mod tests {
         config.fine_tune_rivals = true;
         let error = config.validate(&recipe).unwrap_err().to_string();
         assert!(error.contains("distillation.hidden"), "{error}");
+        let recipe = TrainConfig {
+            random_policies: 10,
+            ..TrainConfig::default()
+        };
+        let error = SweepConfig::default().validate(&recipe).unwrap_err();
+        assert!(error.to_string().contains("random_policies"), "{error}");
     }
 
     #[test]
@@ -419,6 +465,10 @@ mod tests {
             ("[decisions]\nada_heads = 1", "ada_heads"),
             ("seed = 3", "no seed"),
             ("[dense]\nepochs = 2", "no dense"),
+            (
+                "targets = { tokens = 0.5, heads = 0.5, blocks = 0.5 }",
+                "no targets",
+            ),
             ("[model]\ndepth = 2", "plain model"),
             (
                 "method = { kind = \"random\", usage = [] }",

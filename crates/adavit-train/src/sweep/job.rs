@@ -131,8 +131,7 @@ impl Evaluated<'_> {
             Self::Random(usage) => {
                 let seed = settings.seed;
                 let mode = |draw: u64| Mode::Random { usage, seed, draw };
-                // A point keeps one digit of each image.
-                for draw in 1..settings.random_policies.clamp(1, 9) as u64 {
+                for draw in 1..settings.random_policies.max(1) as u64 {
                     evaluate_each(model, images, mode(draw), &mut see)?;
                 }
                 evaluate_each(model, images, mode(0), &mut see)?
