@@ -222,10 +222,87 @@ impl Point {
         Ok(Some(point))
     }
 
+    /// A point of a test, right where `right` says so: two images a second, twice as fast as the plain
+    /// model.
+    #[cfg(test)]
+    pub(super) fn made(name: &str, kind: Kind, right: &str) -> Self {
+        let mut counted = Right::default();
+        let bits: Vec<bool> = right.chars().map(|digit| digit == '1').collect();
+        counted.add(&bits);
+        Self {
+            name: name.into(),
+            kind,
+            seed: 0,
+            budget: None,
+            top1: counted.top1(),
+            macs: 1e6,
+            macs_p10: 1_000_000,
+            macs_p90: 1_000_000,
+            macs_share: 0.5,
+            speeds: super::speed::BATCHES
+                .map(|batch| Speed {
+                    batch,
+                    images_per_s: 2.0,
+                    time_saved: 2.0,
+                })
+                .into(),
+            machine: Machine::this("cpu"),
+            speeds_commit: "test".into(),
+            usage: None,
+            checkpoint: PathBuf::new(),
+            train_seconds: 0.0,
+            commit: "test".into(),
+            draws: counted.draws(),
+            right: counted.digits(),
+        }
+    }
+
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io("making", folder))?;
         let text = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::Input(format!("{}: {error}", self.name)))?;
         Ok(write_file(&Self::file(folder, &self.name), &text)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_point_is_refused_with_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let point = Point::made("a", Kind::Adaptive, "101");
+        let names = || ["a", "b"].map(String::from).into_iter();
+        let refused = |expected: &str| {
+            let error = Point::read_all(folder.path(), names()).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.contains(expected) && text.contains("remove the file"),
+                "{text}"
+            );
+        };
+        point.write(folder.path()).unwrap();
+        let found = Point::read_all(folder.path(), names()).unwrap();
+        assert_eq!(found, [Some(point.clone()), None]);
+
+        let damages: [fn(&mut Point); 4] = [
+            |point| point.right = "102".into(),
+            |point| point.right.clear(),
+            |point| point.macs = 0.0,
+            |point| point.draws = 0,
+        ];
+        for damage in damages {
+            let mut damaged = point.clone();
+            damage(&mut damaged);
+            damaged.write(folder.path()).unwrap();
+            refused("a.json");
+        }
+        std::fs::write(Point::file(folder.path(), "a"), "{").unwrap();
+        refused("a.json");
+        point.write(folder.path()).unwrap();
+        let other = Point::made("b", Kind::Adaptive, "10");
+        other.write(folder.path()).unwrap();
+        refused("expected 3 test images, as a has, found 2");
     }
 }

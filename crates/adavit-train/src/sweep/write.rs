@@ -224,18 +224,46 @@ pub(super) fn curves(
     let drawn = points
         .iter()
         .filter(|point| point.kind != Kind::Variant && point.seed == config.seeds[0]);
-    let drawn: Vec<CurvePoint> = drawn
+    let drawn: Vec<&Point> = drawn.collect();
+    let svg = efficiency_chart(&curve_points(&drawn))?;
+    write_file(&out.join("efficiency.svg"), svg.as_bytes())?;
+    Ok(comparisons)
+}
+
+/// The points of the chart. Times of different machines do not lie on one axis: those of another than
+/// the plain model's are left out.
+fn curve_points<'a>(points: &[&'a Point]) -> Vec<CurvePoint<'a>> {
+    let plain = points.iter().find(|point| point.kind == Kind::Dense);
+    let time_share = |point: &Point| {
+        let speed = point.speed(BATCHES[1])?;
+        (plain?.machine == point.machine).then(|| speed.time_saved.recip())
+    };
+    points
+        .iter()
         .map(|point| CurvePoint {
             series: point.kind.title(),
             macs_share: point.macs_share,
-            // Times of different machines do not lie on one axis.
-            time_share: point
-                .speed(BATCHES[1])
-                .map_or(f64::NAN, |speed| speed.time_saved.recip()),
+            time_share: time_share(point).unwrap_or(f64::NAN),
             top1: point.top1,
         })
-        .collect();
-    let svg = efficiency_chart(&drawn)?;
-    write_file(&out.join("efficiency.svg"), svg.as_bytes())?;
-    Ok(comparisons)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_another_machine_are_not_drawn() {
+        let plain = Point::made("dense-s0", Kind::Dense, "10");
+        let near = Point::made("adaptive-0.5-s0", Kind::Adaptive, "11");
+        let mut far = near.clone();
+        far.machine.cpu = "another".into();
+        let [plain, near, far] = curve_points(&[&plain, &near, &far])[..] else {
+            panic!("expected a point for each model");
+        };
+        assert_eq!((plain.time_share, near.time_share), (0.5, 0.5));
+        assert!(far.time_share.is_nan());
+        assert_eq!((far.macs_share, far.top1), (near.macs_share, near.top1));
+    }
 }
