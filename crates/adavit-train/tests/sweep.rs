@@ -147,6 +147,12 @@ fn check_comparisons(found: &Efficiency) {
         .find(|c| c.against == "plain")
         .unwrap();
     assert_eq!(adaptive.seeds, 2);
+    let mean = |kind: Kind| {
+        let points = found.points.iter().filter(|point| point.kind == kind);
+        points.map(|point| point.top1 / 2.0).sum::<f64>()
+    };
+    let expected = mean(Kind::Adaptive) - mean(Kind::Dense);
+    assert!((adaptive.difference - expected).abs() < 1e-9);
     // Plain, three rivals twice, the smaller model and the variant.
     assert_eq!(found.comparisons.len(), 9);
     assert!(

@@ -26,7 +26,7 @@ const RESAMPLES: usize = 100_000;
 pub enum Verdict {
     /// The whole interval is above 0.
     Above,
-    /// The interval has 0 in it.
+    /// The interval has 0 in it: the test images do not tell them apart.
     Equal,
     /// The whole interval is below 0.
     Below,
@@ -43,7 +43,8 @@ impl Verdict {
     }
 }
 
-/// The difference of the accuracies of two models.
+/// The difference of the accuracies of two models. The interval is over test images, of these trained
+/// models; what another seed would give is not in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The model.
@@ -52,7 +53,7 @@ pub struct Comparison {
     pub against: String,
     /// What kind that is.
     pub kind: Kind,
-    /// The budget of both.
+    /// The model's budget, and the other's, where it has one.
     pub budget: f64,
     /// How many seeds both have in common.
     pub seeds: usize,
@@ -205,8 +206,55 @@ mod tests {
         assert!((high - (0.01 + 1.96 * deviation)).abs() < 0.04 * deviation);
     }
 
+    /// A model that is right for the first `right` of 100 images.
+    fn model(right: usize) -> Point {
+        let digits = "1".repeat(right) + &"0".repeat(100 - right);
+        Point::made("model", Kind::Adaptive, &digits)
+    }
+
+    #[test]
+    fn the_difference_is_the_models_over_the_others_in_the_mean_of_the_seeds() {
+        let names = ("adaptive", "plain");
+        let (mut a, b) = (model(80), model(60));
+        a.macs = 0.25 * b.macs;
+        let found = compare(&[(&a, &b)], 0.5, names).unwrap();
+        assert!((found.difference - 0.2).abs() < 1e-12);
+        assert_eq!((found.macs_ratio, found.seeds), (0.25, 1));
+        assert_eq!(found.verdict, Verdict::Above);
+        assert_eq!((found.model.as_str(), found.against.as_str()), names);
+        let found = compare(&[(&b, &a)], 0.5, names).unwrap();
+        assert!((found.difference + 0.2).abs() < 1e-12);
+        assert_eq!((found.macs_ratio, found.verdict), (4.0, Verdict::Below));
+        // Two images of a hundred are chance.
+        let close = model(62);
+        let found = compare(&[(&close, &b)], 0.5, names).unwrap();
+        assert!((found.difference - 0.02).abs() < 1e-12);
+        assert_eq!(found.verdict, Verdict::Equal);
+        assert!(found.low <= 0.0 && found.high > 0.02);
+
+        let found = compare(&[(&a, &b), (&close, &b)], 0.5, names).unwrap();
+        assert!((found.difference - 0.11).abs() < 1e-12);
+        assert_eq!((found.macs_ratio, found.seeds), (0.625, 2));
+        // Nothing is said of other images, or of none.
+        let other = Point::made("model", Kind::Adaptive, "10");
+        assert_eq!(compare(&[(&a, &other)], 0.5, names), None);
+        assert_eq!(compare(&[], 0.5, names), None);
+    }
+
+    #[test]
+    fn a_model_of_several_draws_has_their_share_of_each_image() {
+        let mut random = Point::made("random", Kind::Random, "1111");
+        (random.draws, random.right) = (4, "4201".into());
+        let plain = Point::made("plain", Kind::Dense, "1100");
+        let found = compare(&[(&random, &plain)], 0.5, ("random policy", "plain")).unwrap();
+        assert!((found.difference - (7.0 / 16.0 - 0.5)).abs() < 1e-12);
+    }
+
     #[test]
     fn no_difference_is_equal() {
-        assert_eq!(interval(&[0.0; 50]), (0.0, 0.0));
+        let same = model(50);
+        let found = compare(&[(&same, &same)], 0.5, ("a", "b")).unwrap();
+        assert_eq!((found.low, found.difference, found.high), (0.0, 0.0, 0.0));
+        assert_eq!(found.verdict, Verdict::Equal);
     }
 }
