@@ -47,17 +47,36 @@ pub(crate) fn refresh_bench(target: &Path) -> Result<()> {
     let curve: Curve =
         serde_json::from_slice(&bytes).with_context(|| json.display().to_string())?;
     let root = workspace()?;
-    replace(&root.join(PAGE), &[(CURVE.into(), table(&curve)?)])?;
     copy(
         &measured.join("efficiency.svg"),
         &root.join(IMAGES).join("bench.svg"),
     )?;
+    replace(&root.join(PAGE), &[(CURVE.into(), table(&curve)?)])?;
     tell(&format!("written: {PAGE}, {IMAGES}/bench.svg"));
     Ok(())
 }
 
+/// The points that `efficiency.json` of a sweep has.
+#[derive(Debug, Deserialize)]
+struct Sweep {
+    points: Vec<SweepPoint>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SweepPoint {
+    name: String,
+}
+
 /// The tables, the files and the points of a sweep's folder, in place of those of another.
 pub(crate) fn refresh_sweep(sweep: &Path) -> Result<()> {
+    copy_sweep(sweep, &workspace()?)?;
+    tell(&format!(
+        "written: {PAGE}, {IMAGES}/sweep.*, {IMAGES}/points"
+    ));
+    Ok(())
+}
+
+fn copy_sweep(sweep: &Path, root: &Path) -> Result<()> {
     let tables = sweep.join("efficiency.md");
     let expected = || {
         let tables = tables.display();
@@ -68,30 +87,39 @@ pub(crate) fn refresh_sweep(sweep: &Path) -> Result<()> {
     if found.is_empty() {
         bail!(expected());
     }
-    let root = workspace()?;
     let images = root.join(IMAGES);
-    // Whatever may be missing is looked for before anything is written.
-    let points = files(&sweep.join("points"))?;
-    replace(&root.join(PAGE), &parts(&found))?;
-    for kind in ["csv", "json", "svg"] {
-        let from = sweep.join("efficiency").with_extension(kind);
-        copy(&from, &images.join("sweep").with_extension(kind))?;
-    }
     let kept = images.join("points");
-    for point in &points {
-        copy(point, &kept.join(point.file_name().unwrap_or_default()))?;
+    // Whatever may be missing is looked for before anything is written.
+    let json = sweep.join("efficiency.json");
+    let named = || json.display().to_string();
+    let bytes = fs::read(&json).with_context(named)?;
+    let measured: Sweep = serde_json::from_slice(&bytes).with_context(named)?;
+    let names = measured.points.iter().map(|p| format!("{}.json", p.name));
+    let names: Vec<String> = names.collect();
+    let of_sweep = |kind: &str| sweep.join("efficiency").with_extension(kind);
+    let pages = ["csv", "json", "svg"].map(|kind| {
+        let to = images.join("sweep").with_extension(kind);
+        (of_sweep(kind), to)
+    });
+    let points = names.iter().map(|name| {
+        let from = sweep.join("points").join(name);
+        (from, kept.join(name))
+    });
+    let copies: Vec<(PathBuf, PathBuf)> = pages.into_iter().chain(points).collect();
+    if let Some((missing, _)) = copies.iter().find(|(from, _)| !from.is_file()) {
+        bail!("{}: expected what a sweep writes", missing.display());
+    }
+    fs::create_dir_all(&kept).with_context(|| kept.display().to_string())?;
+    replace(&root.join(PAGE), &parts(&found))?;
+    for (from, to) in &copies {
+        copy(from, to)?;
     }
     for old in files(&kept)? {
-        if !points
-            .iter()
-            .any(|point| point.file_name() == old.file_name())
-        {
+        let of_this = |name: &String| old.file_name().is_some_and(|file| file == name.as_str());
+        if !names.iter().any(of_this) {
             fs::remove_file(&old).with_context(|| old.display().to_string())?;
         }
     }
-    tell(&format!(
-        "written: {PAGE}, {IMAGES}/sweep.*, {IMAGES}/points"
-    ));
     Ok(())
 }
 
@@ -213,6 +241,46 @@ mod tests {
             ("| a |\n", "| b |\n")
         );
         assert_eq!(comparisons.1, variants.1);
+    }
+
+    #[test]
+    fn the_points_of_the_docs_are_those_of_the_tables() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sweep, root) = (folder.path().join("sweep"), folder.path().join("root"));
+        let write = |path: &Path, text: &str| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let marked = |text: &str| {
+            SWEEP.map(|part| format!("<!-- {part}: begin -->{text}<!-- {part}: end -->\n"))
+        };
+        let page = marked("old").concat();
+        write(&root.join(PAGE), &page);
+        let kept = root.join(IMAGES).join("points");
+        write(&kept.join("gone.json"), "{}");
+        let tables = "# Efficiency\n\n## Models\n\nnew\n";
+        for (name, text) in [
+            ("efficiency.md", tables),
+            ("efficiency.json", "{\"points\": [{\"name\": \"a\"}]}"),
+            ("efficiency.csv", "name\n"),
+            ("points/a.json", "{}"),
+            ("points/b.json", "{}"),
+        ] {
+            write(&sweep.join(name), text);
+        }
+        // Without the chart nothing is changed.
+        let error = copy_sweep(&sweep, &root).unwrap_err().to_string();
+        assert!(error.contains("efficiency.svg"), "{error}");
+        assert_eq!(fs::read_to_string(root.join(PAGE)).unwrap(), page);
+        assert!(kept.join("gone.json").exists());
+
+        write(&sweep.join("efficiency.svg"), "<svg/>");
+        copy_sweep(&sweep, &root).unwrap();
+        let found = fs::read_to_string(root.join(PAGE)).unwrap();
+        assert!(found.contains("new") && !found.contains("old"), "{found}");
+        let points = files(&kept).unwrap();
+        assert_eq!(points, [kept.join("a.json")]);
+        assert!(root.join(IMAGES).join("sweep.svg").exists());
     }
 
     #[test]
