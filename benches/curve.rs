@@ -95,10 +95,32 @@ pub fn expect_top1(point: &ShippedPoint, found: f64) -> Result<()> {
     Ok(())
 }
 
+/// Where criterion writes what it found of a bench.
+fn estimates(bench: &Path) -> PathBuf {
+    let criterion = match std::env::var_os("CRITERION_HOME") {
+        Some(folder) => folder.into(),
+        None => target().join("criterion"),
+    };
+    criterion.join(bench).join("new").join("estimates.json")
+}
+
+/// Removes what criterion wrote of a bench before, so that no old time is taken for a new one.
+///
+/// # Errors
+/// If it is there and cannot be removed.
+pub fn forget_time(bench: &Path) -> Result<()> {
+    let path = estimates(bench);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| path.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Milliseconds of an image, from what criterion wrote of a bench; none if it did not run.
 pub fn time_per_image(bench: &Path, batch: usize) -> Option<f64> {
-    let folder = target().join("criterion").join(bench).join("new");
-    let bytes = std::fs::read(folder.join("estimates.json")).ok()?;
+    let bytes = std::fs::read(estimates(bench)).ok()?;
     let estimates: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
     let nanoseconds = estimates["median"]["point_estimate"].as_f64()?;
     Some(nanoseconds / 1e6 / batch as f64)

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adavit_benches::curve::{Curve, Row, expect_top1, time_per_image, write};
+use adavit_benches::curve::{Curve, Row, expect_top1, forget_time, time_per_image, write};
 use adavit_benches::shipped::{Shipped, TestImages};
 use adavit_model::{PreparedTransformer, Workspace};
 use adavit_train::evaluate_sparse;
@@ -90,13 +90,15 @@ fn bench(c: &mut Criterion, models: &[Model], test: &TestImages) -> Result<()> {
     Ok(())
 }
 
+/// Where criterion puts what it finds of a model.
+fn place(model: &Model, batch: usize) -> PathBuf {
+    Path::new(GROUP).join(&model.name).join(format!("b{batch}"))
+}
+
 /// The measured times joined with what was found before.
 fn joined(models: &[Model]) -> Vec<Row> {
     let rows = models.iter().filter_map(|model| {
-        let [one, many] = BATCHES.map(|batch| {
-            let place = Path::new(GROUP).join(&model.name).join(format!("b{batch}"));
-            time_per_image(&place, batch)
-        });
+        let [one, many] = BATCHES.map(|batch| time_per_image(&place(model, batch), batch));
         Some(Row {
             name: model.name.clone(),
             budget: model.budget,
@@ -120,6 +122,13 @@ fn main() -> Result<()> {
     // With a filter, or for a list, some times would be those of an earlier run.
     let all = std::env::args().skip(1).all(|arg| arg == "--bench");
     let models = models(&shipped, &test, measuring)?;
+    if measuring && all {
+        for model in &models {
+            for batch in BATCHES {
+                forget_time(&place(model, batch))?;
+            }
+        }
+    }
     let mut criterion = Criterion::default().configure_from_args();
     bench(&mut criterion, &models, &test)?;
     criterion.final_summary();
