@@ -1,5 +1,7 @@
 //! `adavit report`: a run with pictures.
 
+use std::iter;
+
 use adavit_train::report::{write_analysis, write_report};
 use adavit_train::select_device;
 use anyhow::Result;
@@ -13,15 +15,18 @@ use crate::output::{print, print_json};
 pub(crate) fn run(args: &ReportArgs) -> Result<Ended> {
     set_threads(args.machine.threads)?;
     let device = select_device(args.machine.device.as_deref().unwrap_or("cpu"))?;
-    let path = write_report(&args.run, args.out.as_deref(), &device)?;
+    // Images that cannot be drawn are refused before anything is written.
     let analysis = args.analysis.as_ref();
     let analysis = analysis
         .map(|folder| write_analysis(&args.run, folder, &device))
         .transpose()?;
+    let path = write_report(&args.run, args.out.as_deref(), &device)?;
     if args.machine.json {
         print_json(&json!({"report": path, "analysis": analysis}))?;
     } else {
-        print(&path.display().to_string())?;
+        for written in iter::once(&path).chain(&args.analysis) {
+            print(&written.display().to_string())?;
+        }
     }
     Ok(Ended::Done)
 }

@@ -7,6 +7,7 @@
 mod checkpoints;
 mod options;
 mod predict;
+mod sweep;
 mod tools;
 
 use std::fs;

@@ -219,16 +219,7 @@ impl Adaptive {
     /// The images that have the least of something, and those that have the most, of what `values`
     /// says of each image.
     pub(super) fn extremes(&self, count: usize, values: &[f64]) -> (Vec<Record>, Vec<Record>) {
-        let mut sorted: Vec<(f64, Record)> = values
-            .iter()
-            .copied()
-            .zip(self.records.iter().copied())
-            .collect();
-        sorted.sort_by(|(x, a), (y, b)| x.total_cmp(y).then(a.image.cmp(&b.image)));
-        let records = sorted.iter().map(|(_, record)| *record);
-        let least = records.clone().take(count).collect();
-        let most = records.rev().take(count).collect();
-        (least, most)
+        extremes(&self.records, count, values)
     }
 
     /// The pictures of some images with what is kept of them, and what they show.
@@ -302,5 +293,40 @@ impl Adaptive {
         };
         let share = record.macs as f64 / self.config().geometry().dense_macs() as f64;
         format!("{said}: {share:.2} of the plain model's MACs")
+    }
+}
+
+/// The records of the least values, least first, and of the greatest, greatest first.
+fn extremes(records: &[Record], count: usize, values: &[f64]) -> (Vec<Record>, Vec<Record>) {
+    let mut sorted: Vec<(f64, Record)> = values
+        .iter()
+        .copied()
+        .zip(records.iter().copied())
+        .collect();
+    sorted.sort_by(|(x, a), (y, b)| x.total_cmp(y).then(a.image.cmp(&b.image)));
+    let records = sorted.iter().map(|(_, record)| *record);
+    let least = records.clone().take(count).collect();
+    let most = records.rev().take(count).collect();
+    (least, most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_come_first_of_the_least_and_the_greatest_of_the_greatest() {
+        let record = |image| Record {
+            image,
+            label: 0,
+            predicted: 0,
+            macs: 1,
+        };
+        let records = [3, 1, 2, 0].map(record);
+        let (least, most) = extremes(&records, 2, &[0.5, 0.1, 0.9, 0.1]);
+        let images = |records: Vec<Record>| -> Vec<u32> {
+            records.iter().map(|record| record.image).collect()
+        };
+        assert_eq!((images(least), images(most)), (vec![0, 1], vec![2, 3]));
     }
 }

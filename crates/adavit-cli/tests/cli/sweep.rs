@@ -1,0 +1,62 @@
+//! `adavit sweep`, and `adavit report` of one of its runs.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::{adavit, json, made_images};
+
+#[test]
+fn a_sweep_goes_on_is_timed_again_and_its_runs_are_analysed() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    made_images(folder, 0);
+    let recipe = "data = \"images\"\nbatch_size = 32\n[model]\npatch_size = 14\nembed_dim = 16\n\
+                  depth = 3\nnum_heads = 2\n[dense]\nepochs = 1\n[adaptive]\nepochs = 1\n";
+    fs::write(folder.join("tiny.toml"), recipe).unwrap();
+    let settings = "recipe = \"tiny.toml\"\nbudgets = [0.7]\nrivals = []\nspeed_seconds = 0.01\n";
+    fs::write(folder.join("curves.toml"), settings).unwrap();
+    let sweep = ["sweep", "--config", "curves.toml", "--threads", "1"];
+    let with = |more: &[&str]| adavit(folder, &[&sweep[..], more].concat());
+
+    let stopped = with(&["--max-hours", "0.0000001"]);
+    assert_eq!(stopped.status.code(), Some(130));
+    assert!(String::from_utf8_lossy(&stopped.stderr).contains("the same command goes on"));
+    let found = json(&with(&["--json"]));
+    assert_eq!(
+        (&found["out"], &found["complete"]),
+        (&json!("runs/curves"), &json!(true))
+    );
+    let comparison = &found["comparisons"][0];
+    assert_eq!(
+        (&comparison["model"], &comparison["against"]),
+        (&json!("adaptive"), &json!("plain"))
+    );
+    let csv = fs::read_to_string(folder.join("runs/curves/efficiency.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 3);
+
+    assert_eq!(json(&with(&["--speeds", "--json"])), found);
+    let timed = with(&["--speeds", "--max-hours", "0.0000001"]);
+    assert_eq!(timed.status.code(), Some(130));
+    assert!(String::from_utf8_lossy(&timed.stderr).contains("begins again"));
+    let table = with(&[]);
+    assert!(table.status.success());
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(
+        table.contains("adaptive-0.7-s0") && table.contains("1 seed"),
+        "{table}"
+    );
+
+    let run = "runs/curves/runs/adaptive-0.7-s0";
+    let report = ["report", run, "--analysis", "pictures"];
+    let found = json(&adavit(folder, &[&report[..], &["--json"]].concat()));
+    assert_eq!(found["analysis"]["images"], 20);
+    assert!(folder.join(found["report"].as_str().unwrap()).exists());
+    let told = adavit(folder, &report);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert_eq!(
+        told.lines().collect::<Vec<_>>(),
+        [&format!("{run}/report.html"), "pictures"]
+    );
+    assert!(folder.join("pictures/least.png").exists());
+}
