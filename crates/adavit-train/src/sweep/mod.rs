@@ -69,9 +69,10 @@ pub fn sweep(
 }
 
 /// Measures the speed of every model of a sweep again, so that all are of one machine, and trains
-/// nothing. Where a checkpoint is not there, the initial weights of its model stand in for it if its
-/// time does not depend on them; else the point stays as it is, and a warning names it. It begins with
-/// the first model each time that it is started.
+/// nothing. Where a checkpoint is not there, others that take as long stand in for it: the initial
+/// weights of a model that decides nothing, the adaptive model's for random decisions of its usage.
+/// Any other point stays as it is, and a warning names it. It begins with the first model each time
+/// that it is started.
 ///
 /// # Errors
 /// If the folder holds a sweep of another recipe or no point, or a checkpoint cannot be read.
@@ -336,7 +337,7 @@ impl<'a, 'c> Sweep<'a, 'c> {
                 budget,
             } => match rival.reduction() {
                 Some(_) => self.dense(first),
-                None => self.run(&names::adaptive(budget, first)).join("best"),
+                None => self.adaptive(budget, first),
             },
             _ => self.run(&job.name(self.config)).join("best"),
         }
@@ -345,6 +346,11 @@ impl<'a, 'c> Sweep<'a, 'c> {
     /// The plain model of a seed.
     fn dense(&self, seed: u64) -> PathBuf {
         self.checkpoint(Job::Dense { seed })
+    }
+
+    /// The adaptive model of a budget and seed.
+    fn adaptive(&self, budget: f64, seed: u64) -> PathBuf {
+        self.checkpoint(Job::Adaptive { budget, seed })
     }
 
     /// Settings that start from the plain model of their seed.
@@ -388,9 +394,9 @@ impl<'a, 'c> Sweep<'a, 'c> {
     /// Writes the checkpoint of an adaptive model of the sweep with thresholds for another budget.
     fn calibrate(&mut self, job: Job, budget: f64) -> Result<()> {
         let seed = self.config.seeds[0];
-        let trained = names::adaptive(self.config.calibrated_from(budget), seed);
+        let trained = self.config.calibrated_from(budget);
         let session = Session::prepare(&self.seeded(seed), None)?;
-        let mut checkpoint = Checkpoint::load(&self.run(&trained).join("best"))?;
+        let mut checkpoint = Checkpoint::load(&self.adaptive(trained, seed))?;
         let mut model = checkpoint.model(&session.device)?;
         let held_out = session.images(&session.data.train, &session.split.held_out);
         let share = calibrate_best(&mut model, &held_out, budget)?.macs_share;
@@ -415,13 +421,13 @@ impl<'a, 'c> Sweep<'a, 'c> {
         if let Some(Method::Random { usage }) = begun.map(|config| config.method) {
             return Ok(usage);
         }
-        let adaptive = names::adaptive(settings.budget, settings.seed);
         let session = Session::prepare(&self.seeded(settings.seed), None)?;
         let held_out = session.images(&session.data.train, &session.split.held_out);
-        let checkpoint = Checkpoint::load(&self.run(&adaptive).join("best"))?;
+        let checkpoint = Checkpoint::load(&self.adaptive(settings.budget, settings.seed))?;
         let prepared = checkpoint.prepared(&session.device)?;
         let found = evaluate_sparse(&prepared, &held_out, &mut |_| Ok(()))?;
-        self.expect_budget(&adaptive, found.macs_share, settings.budget);
+        let name = names::adaptive(settings.budget, settings.seed);
+        self.expect_budget(&name, found.macs_share, settings.budget);
         Ok(found.usage.per_block)
     }
 
@@ -471,9 +477,23 @@ impl<'a, 'c> Sweep<'a, 'c> {
         })
     }
 
+    /// The weights to measure a model's speed with: its own, or where they are not there those of the
+    /// adaptive model whose usage its random decisions have, which take as long.
+    fn timed_checkpoint(&self, job: Job) -> PathBuf {
+        let own = self.checkpoint(job);
+        match job {
+            Job::Rival {
+                rival: Rival::Random,
+                budget,
+                ..
+            } if !own.exists() => self.adaptive(budget, self.config.seeds[0]),
+            _ => own,
+        }
+    }
+
     /// The speeds of a model; none, with a warning, if its time depends on weights that are not there.
     fn speeds(&mut self, job: Job) -> Result<Option<Vec<Speed>>> {
-        let checkpoint = self.checkpoint(job);
+        let checkpoint = self.timed_checkpoint(job);
         if !checkpoint.exists() && job.time_depends_on_weights() {
             let text = format!(
                 "{}: expected its weights in {}, without which its speed stays as it was measured",
