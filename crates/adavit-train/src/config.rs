@@ -441,6 +441,26 @@ mod tests {
     }
 
     #[test]
+    fn targets_that_nothing_weighs_are_refused() {
+        let mut config = TrainConfig {
+            targets: Some(Targets {
+                tokens: 0.5,
+                heads: 0.6,
+                blocks: 0.7,
+            }),
+            ..TrainConfig::default()
+        };
+        config.validate().unwrap();
+        config.usage.heads = 0.0;
+        let error = config.validate().unwrap_err();
+        assert!(error.is_input_error());
+        assert!(error.to_string().starts_with("targets.heads: "), "{error}");
+        // Without gates of that axis there is nothing to weigh.
+        config.decisions.ada_head = None;
+        config.validate().unwrap();
+    }
+
+    #[test]
     fn parts_of_axes_without_weight_are_refused() {
         let with = |tokens, [diverse, entropy, minimum_weight]: [f64; 3]| {
             let mut config = TrainConfig::default();

@@ -34,6 +34,7 @@ impl TrainConfig {
         }
         if let Some(targets) = self.targets {
             targets.validate()?;
+            self.expect_weighed_targets()?;
         }
         self.augment.validate_probabilities()?;
         self.dense.validate("dense")?;
@@ -46,6 +47,26 @@ impl TrainConfig {
         }
         self.adaptive_model()?.validate()?;
         self.validate_reach()
+    }
+
+    /// Checks that the loss weighs the target of every axis that has gates.
+    fn expect_weighed_targets(&self) -> Result<()> {
+        let (decisions, usage) = (&self.decisions, &self.usage);
+        let axes = [
+            ("tokens", decisions.ada_token, usage.tokens),
+            ("heads", decisions.ada_head.is_some(), usage.heads),
+            ("blocks", decisions.ada_layer, usage.blocks),
+        ];
+        let unweighed = axes
+            .iter()
+            .find(|(_, gated, weight)| *gated && *weight <= 0.0);
+        match unweighed {
+            Some((axis, _, weight)) => Err(Error::Input(format!(
+                "targets.{axis}: expected usage.{axis} above 0, which weighs it in the loss, found \
+                 {weight}"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Checks that the gates can save as much as the budget asks for.
