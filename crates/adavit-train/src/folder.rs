@@ -73,6 +73,9 @@ impl RunFolder {
         };
         if path.exists() {
             check_replaceable(path, force)?;
+            // A run that another process works on stays.
+            let there = Self::holds_run(path).then(|| Self::locked(path, ""));
+            let _there = there.transpose()?;
             clear(path).map_err(|error| unusable(&error))?;
         }
         fs::create_dir_all(path).map_err(|error| unusable(&error))?;

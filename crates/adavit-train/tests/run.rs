@@ -320,14 +320,25 @@ fn two_processes_never_work_on_one_run() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(&made_images(folder.path()));
     let out = folder.path().join("run");
-    let mut refused = None;
+    let mut refused = Vec::new();
     run(&config, &out, &mut |event| {
-        if matches!(event, Event::Tested { .. }) && refused.is_none() {
-            refused = Some(go_on(&out, &mut |_| ()).unwrap_err().to_string());
+        if matches!(event, Event::Tested { .. }) && refused.is_empty() {
+            let again = go_on(&out, &mut |_| ());
+            refused = [again, forced(&config, &out)]
+                .map(|other| other.unwrap_err().to_string())
+                .into();
         }
     })
     .unwrap();
-    assert!(refused.unwrap().contains("another process"));
+    assert_eq!(refused.len(), 2);
+    assert!(
+        refused
+            .iter()
+            .all(|error| error.contains("another process")),
+        "{refused:?}"
+    );
+    // Nothing of it was removed.
+    assert!(go_on(&out, &mut |_| ()).is_ok());
 }
 
 #[test]
