@@ -88,6 +88,16 @@ fn target(args: &CalibrateArgs) -> Result<PathBuf> {
     let is_checkpoint = |folder: &Path| folder.join("config.json").is_file();
     let candidates = [given.clone(), given.join("best")];
     let found = candidates.into_iter().find(|folder| is_checkpoint(folder));
+    if let Some(snapshot) = found
+        .as_ref()
+        .filter(|folder| folder.join("state.json").exists())
+    {
+        let message = format!(
+            "{}: a run goes on from this snapshot, which must not change; give a folder by --out",
+            snapshot.display()
+        );
+        return Err(Error::Input(message).into());
+    }
     found.ok_or_else(|| {
         let message = format!(
             "{}: no folder of a checkpoint to write the thresholds to; give one by --out",

@@ -32,6 +32,8 @@ const STARTS: &str = "run.json";
 /// What [`crate::report`] writes.
 pub(crate) const REPORT: &str = "report.html";
 const EPOCHS: &str = "epochs";
+/// What of a run is a checkpoint, or holds them.
+const CHECKPOINTS: [&str; 5] = ["dense", "best", "last", "previous", EPOCHS];
 const FOLDERS: [&str; 10] = [
     EPOCHS,
     ".dense.old",
@@ -108,7 +110,7 @@ impl RunFolder {
         path.ancestors().find(|folder| {
             let inside = path.strip_prefix(folder).ok();
             let first = inside.and_then(|inside| inside.iter().next());
-            let own = |name: &OsStr| name == "dense" || name == "best" || name == EPOCHS;
+            let own = |name: &OsStr| CHECKPOINTS.iter().any(|own| name == *own);
             Self::holds_run(folder) && first.is_none_or(own)
         })
     }

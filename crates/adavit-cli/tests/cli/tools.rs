@@ -268,6 +268,7 @@ fn check_calibration_of_a_run(folder: &Path) {
     let half = of("run", &["--held-out", "0.5"]);
     assert_eq!(of("run", &[]) * 2, half);
     assert_eq!(of("run/best", &[]) * 2, half);
+    check_calibration_of_a_snapshot(folder, half);
     // From within the run, too.
     let inside = adavit(
         &run.join("best"),
@@ -284,6 +285,21 @@ fn check_calibration_of_a_run(folder: &Path) {
     let inside: Value = serde_json::from_slice(&inside.stdout).unwrap();
     assert_eq!(inside["held_out"]["images"].as_u64().unwrap() * 2, half);
     check_refusal_of_a_rival(folder, &run);
+}
+
+/// A snapshot is calibrated on the run's images as well, into another folder: the run goes on from it.
+fn check_calibration_of_a_snapshot(folder: &Path, half: u64) {
+    let last = folder.join("run/last");
+    fs::create_dir(&last).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(folder.join("run/best").join(name), last.join(name)).unwrap();
+    }
+    fs::write(last.join("state.json"), "{}").unwrap();
+    let calibrate = ["calibrate", "run/last", "--budget", "0.6", "--json"];
+    assert_refusal(&adavit(folder, &calibrate), "--out");
+    let output = adavit(folder, &[&calibrate[..], &["--out", "cheaper"]].concat());
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["held_out"]["images"].as_u64().unwrap() * 2, half);
 }
 
 /// The checkpoint of a run by random decisions is not the model that the run trained.
