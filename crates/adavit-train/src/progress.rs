@@ -82,10 +82,14 @@ impl Progress {
 
     /// Steps of both stages.
     pub(crate) fn steps_of_all(&self) -> u64 {
-        let dense = self.rows.iter().rev().find(|row| row.stage == Stage::Dense);
+        let of = |stage: Stage| {
+            let last = self.rows.iter().rev().find(|row| row.stage == stage);
+            last.map_or(0, |row| row.steps)
+        };
         match self.stage {
             Stage::Dense => self.step,
-            _ => dense.map_or(0, |row| row.steps) + self.step,
+            Stage::Adaptive => of(Stage::Dense) + self.step,
+            Stage::Test | Stage::Done => of(Stage::Dense) + of(Stage::Adaptive),
         }
     }
 

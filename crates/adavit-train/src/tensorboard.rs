@@ -81,14 +81,14 @@ impl EventWriter {
             file_version: Some("brain.Event:2".into()),
             ..EventRecord::default()
         })?;
-        if step > 0 {
-            writer.write(&EventRecord {
-                wall_time: now(),
-                step: i64::try_from(step + 1).unwrap_or(i64::MAX),
-                session_log: Some(SessionLog { status: 1 }),
-                ..EventRecord::default()
-            })?;
-        }
+        // In the first file too: TensorBoard takes the first start it sees for that of the run, and
+        // heeds the step of later ones.
+        writer.write(&EventRecord {
+            wall_time: now(),
+            step: i64::try_from(step + 1).unwrap_or(i64::MAX),
+            session_log: Some(SessionLog { status: 1 }),
+            ..EventRecord::default()
+        })?;
         Ok(writer)
     }
 

@@ -7,9 +7,11 @@
 mod common;
 
 use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use adavit_train::report::write_report;
-use adavit_train::{Event, Start};
+use adavit_train::{Control, Event, Start, resume};
 use candle_core::Device;
 use common::{config, made_images, run, summary};
 
@@ -45,8 +47,8 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
     found
 }
 
-/// The events of a file: step, then names and values.
-fn events(bytes: &[u8]) -> Vec<(u64, Vec<(String, f32)>)> {
+/// The step and the fields of each event of a file.
+fn records(bytes: &[u8]) -> Vec<(u64, Vec<(u64, Vec<u8>)>)> {
     let mut rest = bytes;
     let mut found = Vec::new();
     let checked = |data: &[u8], sum: &[u8]| {
@@ -66,6 +68,23 @@ fn events(bytes: &[u8]) -> Vec<(u64, Vec<(String, f32)>)> {
         let step = step.map_or(0, |(_, step)| {
             u64::from_le_bytes(step[..].try_into().unwrap())
         });
+        found.push((step, parts));
+    }
+    found
+}
+
+/// The steps at which a file says that a start begins.
+fn starts(bytes: &[u8]) -> Vec<u64> {
+    let has_start = |parts: &[(u64, Vec<u8>)]| parts.iter().any(|(number, _)| *number == 7);
+    let records = records(bytes).into_iter();
+    let starts = records.filter(|(_, parts)| has_start(parts));
+    starts.map(|(step, _)| step).collect()
+}
+
+/// The events of a file: step, then names and values.
+fn events(bytes: &[u8]) -> Vec<(u64, Vec<(String, f32)>)> {
+    let mut found = Vec::new();
+    for (step, parts) in records(bytes) {
         let summary = parts.iter().find(|(number, _)| *number == 5);
         let values = summary.map_or_else(Vec::new, |(_, summary)| fields(summary));
         let scalar = |(_, value): &(u64, Vec<u8>)| {
@@ -92,18 +111,19 @@ fn event_files_hold_every_epoch_and_are_there_on_request_only() {
     config.tensorboard = true;
     let out = folder.path().join("run");
     summary(run(&config, &out, &mut |_| ()).unwrap());
-    let files: Vec<_> = fs::read_dir(&out)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.file_name()
-                .unwrap()
-                .to_string_lossy()
-                .starts_with("events.")
-        })
-        .collect();
-    assert_eq!(files.len(), 1);
-    let found = events(&fs::read(&files[0]).unwrap());
+    let files = || -> Vec<_> {
+        let paths = fs::read_dir(&out).unwrap();
+        let paths = paths.map(|entry| entry.unwrap().path());
+        let named = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        paths
+            .filter(|path| named(path).starts_with("events."))
+            .collect()
+    };
+    let written = files();
+    let [file] = &written[..] else {
+        panic!("expected one file");
+    };
+    let found = events(&fs::read(file).unwrap());
     let losses = |name: &str| -> Vec<(u64, f32)> {
         let named = |(step, values): &(u64, Vec<(String, f32)>)| {
             let value = values.iter().find(|(found, _)| found == name)?;
@@ -129,6 +149,20 @@ fn event_files_hold_every_epoch_and_are_there_on_request_only() {
     assert_eq!(values, expected);
     // The adaptive stage goes on counting where the plain one ended.
     assert!(dense.last().unwrap().0 < adaptive[0].0);
+    // A start begins behind what earlier files hold, which counts on.
+    assert_eq!(starts(&fs::read(file).unwrap()), [1]);
+    let control = Control {
+        stop: &AtomicBool::new(false),
+        report: &mut |_| (),
+        commit: "test",
+    };
+    resume(&out, control).unwrap();
+    let mut begun: Vec<u64> = files()
+        .iter()
+        .flat_map(|file| starts(&fs::read(file).unwrap()))
+        .collect();
+    begun.sort_unstable();
+    assert_eq!(begun, [1, adaptive.last().unwrap().0 + 1]);
 }
 
 #[test]
