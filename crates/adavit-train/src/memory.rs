@@ -1,6 +1,10 @@
 //! Resident memory of this process, as Linux tells it in `/proc/self`.
 
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The highest peak before the last reset.
+static PEAK: AtomicU64 = AtomicU64::new(0);
 
 /// The memory at one moment, with the system's peak counter started anew.
 #[derive(Debug, Clone, Copy)]
@@ -11,6 +15,7 @@ pub(crate) struct Memory {
 impl Memory {
     /// Starts to watch; `None` where the system does not tell.
     pub(crate) fn watch() -> Option<Self> {
+        PEAK.fetch_max(status("VmHWM").unwrap_or(0), Ordering::Relaxed);
         // Resets the peak; where that is not allowed the peak is that of the whole process.
         let _ = fs::write("/proc/self/clear_refs", "5");
         let before = status("VmRSS")?;
@@ -25,7 +30,7 @@ impl Memory {
 
 /// Returns the highest resident memory of this process in bytes, where the system tells.
 pub fn peak_rss_bytes() -> Option<u64> {
-    status("VmHWM")
+    Some(status("VmHWM")?.max(PEAK.load(Ordering::Relaxed)))
 }
 
 /// Returns a line of the status in bytes.
@@ -34,4 +39,22 @@ fn status(name: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     let kib: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_peak_of_the_process_outlives_a_watch() {
+        const BYTES: u64 = 64 << 20;
+        let before = status("VmRSS").unwrap();
+        let touched = std::hint::black_box(vec![1u8; BYTES as usize]);
+        drop(touched);
+        let memory = Memory::watch().unwrap();
+        assert!(memory.grown().is_some());
+        // Other tests of this process may free meanwhile.
+        assert!(peak_rss_bytes().unwrap() >= before + BYTES / 2);
+    }
 }
