@@ -27,6 +27,10 @@ fn main() {
         && Path::new(&log).is_file()
     {
         println!("cargo::rerun-if-changed={log}");
+        // Sources that are changed after a commit are dirty.
+        for source in ["..", "../../Cargo.toml", "../../Cargo.lock"] {
+            println!("cargo::rerun-if-changed={source}");
+        }
     }
     println!("cargo::rerun-if-changed=build.rs");
 }
