@@ -132,8 +132,7 @@ const SETTINGS: [(&[&str], &str); 18] = [
 ];
 
 /// Those that change what is learnt: the others change where, how fast or what is written.
-const LEARNT: [&[&str]; 10] = [
-    &["--epochs", "1", "--max-steps", "9"],
+const LEARNT: [&[&str]; 9] = [
     &["--preset", "nano_patch4_28"],
     &["--budget", "0.7"],
     &["--batch-size", "8"],
@@ -224,5 +223,9 @@ fn every_option_changes_the_settings_and_what_is_learnt() {
         let (_, found) = train(path, &format!("learnt-{number}"), options);
         assert!(found != weights, "{options:?} changes nothing");
     }
+    // More steps than an epoch has.
+    let nine = ["--max-steps", "9"];
+    let one_epoch = [&["--epochs", "1"], &nine[..]].concat();
+    assert!(train(path, "one-epoch", &one_epoch).1 != train(path, "nine", &nine).1);
     assert!(train(path, "again", &[]).1 == weights);
 }
