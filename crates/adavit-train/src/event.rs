@@ -59,9 +59,9 @@ pub struct StepReport {
     pub step: u64,
     /// Of so many.
     pub steps: u64,
-    /// Mean cross entropy with the labels.
+    /// Mean cross entropy with the labels, times the weight that soft targets leave it.
     pub task_loss: f64,
-    /// Mean loss of distillation from the plain model.
+    /// Mean loss of distillation from the plain model, weighted.
     pub distillation_loss: f64,
     /// Mean budget loss.
     pub usage_loss: f64,

@@ -34,7 +34,8 @@ pub struct Predicted {
     pub probabilities: Vec<f32>,
     /// `exact` MACs.
     pub macs: u64,
-    /// Share of the plain model's MACs that was not spent, in [0, 1].
+    /// Share of the plain model's MACs that was not spent; below 0 where everything is kept, by what
+    /// the decisions cost.
     pub saved: f64,
     /// What was used of each block.
     pub blocks: Vec<BlockUse>,

@@ -174,9 +174,9 @@ pub struct MetricsRow {
     pub lr: f64,
     /// The sum of the losses.
     pub loss: f64,
-    /// Cross entropy with the labels.
+    /// Cross entropy with the labels, times the weight that soft targets leave it.
     pub task_loss: f64,
-    /// Distillation from the plain model.
+    /// Distillation from the plain model, weighted.
     pub distillation_loss: f64,
     /// The budget losses.
     pub usage_loss: f64,
