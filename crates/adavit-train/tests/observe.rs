@@ -15,8 +15,10 @@ use adavit_train::{Control, Event, Start, resume};
 use candle_core::Device;
 use common::{config, made_images, run, summary};
 
-/// The fields of a protocol buffer: number, and a varint or the bytes behind it.
-fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
+/// Fields of a protocol buffer: number, and a varint or the bytes behind it.
+type Fields = Vec<(u64, Vec<u8>)>;
+
+fn fields(mut bytes: &[u8]) -> Fields {
     fn varint(bytes: &mut &[u8]) -> u64 {
         let (mut value, mut shift) = (0, 0);
         loop {
@@ -48,7 +50,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
 }
 
 /// The step and the fields of each event of a file.
-fn records(bytes: &[u8]) -> Vec<(u64, Vec<(u64, Vec<u8>)>)> {
+fn records(bytes: &[u8]) -> Vec<(u64, Fields)> {
     let mut rest = bytes;
     let mut found = Vec::new();
     let checked = |data: &[u8], sum: &[u8]| {
