@@ -84,8 +84,8 @@ const CHANGES: [&str; 63] = [
 /// Settings that need others, after these alone.
 const PAIRS: [(&str, &str); 3] = [
     (
-        "[model]\npatch_size = 4",
-        "preset = \"nano_conv_patch4_28\"\n[model]\npatch_size = 4",
+        "budget = 0.8\n[model]\npatch_size = 4",
+        "preset = \"nano_conv_patch4_28\"\nbudget = 0.8\n[model]\npatch_size = 4",
     ),
     (
         "[model]\npatch_size = 4",

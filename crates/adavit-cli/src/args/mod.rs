@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Calibrate(CalibrateArgs),
     /// Measure accuracy against compute and time, over budgets and rivals; trains what it needs
     Sweep(SweepArgs),
-    /// Draw a run: curves, usage, confusions, images of the least and the most compute, in one HTML file
+    /// Draw a run: curves, usage, confusions, cheap and costly images, in one HTML file
     Report(ReportArgs),
     /// Print a script that completes commands and options in a shell
     Completions(CompletionsArgs),
