@@ -277,7 +277,7 @@ fn kernels(c: &mut Criterion) {
             let mut group = c.benchmark_group(format!("kernels/{}/{}", case.name, sizes.preset));
             group
                 .sample_size(10)
-                .warm_up_time(Duration::from_millis(200))
+                .warm_up_time(Duration::from_millis(100))
                 .measurement_time(Duration::from_millis(400));
             let plain: Vec<Tensor> = case.inputs.iter().map(Input::tensor).collect();
             let tracked: Vec<Tensor> = plain

@@ -1,6 +1,8 @@
 //! Images per second of the plain and the masked path, which computes everything: what the sparse
 //! path has to beat.
 
+use std::time::Duration;
+
 use adavit_benches::{adaptive_model, images};
 use adavit_decision::Gating;
 use adavit_model::Capture;
@@ -11,7 +13,10 @@ fn masked(c: &mut Criterion) {
     let preset = "nano_patch4_28";
     let model = adaptive_model(preset).expect("a preset of the crate");
     let mut group = c.benchmark_group(format!("masked/{preset}"));
-    group.sample_size(10);
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
     for batch in [1, 32] {
         let images = images(model.config(), batch).expect("images of the model's size");
         group.throughput(Throughput::Elements(batch as u64));
