@@ -48,13 +48,12 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn the_peak_of_the_process_outlives_a_watch() {
-        const BYTES: u64 = 64 << 20;
-        let before = status("VmRSS").unwrap();
+        // More than all tests of this process have at once.
+        const BYTES: u64 = 256 << 20;
         let touched = std::hint::black_box(vec![1u8; BYTES as usize]);
         drop(touched);
         let memory = Memory::watch().unwrap();
         assert!(memory.grown().is_some());
-        // Other tests of this process may free meanwhile.
-        assert!(peak_rss_bytes().unwrap() >= before + BYTES / 2);
+        assert!(peak_rss_bytes().unwrap() >= BYTES);
     }
 }
