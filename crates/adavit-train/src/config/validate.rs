@@ -246,3 +246,78 @@ fn check_weights(table: &str, weights: &[(&str, f64)]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_that_nothing_weighs_are_refused() {
+        let mut config = TrainConfig {
+            targets: Some(Targets {
+                tokens: 0.5,
+                heads: 0.6,
+                blocks: 0.7,
+            }),
+            ..TrainConfig::default()
+        };
+        config.validate().unwrap();
+        config.usage.heads = 0.0;
+        let error = config.validate().unwrap_err();
+        assert!(error.is_input_error());
+        assert!(error.to_string().starts_with("targets.heads: "), "{error}");
+        // Without gates of that axis there is nothing to weigh.
+        config.decisions.ada_head = None;
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn parts_of_axes_without_weight_are_refused() {
+        let with = |tokens, [diverse, entropy, minimum_weight]: [f64; 3]| {
+            let mut config = TrainConfig::default();
+            config.usage = UsageWeights {
+                tokens,
+                heads: 0.0,
+                blocks: 0.0,
+                macs: 20.0,
+                diverse,
+                entropy,
+                minimum_weight,
+                ..config.usage
+            };
+            config.validate()
+        };
+        with(0.0, [0.0; 3]).unwrap();
+        with(2.0, [0.0, 0.0, 1.0]).unwrap();
+        for (tokens, weights) in [
+            (0.0, [0.0, 0.0, 1.0]),
+            (0.0, [1.0, 0.0, 0.0]),
+            (2.0, [1.0, 0.0, 0.0]),
+            (2.0, [0.0, 1.0, 0.0]),
+        ] {
+            let error = with(tokens, weights).unwrap_err();
+            assert!(error.is_input_error(), "{error}");
+        }
+    }
+
+    #[test]
+    fn ranges_are_checked() {
+        let wrong: [fn(&mut TrainConfig); 9] = [
+            |c| c.budget = 0.0,
+            |c| c.budget = 1.5,
+            |c| c.budget = f64::NAN,
+            |c| c.batch_size = 0,
+            |c| c.held_out = 1.0,
+            |c| c.adaptive.epochs = 0,
+            |c| c.model.num_heads = Some(5),
+            |c| c.model.patch_size = Some(5),
+            |c| c.augment.random_erasing = 1.5,
+        ];
+        TrainConfig::default().validate().unwrap();
+        for change in wrong {
+            let mut config = TrainConfig::default();
+            change(&mut config);
+            assert!(config.validate().unwrap_err().is_input_error());
+        }
+    }
+}
