@@ -6,6 +6,7 @@
 
 mod ci;
 mod curves;
+mod hub;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
@@ -68,6 +69,9 @@ fn train(args: Vec<String>) -> Result<ExitCode> {
     adavit.args(["run", "--release", "--locked", "--package", "adavit-cli"]);
     if let Some(features) = &features {
         adavit.args(["--features", features]);
+    }
+    if hub::is_needed(&options) {
+        adavit.args(["--features", "hub"]);
     }
     adavit.args(["--", "train"]).args(options);
     become_process(adavit)

@@ -304,7 +304,7 @@ fn data_set_that_does_not_ship_asks_for_a_folder_or_the_feature() {
     for name in ["mnist", "fashion-mnist"] {
         let message = load(name, None).unwrap_err().to_string();
         assert!(
-            message.contains("--data-dir") && message.contains("feature hub"),
+            message.contains("data_dir") && message.contains("feature hub"),
             "{message}"
         );
     }

@@ -149,6 +149,6 @@ fn from_hub(name: &str, classes: &[&str]) -> Result<Splits> {
 #[cfg(not(feature = "hub"))]
 fn from_hub(name: &str, _classes: &[&str]) -> Result<Splits> {
     Err(Error::Input(format!(
-        "data set {name} does not ship with the repository; give the folder of its four IDX files by --data-dir, or build with the feature hub to download it"
+        "data set {name} does not ship with the repository, and this program is built without the feature hub, which downloads it; build with that feature, or set data_dir to the folder of its four IDX files"
     )))
 }
