@@ -1,9 +1,9 @@
 //! Models by name: published ones, and small ones for small images.
 
+use adavit_data::{Normalization, Preprocessing};
+
 use crate::tokens_to_token::TokensType::{self, Performer, Transformer};
-use crate::{
-    ConvStemConfig, Error, ModelConfig, Normalization, PosEmbed, Preprocessing, Result, T2tConfig,
-};
+use crate::{ConvStemConfig, Error, ModelConfig, PosEmbed, Result, T2tConfig};
 
 /// Every preset's name.
 pub const PRESETS: [&str; 16] = [

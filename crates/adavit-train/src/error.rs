@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file of a data set is missing, damaged or inconsistent.
+    /// A file of a run that cannot be read as what it should be.
     #[error("{path}: {message}", path = path.display())]
-    Data {
-        /// The file or folder.
+    File {
+        /// The file.
         path: PathBuf,
         /// What was expected, what was found, what to do.
         message: String,
@@ -35,12 +35,6 @@ pub enum Error {
         /// The optimizer step, counted from 0 in its stage.
         step: u64,
     },
-    /// A model whose outputs are not finite numbers.
-    #[error("the model gives a logit of {value}: its weights are not usable")]
-    Unusable {
-        /// The logit.
-        value: f32,
-    },
     /// Reading or writing failed.
     #[error("{action} {path}: {source}", path = path.display())]
     Io {
@@ -54,6 +48,9 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// A data set or one of its files is at fault.
+    #[error(transparent)]
+    Data(#[from] adavit_data::Error),
     /// The model or its checkpoint is at fault.
     #[error(transparent)]
     Model(#[from] adavit_model::Error),
@@ -67,11 +64,10 @@ impl Error {
     /// not something that failed while running.
     pub fn is_input_error(&self) -> bool {
         match self {
-            Self::Data { .. } | Self::Input(_) | Self::Snapshot { .. } => true,
+            Self::File { .. } | Self::Input(_) | Self::Snapshot { .. } => true,
+            Self::Data(error) => error.is_input_error(),
             Self::Model(error) => error.is_input_error(),
-            Self::NonFinite { .. } | Self::Unusable { .. } | Self::Io { .. } | Self::Candle(_) => {
-                false
-            }
+            Self::NonFinite { .. } | Self::Io { .. } | Self::Candle(_) => false,
         }
     }
 

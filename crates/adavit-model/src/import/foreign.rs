@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{CropMode, Interpolation, Normalization, Preprocessing};
+use adavit_data::{CropMode, Interpolation, Normalization, Preprocessing};
 
 /// What shapes do not tell, as far as a file does.
 #[derive(Debug, Default)]
