@@ -14,9 +14,20 @@ pub enum Error {
         /// What was expected, what was found, what to do.
         message: String,
     },
+    /// A setting that is out of range, or that does not go with another one.
+    #[error("{0}")]
+    Setting(String),
     /// A configuration or an argument that cannot be used.
     #[error("{0}")]
     Input(String),
+    /// Settings or results that could not be written as text.
+    #[error("writing {what}: {message}")]
+    Encode {
+        /// What was written, as in `sweep.toml`.
+        what: &'static str,
+        /// The serializer's error.
+        message: String,
+    },
     /// A chart or a picture that could not be drawn.
     #[error("drawing {what}: {message}")]
     Drawing {
@@ -56,8 +67,8 @@ impl Error {
     /// Whether the cause is what the user gave, not something that failed while running.
     pub fn is_input_error(&self) -> bool {
         match self {
-            Self::File { .. } | Self::Input(_) => true,
-            Self::Drawing { .. } | Self::Io { .. } | Self::Candle(_) => false,
+            Self::Setting(_) | Self::File { .. } | Self::Input(_) => true,
+            Self::Drawing { .. } | Self::Encode { .. } | Self::Io { .. } | Self::Candle(_) => false,
             Self::Data(error) => error.is_input_error(),
             Self::Model(error) => error.is_input_error(),
             Self::Train(error) => error.is_input_error(),

@@ -14,9 +14,32 @@ pub enum Error {
         /// What was expected, what was found, what to do.
         message: String,
     },
+    /// A setting that is out of range, or that does not go with another one.
+    #[error("{0}")]
+    Setting(String),
+    /// Images, model and checkpoint that do not fit together.
+    #[error("{0}")]
+    Mismatch(String),
+    /// A folder that cannot be used as asked: it holds no run, is not empty, or another process
+    /// works in it.
+    #[error("{path}: {message}", path = path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What was expected, what was found, what to do.
+        message: String,
+    },
     /// A configuration or an argument that cannot be used.
     #[error("{0}")]
     Input(String),
+    /// Settings or results that could not be written as text.
+    #[error("writing {what}: {message}")]
+    Encode {
+        /// What was written, as in `config.toml`.
+        what: &'static str,
+        /// The serializer's error.
+        message: String,
+    },
     /// A snapshot that is truncated, damaged or not ours.
     #[error("{path}: {message}", path = path.display())]
     Snapshot {
@@ -64,10 +87,15 @@ impl Error {
     /// not something that failed while running.
     pub fn is_input_error(&self) -> bool {
         match self {
-            Self::File { .. } | Self::Input(_) | Self::Snapshot { .. } => true,
+            Self::Setting(_)
+            | Self::Mismatch(_)
+            | Self::Folder { .. }
+            | Self::File { .. }
+            | Self::Input(_)
+            | Self::Snapshot { .. } => true,
             Self::Data(error) => error.is_input_error(),
             Self::Model(error) => error.is_input_error(),
-            Self::NonFinite { .. } | Self::Io { .. } | Self::Candle(_) => false,
+            Self::NonFinite { .. } | Self::Encode { .. } | Self::Io { .. } | Self::Candle(_) => false,
         }
     }
 
