@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{cargo, debug_binary, run, tell};
+use crate::command::{cargo, debug_binary, run, tell};
 
 /// Runs every check; the first that fails ends it.
 fn run_all(checks: Vec<(&str, Command)>) -> Result<()> {

@@ -5,13 +5,18 @@
 //! docs, or what a sweep wrote. `cargo xtask ci` runs every check.
 
 mod ci;
+mod command;
 mod curves;
 mod hub;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, ExitStatus};
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+
+#[cfg(not(unix))]
+use crate::command::run;
+use crate::command::{cargo, target, tell};
 
 const USAGE: &str = "\
 usage: cargo xtask TASK
@@ -105,39 +110,4 @@ fn become_process(mut program: Command) -> Result<ExitCode> {
 fn become_process(mut program: Command) -> Result<ExitCode> {
     let status = run(&mut program)?;
     Ok(ExitCode::from(status.code().unwrap_or(1) as u8))
-}
-
-fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-}
-
-fn run(command: &mut Command) -> Result<ExitStatus> {
-    let program = command.get_program().display().to_string();
-    command
-        .status()
-        .with_context(|| format!("starting {program}"))
-}
-
-/// Where cargo puts the program that the tests built.
-fn debug_binary() -> Result<PathBuf> {
-    Ok(target()?.join("debug").join("adavit"))
-}
-
-/// Where cargo builds.
-fn target() -> Result<PathBuf> {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => Ok(PathBuf::from(folder)),
-        None => Ok(workspace()?.join("target")),
-    }
-}
-
-fn workspace() -> Result<PathBuf> {
-    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let root = package.parent().context("the workspace of xtask")?;
-    Ok(root.to_path_buf())
-}
-
-#[expect(clippy::print_stderr, reason = "a program talks to people")]
-fn tell(text: &str) {
-    eprintln!("{text}");
 }
