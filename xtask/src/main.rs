@@ -2,7 +2,8 @@
 //!
 //! `cargo xtask train [--features F] [OPTIONS]` builds the release binary and trains; every other
 //! option goes to `adavit train`. `cargo xtask curves` puts the curve that was measured last into the
-//! docs, or what a sweep wrote. `cargo xtask ci` runs every check.
+//! docs, or what a sweep wrote. `cargo xtask layers` checks the rules on imports and messages.
+//! `cargo xtask ci` runs every check.
 
 mod ci;
 mod command;
@@ -14,9 +15,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-#[cfg(not(unix))]
-use crate::command::run;
-use crate::command::{cargo, target, tell};
+use crate::command::{cargo, run, target, tell};
 
 const USAGE: &str = "\
 usage: cargo xtask TASK
@@ -24,7 +23,8 @@ usage: cargo xtask TASK
   train [--features cuda|metal|...] [OPTIONS]   build the release binary and run `adavit train OPTIONS`
   curves                                        put what `cargo bench --bench efficiency` wrote into the docs
   curves SWEEP                                  put what `adavit sweep` wrote into the folder SWEEP into the docs
-  ci                                            run every check: format, lints, docs, tests, a short training";
+  layers                                        check the rules on imports and messages; builds no crate of ours
+  ci                                            run every check: format, layers, lints, docs, tests, a short training";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     let done = match task.as_deref() {
         Some("train") => train(args.collect()),
         Some("curves") => curves(&args.collect::<Vec<_>>()),
+        Some("layers") => layers(),
         Some("ci") => ci::run_checks().map(|()| ExitCode::SUCCESS),
         Some("help" | "-h" | "--help") => {
             tell(USAGE);
@@ -65,6 +66,15 @@ fn curves(args: &[String]) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the rules, a package of their own, and ends as they do.
+fn layers() -> Result<ExitCode> {
+    Ok(if run(&mut ci::layers())?.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Builds the release binary and runs it in place of this process, so that signals reach it.
