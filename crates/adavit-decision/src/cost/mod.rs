@@ -1,0 +1,4 @@
+//! What a policy costs and what it keeps.
+
+pub(crate) mod macs;
+pub(crate) mod usage;

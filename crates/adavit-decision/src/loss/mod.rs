@@ -1,0 +1,4 @@
+//! Losses that hold a batch to its budget.
+
+pub(crate) mod macs;
+pub(crate) mod usage;

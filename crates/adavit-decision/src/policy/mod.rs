@@ -1,0 +1,5 @@
+//! Policies: what each block computes for each image.
+
+pub(crate) mod block;
+pub(crate) mod hard;
+pub(crate) mod random;
