@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod axis;
 mod config;
 mod cost;
 mod loss;
@@ -7,11 +8,18 @@ mod network;
 mod policy;
 
 pub use config::{DecisionConfig, HeadDeactivation, Thresholds};
-pub use cost::macs::{Geometry, MacsParts, PaperRounding};
-pub use cost::usage::{BlockUsage, Usage, UsageMeter};
-pub use loss::macs::MacsLoss;
-pub use loss::usage::{AxisLoss, Deviation, UsageLoss, UsageLosses};
-pub use network::{Axis, BlockLogits, Decision, DecisionNetwork, Gating};
-pub use policy::block::{BlockPolicy, BlockUse, Policy};
+pub use network::{BlockLogits, Decision, DecisionNetwork, Gating};
+pub use policy::block::{BlockPolicy, Policy};
 pub use policy::hard::HardPolicy;
+pub use policy::kept::BlockKept;
 pub use policy::random::random_policy;
+
+pub use cost::macs::{Geometry, MacsParts};
+pub use cost::paper::PaperRounding;
+pub use cost::usage::{BlockUsage, Usage, UsageMeter};
+
+pub use loss::deviation::Deviation;
+pub use loss::macs::MacsLoss;
+pub use loss::usage::{AxisLoss, UsageLoss, UsageLosses};
+
+pub use axis::Axis;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use adavit_decision::BlockUse;
+use adavit_decision::BlockKept;
 use adavit_model::{ModelConfig, Normalization, Picture, PreparedTransformer, Workspace};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -38,7 +38,7 @@ pub struct Predicted {
     /// the decisions cost.
     pub saved: f64,
     /// What was used of each block.
-    pub blocks: Vec<BlockUse>,
+    pub blocks: Vec<BlockKept>,
     /// Which tokens each block kept, class token first.
     pub kept: Vec<Vec<bool>>,
     /// The model's input before it is normalised, `(channels, height, width)`.
@@ -178,7 +178,7 @@ impl Predictor {
             let Some((image, logits)) = rows.next() else {
                 return Err(Error::Input("fewer logits than pictures".into()));
             };
-            let blocks = policy.image_use(image);
+            let blocks = policy.image_kept(image);
             let macs = geometry.image_macs(decisions, &blocks);
             let kept = (0..policy.depth()).map(|block| policy.tokens(block, image).to_vec());
             Ok(Predicted {

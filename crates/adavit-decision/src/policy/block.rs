@@ -1,10 +1,12 @@
-//! Policies: what each block computes for each image.
+//! Policies as tensors: the gates of every block for a batch.
 //!
-//! A gate is a factor of exactly 0 or 1; in training it carries the straight-through gradient.
-//! The class token is always kept: no constructor can drop it.
+//! A gate is a factor of exactly 0 or 1. In training it carries the straight-through gradient.
+//! The class token is always kept: the constructor adds its gate, and no method changes it.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use serde::Serialize;
+
+use crate::cost::macs::Geometry;
+use crate::policy::kept::BlockKept;
 
 /// The decisions of one block for a batch. An axis without gates keeps everything.
 #[derive(Debug, Clone, Default)]
@@ -15,7 +17,7 @@ pub struct BlockPolicy {
 }
 
 impl BlockPolicy {
-    /// Makes a policy from gates of 0 and 1; the class token's gate, 1, is put first.
+    /// Makes a policy from gates of 0 and 1, and puts the class token's gate, 1, first.
     ///
     /// # Shapes
     /// `patches`: `(B, N - 1)`, `heads`: `(B, H)`, `sublayers`: `(B, 2)`, attention then MLP.
@@ -65,12 +67,17 @@ impl BlockPolicy {
         self.heads.as_ref()
     }
 
-    /// Sub-layer gates, `(B, 2)`, attention then MLP; `None` keeps both.
+    /// Gates of attention and MLP, `(B, 2)`; `None` keeps both.
     pub fn sublayers(&self) -> Option<&Tensor> {
         self.sublayers.as_ref()
     }
 
-    /// The same gates on another device.
+    /// Any of the gates, for its batch size, dtype and device; `None` if the block has no gates.
+    pub(crate) fn any_gates(&self) -> Option<&Tensor> {
+        self.axes().next()
+    }
+
+    /// Returns the same gates on another device.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let moved = |gates: &Option<Tensor>| {
             let gates = gates.as_ref();
@@ -83,35 +90,34 @@ impl BlockPolicy {
         })
     }
 
-    /// Reads back what each of the `batch` images uses of this block, where an axis without gates
-    /// counts `num_tokens` tokens or `num_heads` heads.
-    pub fn usage(
-        &self,
-        batch: usize,
-        num_tokens: usize,
-        num_heads: usize,
-    ) -> Result<Vec<BlockUse>> {
-        let count = |gates: Option<&Tensor>, all: usize| -> Result<Vec<usize>> {
-            let Some(gates) = gates else {
-                return Ok(vec![all; batch]);
-            };
-            let kept = gates.detach().to_dtype(DType::F32)?.sum(1)?;
-            Ok(kept.to_vec1::<f32>()?.iter().map(|&n| n as usize).collect())
+    /// Reads back what each of `batch` images keeps of this block. An axis without gates keeps
+    /// all tokens or heads of `geometry`.
+    ///
+    /// # Errors
+    /// If the gates are of another batch size, or of other numbers of tokens or heads.
+    pub fn kept(&self, geometry: &Geometry, batch: usize) -> Result<Vec<BlockKept>> {
+        let (num_tokens, num_heads) = (geometry.num_tokens, geometry.num_heads);
+        let rows = |gates: &Tensor, width: usize| -> Result<Vec<Vec<f32>>> {
+            check_shape(gates, batch, width)?;
+            gates.detach().to_dtype(DType::F32)?.to_vec2::<f32>()
         };
-        let tokens = count(self.tokens(), num_tokens)?;
-        let heads = count(self.heads(), num_heads)?;
-        let sublayers = match self.sublayers() {
-            Some(gates) => gates.detach().to_dtype(DType::F32)?.to_vec2::<f32>()?,
-            None => vec![vec![1.0, 1.0]; batch],
-        };
-        Ok((0..batch)
-            .map(|image| BlockUse {
-                tokens: tokens[image],
-                heads: heads[image],
-                attention: sublayers[image][0] > 0.0,
-                mlp: sublayers[image][1] > 0.0,
-            })
-            .collect())
+        let mut kept = vec![geometry.all(); batch];
+        if let Some(gates) = self.tokens() {
+            for (image, gates) in kept.iter_mut().zip(rows(gates, num_tokens)?) {
+                image.patches = count(&gates[1..]);
+            }
+        }
+        if let Some(gates) = self.heads() {
+            for (image, gates) in kept.iter_mut().zip(rows(gates, num_heads)?) {
+                image.heads = count(&gates);
+            }
+        }
+        if let Some(gates) = self.sublayers() {
+            for (image, gates) in kept.iter_mut().zip(rows(gates, 2)?) {
+                (image.attention, image.mlp) = (gates[0] > 0.0, gates[1] > 0.0);
+            }
+        }
+        Ok(kept)
     }
 
     fn axes(&self) -> impl Iterator<Item = &Tensor> {
@@ -119,19 +125,6 @@ impl BlockPolicy {
             .into_iter()
             .flatten()
     }
-}
-
-/// What one image uses of one block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct BlockUse {
-    /// Kept tokens, class token included: at least 1.
-    pub tokens: usize,
-    /// Kept heads.
-    pub heads: usize,
-    /// Whether attention runs.
-    pub attention: bool,
-    /// Whether the MLP runs.
-    pub mlp: bool,
 }
 
 /// The decisions of every block, in order.
@@ -142,7 +135,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The same gates on another device.
+    /// Returns the same gates on another device.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let blocks = self.blocks.iter().map(|block| block.to_device(device));
         Ok(Self {
@@ -150,57 +143,100 @@ impl Policy {
         })
     }
 
-    /// Reads back what each image uses: for each of `batch` images, one entry per block.
-    pub fn usage(
-        &self,
-        batch: usize,
-        num_tokens: usize,
-        num_heads: usize,
-    ) -> Result<Vec<Vec<BlockUse>>> {
+    /// Reads back what each of `batch` images keeps: for each image, one entry per block.
+    ///
+    /// # Errors
+    /// As for [`BlockPolicy::kept`].
+    pub fn kept(&self, geometry: &Geometry, batch: usize) -> Result<Vec<Vec<BlockKept>>> {
         let mut images = vec![Vec::with_capacity(self.blocks.len()); batch];
         for block in &self.blocks {
-            for (image, used) in images
-                .iter_mut()
-                .zip(block.usage(batch, num_tokens, num_heads)?)
-            {
-                image.push(used);
+            for (image, kept) in images.iter_mut().zip(block.kept(geometry, batch)?) {
+                image.push(kept);
             }
         }
         Ok(images)
     }
 }
 
+/// Fails unless `gates` has shape `(batch, width)`.
+pub(crate) fn check_shape(gates: &Tensor, batch: usize, width: usize) -> Result<()> {
+    if gates.dims() != [batch, width] {
+        bail!(
+            "gates: expected shape ({batch}, {width}), found {:?}",
+            gates.dims()
+        );
+    }
+    Ok(())
+}
+
+/// The number of gates that are on.
+fn count(gates: &[f32]) -> usize {
+    gates.iter().filter(|gate| **gate > 0.0).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn geometry() -> Geometry {
+        Geometry {
+            num_tokens: 5,
+            embed_dim: 8,
+            depth: 1,
+            num_heads: 2,
+            hidden_dim: 16,
+            embed_macs: 0,
+            head_macs: 0,
+        }
+    }
+
+    fn gates(value: f32, batch: usize, width: usize) -> Result<Tensor> {
+        Tensor::full(value, (batch, width), &Device::Cpu)
+    }
+
     #[test]
     fn class_token_is_never_dropped() -> Result<()> {
-        let none = Tensor::zeros((3, 4), DType::F32, &Device::Cpu)?;
-        let policy = BlockPolicy::new(Some(&none), None, None)?;
+        let policy = BlockPolicy::new(Some(&gates(0.0, 3, 4)?), None, None)?;
         let tokens = policy.tokens().unwrap().to_vec2::<f32>()?;
         assert_eq!(tokens, vec![vec![1.0, 0.0, 0.0, 0.0, 0.0]; 3]);
         Ok(())
     }
 
     #[test]
+    fn token_gates_that_are_nan_still_keep_the_class_token() -> Result<()> {
+        let policy = BlockPolicy::new(Some(&gates(f32::NAN, 2, 4)?), None, None)?;
+        for kept in policy.kept(&geometry(), 2)? {
+            assert_eq!(kept.tokens(), 1);
+        }
+        Ok(())
+    }
+
+    #[test]
     fn an_axis_without_gates_counts_as_all_kept() -> Result<()> {
-        let used = BlockPolicy::default().usage(2, 17, 4)?;
-        let all = BlockUse {
-            tokens: 17,
-            heads: 4,
-            attention: true,
-            mlp: true,
-        };
-        assert_eq!(used, vec![all; 2]);
+        let kept = BlockPolicy::default().kept(&geometry(), 2)?;
+        assert_eq!(kept, vec![geometry().all(); 2]);
         Ok(())
     }
 
     #[test]
     fn gates_of_different_batches_or_widths_are_refused() -> Result<()> {
-        let gates = |b, n| Tensor::ones((b, n), DType::F32, &Device::Cpu);
-        assert!(BlockPolicy::new(Some(&gates(2, 4)?), Some(gates(3, 2)?), None).is_err());
-        assert!(BlockPolicy::new(None, None, Some(gates(2, 3)?)).is_err());
+        let heads = Some(gates(1.0, 3, 2)?);
+        assert!(BlockPolicy::new(Some(&gates(1.0, 2, 4)?), heads, None).is_err());
+        assert!(BlockPolicy::new(None, None, Some(gates(1.0, 2, 3)?)).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn gates_of_another_batch_or_model_are_not_counted() -> Result<()> {
+        let refused = |policy: BlockPolicy, batch| {
+            let error = policy.kept(&geometry(), batch).unwrap_err().to_string();
+            assert!(error.contains("gates: expected shape"), "{error}");
+        };
+        let policy = BlockPolicy::new(Some(&gates(1.0, 3, 4)?), Some(gates(1.0, 3, 2)?), None)?;
+        assert_eq!(policy.kept(&geometry(), 3)?.len(), 3);
+        refused(policy, 2);
+        refused(BlockPolicy::new(Some(&gates(1.0, 3, 7)?), None, None)?, 3);
+        refused(BlockPolicy::new(None, Some(gates(1.0, 3, 3)?), None)?, 3);
         Ok(())
     }
 }

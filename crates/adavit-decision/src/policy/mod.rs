@@ -2,4 +2,5 @@
 
 pub(crate) mod block;
 pub(crate) mod hard;
+pub(crate) mod kept;
 pub(crate) mod random;

@@ -249,7 +249,7 @@ impl Adaptive {
             grid: config.grid(),
             num_prefix_tokens: config.num_prefix_tokens(),
         };
-        draw_kept(&drawn, &policy.image_use(place), &kept)
+        draw_kept(&drawn, &policy.image_kept(place), &kept)
     }
 
     /// The plain model's loss, image by image.
