@@ -103,7 +103,6 @@ pub struct UsageLoss {
 
 /// The usage losses of a batch, weighted; scalars with gradient.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct UsageLosses {
     /// Of token gates.
     pub tokens: Tensor,
