@@ -8,6 +8,7 @@ use crate::helpers::{configs, deit_small, nano};
 /// as targets, so that another value is another training.
 const BUDGETS: [f64; 3] = [0.3, 0.45, 0.75];
 #[rustfmt::skip]
+#[expect(clippy::unreadable_literal, reason = "as the computer prints them")]
 const NANO: [[f64; 3]; 8] = [
     [0.4620406307134203, 0.6095407944467093, 0.8414058785600451],
     [0.20064798687204166, 0.4108597765770374, 0.757732332803652],
@@ -19,6 +20,7 @@ const NANO: [[f64; 3]; 8] = [
     [0.395787467600891, 0.5959432430780824, 0.8481501095692972],
 ];
 #[rustfmt::skip]
+#[expect(clippy::unreadable_literal, reason = "as the computer prints them")]
 const DEIT_SMALL: [[f64; 3]; 8] = [
     [0.5289574329966267, 0.6594880480963525, 0.8626671520626641],
     [0.34355897723688933, 0.5167104650980261, 0.8023840232676775],
