@@ -137,7 +137,7 @@ impl PreparedDecision {
             map.write(seen.zs, &mut logits.tokens, rows, work);
             let n = seen.patch_rows.len() / b.max(1);
             for (image, ys) in logits.tokens.chunks_exact(n.max(1)).enumerate() {
-                let bits = &mut policy.tokens_mut(block, first + image)[1..];
+                let bits = policy.patches_mut(block, first + image);
                 threshold(bits, ys, self.thresholds.tokens);
                 unknown[image] |= ys.iter().any(|y| y.is_nan());
             }

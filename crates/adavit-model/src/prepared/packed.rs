@@ -166,7 +166,7 @@ impl PackedTransformer {
         let mut logits = Vec::with_capacity(b * k);
         for (index, share) in rooms.iter().enumerate() {
             logits.extend_from_slice(&share.logits);
-            policy.copy_images(&share.policy, first(index));
+            policy.copy_images(&share.policy, first(index))?;
         }
         Ok(Tensor::from_vec(logits, (b, k), xs.device())?)
     }
@@ -221,7 +221,7 @@ impl PackedTransformer {
                 block.decide(policy, at, &mut room.buffers);
             }
             if let Decide::Given(given) = decide {
-                policy.copy_block(given, at, b);
+                policy.copy_block(given, index, first..first + b)?;
             }
             block.forward(policy, at, decided, &mut room.buffers);
         }

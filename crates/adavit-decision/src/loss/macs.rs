@@ -1,19 +1,23 @@
-//! The budget in multiply-adds: what a batch costs, with the gradient of its gates.
+//! The MACs loss: how far what a batch costs is from the budget, with the gradient of its gates.
 //!
 //! ```text
 //! share_i = (embedding + head + sum_blocks (decisions + a_i A(k_i, h_i) + m_i M(k_i, h_i))) / dense
 //! loss    = w d(mean_i share_i, target)
 //! ```
 //!
-//! A and M are the `exact` counts of [`Geometry::block_parts`] as functions of the gates, so the
-//! loss weighs every gate by what it costs where it stands, and leaves to the task which axis
-//! saves it. The published loss asks for a usage of each axis instead: [`crate::UsageLoss`].
+//! A and M are the `exact` counts of [`Geometry::block_parts`] as functions of the gates. So the
+//! loss weighs every gate by what it costs in its place, and the task decides which axis saves.
+//! The published loss sets a usage for each axis instead: [`UsageLoss`](crate::UsageLoss).
 
-use candle_core::{D, DType, Device, Result, Tensor, bail};
+use candle_core::{D, Result, Tensor, bail};
 
-use crate::{Decision, DecisionConfig, Deviation, Geometry, HeadDeactivation};
+use crate::config::DecisionConfig;
+use crate::cost::formula::Kept;
+use crate::cost::macs::Geometry;
+use crate::loss::deviation::Deviation;
+use crate::network::Decision;
 
-/// The budget loss in multiply-adds of one model.
+/// The MACs loss of one model.
 #[derive(Debug, Clone)]
 pub struct MacsLoss {
     geometry: Geometry,
@@ -23,7 +27,7 @@ pub struct MacsLoss {
 }
 
 impl MacsLoss {
-    /// Makes the loss of a model of `geometry` that decides as `config` says.
+    /// Makes the loss of a model of sizes `geometry` and decisions `config`.
     ///
     /// # Errors
     /// If `weight` is not a finite number of at least 0.
@@ -44,16 +48,17 @@ impl MacsLoss {
         })
     }
 
-    /// The weighted deviation of the batch's mean share from `target`; a scalar with gradient.
+    /// Returns the weighted deviation of the batch's mean share from `target`, a scalar with
+    /// gradient.
     ///
     /// # Errors
-    /// If `decisions` has not one entry per block, or no gate at all.
+    /// If `decisions` has not one entry per block, or no block has gates.
     pub fn compute(&self, decisions: &[Decision], target: f64) -> Result<Tensor> {
         let share = self.shares(decisions)?.mean_all()?;
         self.deviation.of(&share, target)? * self.weight
     }
 
-    /// The `exact` multiply-adds of each image over those of the plain model, `(B,)`, with the
+    /// Returns the `exact` MACs of each image over those of the dense model, `(B,)`, with the
     /// gradient of its gates.
     ///
     /// # Errors
@@ -77,41 +82,13 @@ impl MacsLoss {
         sum / self.geometry.dense_macs() as f64
     }
 
-    /// What one block costs of each image, `(B,)`.
+    /// Returns what one block costs for each image, `(B,)`.
     fn block(&self, block: usize, decision: &Decision, ones: &Tensor) -> Result<Tensor> {
         let (geometry, policy) = (&self.geometry, &decision.policy);
-        let [n, c, r] =
-            [geometry.num_tokens, geometry.embed_dim, geometry.hidden_dim].map(|size| size as f64);
-        let t = match policy.tokens() {
-            Some(gates) => gates.sum(D::Minus1)?,
-            None => (ones * n)?,
-        };
-        // The kept channels, h D.
-        let w = match policy.heads() {
-            Some(gates) => (gates.mean(D::Minus1)? * c)?,
-            None => (ones * c)?,
-        };
-        let mode = self.config.gates_heads(block);
-        let tw = (&t * &w)?;
-        let attention = match mode {
-            Some(HeadDeactivation::Partial) => {
-                (((&tw + (&t * c)?)? * (2.0 * c))? + (&t * &tw)? * 2.0)?
-            }
-            _ => ((&tw * (4.0 * c))? + ((&t * &tw)? * 2.0)?)?,
-        };
-        let rows = if self.config.ada_token_with_mlp {
-            t
-        } else {
-            (ones * n)?
-        };
-        let mlp = match mode {
-            Some(HeadDeactivation::Full) => {
-                let any = w.detach().gt(0.0)?.to_dtype(w.dtype())?;
-                (&rows * ((&w + (any * c)?)? * r)?)?
-            }
-            Some(HeadDeactivation::HeadV2) => (&rows * (w * (2.0 * r))?)?,
-            Some(HeadDeactivation::Partial) | None => (rows * (2.0 * c * r))?,
-        };
+        let formula = geometry.formula(&self.config, block);
+        let kept = self.kept(decision, ones)?;
+        let attention = formula.attention(&kept, &kept.moments()?)?;
+        let mlp = formula.mlp(&kept)?;
         let (attention, mlp) = match policy.sublayers() {
             Some(gates) => {
                 let gate = |index: usize| gates.narrow(1, index, 1)?.squeeze(1);
@@ -119,28 +96,59 @@ impl MacsLoss {
             }
             None => (attention, mlp),
         };
-        let decisions = geometry
-            .block_parts(&self.config, block, geometry.all())
-            .decisions;
-        (attention + mlp)? + decisions as f64
+        (attention + mlp)? + geometry.decision_macs(&self.config, block) as f64
+    }
+
+    /// Returns what each image keeps of a block, `(B,)` each.
+    fn kept(&self, decision: &Decision, ones: &Tensor) -> Result<Kept<Tensor>> {
+        let (n, c) = (
+            self.geometry.num_tokens as f64,
+            self.geometry.embed_dim as f64,
+        );
+        let tokens = match decision.policy.tokens() {
+            Some(gates) => gates.sum(D::Minus1)?,
+            None => (ones * n)?,
+        };
+        let channels = match decision.policy.heads() {
+            Some(gates) => (gates.mean(D::Minus1)? * c)?,
+            None => (ones * c)?,
+        };
+        let rows = if self.config.ada_token_with_mlp {
+            tokens.clone()
+        } else {
+            (ones * n)?
+        };
+        let any_head = channels.detach().gt(0.0)?.to_dtype(channels.dtype())?;
+        Ok(Kept {
+            tokens,
+            channels,
+            rows,
+            any_head,
+        })
     }
 }
 
-/// Ones for the images of a block with gates.
+/// Ones, one for each image of a block with gates.
 fn ones(decision: &Decision) -> Option<Result<Tensor>> {
-    let policy = &decision.policy;
-    let gates = policy.tokens().or(policy.heads()).or(policy.sublayers())?;
-    let (dtype, device): (DType, &Device) = (gates.dtype(), gates.device());
-    Some(gates.dim(0).and_then(|b| Tensor::ones(b, dtype, device)))
+    let gates = decision.policy.any_gates()?;
+    Some(
+        gates
+            .dim(0)
+            .and_then(|b| Tensor::ones(b, gates.dtype(), gates.device())),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use adavit_gumbel::SeededNoise;
-    use candle_core::Var;
+    use candle_core::{Device, Var};
 
     use super::*;
-    use crate::{BlockLogits, BlockPolicy, BlockUsage, random_policy};
+    use crate::config::HeadDeactivation;
+    use crate::cost::usage::BlockUsage;
+    use crate::network::BlockLogits;
+    use crate::policy::block::BlockPolicy;
+    use crate::policy::random::random_policy;
 
     const GEOMETRY: Geometry = Geometry {
         num_tokens: 5,
@@ -189,13 +197,13 @@ mod tests {
         for config in configs() {
             let mut noise = SeededNoise::new(1, 0, &(0..40).collect::<Vec<_>>());
             let policy = random_policy(&config, &GEOMETRY, &[half; 3], &mut noise, 40)?;
-            let used = policy.usage(40, GEOMETRY.num_tokens, GEOMETRY.num_heads)?;
+            let kept = policy.kept(&GEOMETRY, 40)?;
             let decisions: Vec<Decision> = policy.blocks.into_iter().map(decided).collect();
             let loss = MacsLoss::new(&GEOMETRY, &config, 2.0, Deviation::Squared)?;
             let shares = loss.shares(&decisions)?.to_vec1::<f32>()?;
             let mut mean = 0.0;
-            for (share, used) in shares.iter().zip(&used) {
-                let macs = GEOMETRY.image_macs(&config, used) as f64;
+            for (share, kept) in shares.iter().zip(&kept) {
+                let macs = GEOMETRY.image_macs(&config, kept) as f64;
                 let expected = macs / GEOMETRY.dense_macs() as f64;
                 // f32 sums of a few thousands.
                 assert!((f64::from(*share) - expected).abs() < 1e-6, "{config:?}");

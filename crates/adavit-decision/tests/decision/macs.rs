@@ -1,27 +1,12 @@
-//! The cost of policies: known values, and what has to hold for every policy.
+//! What a policy costs: known values, and what has to hold for every policy.
 
-use adavit_decision::{BlockUse, DecisionConfig, Geometry, HeadDeactivation, PaperRounding};
+use adavit_decision::{BlockKept, DecisionConfig, Geometry, HeadDeactivation, PaperRounding};
 use proptest::prelude::*;
 
-fn deit_small() -> Geometry {
-    Geometry {
-        num_tokens: 197,
-        embed_dim: 384,
-        depth: 12,
-        num_heads: 6,
-        hidden_dim: 1536,
-        embed_macs: 196 * 768 * 384,
-        head_macs: 384 * 1000,
-    }
-}
+use crate::helpers::{HEAD_MODES, deit_small};
 
 fn variants() -> impl Strategy<Value = DecisionConfig> {
-    let heads = prop_oneof![
-        Just(None),
-        Just(Some(HeadDeactivation::Full)),
-        Just(Some(HeadDeactivation::Partial)),
-        Just(Some(HeadDeactivation::HeadV2)),
-    ];
+    let heads = prop::sample::select(&HEAD_MODES[..]);
     (heads, any::<[bool; 3]>(), 0..3_usize, 0..3_usize).prop_map(
         |(ada_head, [ada_token, ada_token_with_mlp, ada_layer], keep_layers, start)| {
             DecisionConfig {
@@ -37,10 +22,10 @@ fn variants() -> impl Strategy<Value = DecisionConfig> {
     )
 }
 
-fn uses() -> impl Strategy<Value = BlockUse> {
-    (1..=197_usize, 0..=6_usize, any::<bool>(), any::<bool>()).prop_map(
-        |(tokens, heads, attention, mlp)| BlockUse {
-            tokens,
+fn kept() -> impl Strategy<Value = BlockKept> {
+    (0..=196_usize, 0..=6_usize, any::<bool>(), any::<bool>()).prop_map(
+        |(patches, heads, attention, mlp)| BlockKept {
+            patches,
             heads,
             attention,
             mlp,
@@ -78,16 +63,12 @@ fn paper_macs_of_full_blocks_are_the_published_values() {
 #[test]
 fn paper_macs_lose_a_token_where_the_tables_do() {
     let geometry = deit_small();
-    let macs = |tokens| {
-        geometry.paper_block_macs(
-            BlockUse {
-                tokens,
-                heads: 6,
-                attention: true,
-                mlp: true,
-            },
-            PaperRounding::Published,
-        )
+    let macs = |tokens: usize| {
+        let kept = BlockKept {
+            patches: tokens - 1,
+            ..geometry.all()
+        };
+        geometry.paper_block_macs(kept, PaperRounding::Published)
     };
     let (n, c) = (197, 384);
     let untruncated = |t: u64| 4 * t * c * c + 2 * t * t * c + 8 * t * c * c + 10 * n * c;
@@ -100,8 +81,8 @@ fn paper_macs_lose_a_token_where_the_tables_do() {
 #[test]
 fn a_block_without_heads_costs_what_its_variant_says() {
     let geometry = deit_small();
-    let none = BlockUse {
-        tokens: 50,
+    let none = BlockKept {
+        patches: 49,
         heads: 0,
         attention: true,
         mlp: true,
@@ -126,17 +107,6 @@ fn a_block_without_heads_costs_what_its_variant_says() {
     assert_eq!(parts(HeadDeactivation::HeadV2).mlp, 0);
 }
 
-#[test]
-fn usage_for_a_budget_gives_the_budget_back() {
-    let geometry = deit_small();
-    let config = DecisionConfig::default();
-    for budget in [0.2, 0.5, 0.8] {
-        let usage = geometry.usage_for_budget(&config, budget);
-        assert!((geometry.expected_share(&config, usage) - budget).abs() < 1e-9);
-    }
-    assert!(geometry.usage_for_budget(&config, 1e-9) < 1e-9);
-}
-
 proptest! {
     #[test]
     fn everything_kept_is_dense_plus_decision_networks(config in variants()) {
@@ -154,29 +124,29 @@ proptest! {
     }
 
     #[test]
-    fn keeping_more_never_costs_less(config in variants(), used in uses(), block in 0..12_usize) {
+    fn keeping_more_never_costs_less(config in variants(), kept in kept(), block in 0..12_usize) {
         let geometry = deit_small();
-        let macs = |used| geometry.block_parts(&config, block, used).total();
+        let macs = |kept| geometry.block_parts(&config, block, kept).total();
         let mut more = vec![
             geometry.all(),
-            BlockUse { attention: true, ..used },
-            BlockUse { mlp: true, ..used },
+            BlockKept { attention: true, ..kept },
+            BlockKept { mlp: true, ..kept },
         ];
-        if used.tokens < 197 {
-            more.push(BlockUse { tokens: used.tokens + 1, ..used });
+        if kept.patches < 196 {
+            more.push(BlockKept { patches: kept.patches + 1, ..kept });
         }
-        if used.heads < 6 {
-            more.push(BlockUse { heads: used.heads + 1, ..used });
+        if kept.heads < 6 {
+            more.push(BlockKept { heads: kept.heads + 1, ..kept });
         }
         for more in more {
-            prop_assert!(macs(used) <= macs(more), "{:?}", more);
+            prop_assert!(macs(kept) <= macs(more), "{:?}", more);
         }
     }
 
     #[test]
-    fn with_every_gate_off_only_decisions_cost(config in variants(), used in uses()) {
+    fn with_every_gate_off_only_decisions_cost(config in variants(), kept in kept()) {
         let geometry = deit_small();
-        let off = BlockUse { attention: false, mlp: false, ..used };
+        let off = BlockKept { attention: false, mlp: false, ..kept };
         let parts = geometry.block_parts(&config, 5, off);
         prop_assert_eq!(parts.total(), parts.decisions);
     }

@@ -1,9 +1,10 @@
 //! How often noise and gates together choose what.
 
 use adavit_gumbel::{Noise, SeededNoise, Site, gumbel_softmax_hard, hard_gate, keep_probability};
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-const CPU: Device = Device::Cpu;
+use crate::CPU;
+
 const N: usize = 20_000;
 
 /// Fails unless `count` of `N` is within 4.5 binomial standard deviations of `p`.

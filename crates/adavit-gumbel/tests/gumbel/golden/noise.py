@@ -1,6 +1,6 @@
-"""Prints the values of `the_stream_never_changes` in ../noise.rs, from ChaCha8 written anew.
+"""Prints the values of `the_stream_never_changes` in ../noise.rs, from its own ChaCha8.
 
-    python3 crates/adavit-gumbel/tests/golden/noise.py
+    python3 crates/adavit-gumbel/tests/gumbel/golden/noise.py
 """
 import math
 import struct

@@ -1,20 +1,24 @@
 //! Policies as plain bits, for code that skips what is off.
+//!
+//! The class token is always kept: its bit is set when a policy is made, and no method changes it.
 
 use std::ops::Range;
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::{BlockPolicy, BlockUse, Geometry, Policy};
+use crate::cost::macs::Geometry;
+use crate::policy::block::{BlockPolicy, Policy, check_shape};
+use crate::policy::kept::BlockKept;
 
 /// The decisions of every block for a batch, gate by gate; an axis without gates keeps everything.
 ///
-/// The lists keep their room from one batch to the next.
+/// The buffers are reused from one batch to the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HardPolicy {
     batch: usize,
     num_tokens: usize,
     num_heads: usize,
-    /// `(L, B, N)`.
+    /// `(L, B, N)`; the first of each image, the class token's, is always set.
     tokens: Vec<bool>,
     /// `(L, B, H)`.
     heads: Vec<bool>,
@@ -33,7 +37,7 @@ impl HardPolicy {
     /// Reads the gates of a policy.
     ///
     /// # Errors
-    /// If it is of other sizes, or a gate is neither 0 nor 1.
+    /// If the policy is of other sizes, or a gate is neither 0 nor 1.
     pub fn new(policy: &Policy, geometry: &Geometry, batch: usize) -> Result<Self> {
         if policy.blocks.len() != geometry.depth {
             bail!(
@@ -51,11 +55,11 @@ impl HardPolicy {
         Ok(hard)
     }
 
-    /// Reads the gates of block `index`; those that it has not stay as they are. Returns which
-    /// images have a gate that is NaN, which reads as off.
+    /// Reads the gates of block `index`; an axis without gates stays as it is. Returns which
+    /// images have a gate that is NaN. A NaN reads as off.
     ///
     /// # Errors
-    /// If they are of other sizes, or a gate is neither 0 nor 1.
+    /// If the gates are of other sizes, or a gate is neither 0, 1 nor NaN.
     pub fn set_block(&mut self, index: usize, block: &BlockPolicy) -> Result<Vec<bool>> {
         let batch = self.batch;
         let mut unknown = vec![false; batch];
@@ -68,13 +72,14 @@ impl HardPolicy {
             if let Some(gates) = gates {
                 let start = index * batch * width;
                 let bits = &mut bits[start..start + batch * width];
-                read(gates, bits, (batch, width), &mut unknown)?;
+                check_shape(gates, batch, width)?;
+                read(gates, bits, &mut unknown)?;
             }
         }
         Ok(unknown)
     }
 
-    /// Keeps everything of `batch` images.
+    /// Starts over with a policy that keeps everything of `batch` images.
     pub fn keep_all(&mut self, geometry: &Geometry, batch: usize) {
         (self.batch, self.num_tokens, self.num_heads) =
             (batch, geometry.num_tokens, geometry.num_heads);
@@ -116,32 +121,49 @@ impl HardPolicy {
         [gates[0], gates[1]]
     }
 
-    /// The tokens of an image, to change.
-    pub fn tokens_mut(&mut self, block: usize, image: usize) -> &mut [bool] {
+    /// The patch tokens of an image in a block, to change. The class token is not among them.
+    pub fn patches_mut(&mut self, block: usize, image: usize) -> &mut [bool] {
         let n = self.num_tokens;
-        &mut self.tokens[(block * self.batch + image) * n..][..n]
+        &mut self.tokens[(block * self.batch + image) * n..][1..n]
     }
 
-    /// The heads of an image, to change.
+    /// The heads of an image in a block, to change.
     pub fn heads_mut(&mut self, block: usize, image: usize) -> &mut [bool] {
         let n = self.num_heads;
         &mut self.heads[(block * self.batch + image) * n..][..n]
     }
 
-    /// The sub-layers of an image, attention then MLP, to change.
+    /// The gates of attention and MLP of an image in a block, to change.
     pub fn sublayers_mut(&mut self, block: usize, image: usize) -> &mut [bool] {
         &mut self.sublayers[(block * self.batch + image) * 2..][..2]
     }
 
-    /// Takes the decisions of `other`, of the same sizes, on block `block` for `count` images from
-    /// `first` on.
-    pub fn copy_block(&mut self, other: &Self, (block, first): (usize, usize), count: usize) {
+    /// Copies the decisions of `other` on block `block` for `images`, which have the same places
+    /// in both.
+    ///
+    /// # Errors
+    /// If the two are of different sizes, or have no such block or images.
+    pub fn copy_block(&mut self, other: &Self, block: usize, images: Range<usize>) -> Result<()> {
+        if images.is_empty() {
+            return Ok(());
+        }
+        self.check_sizes(other)?;
         let batch = self.batch;
+        if batch != other.batch || images.end > batch || block >= self.depth() {
+            bail!(
+                "policy: expected block {block} and images {images:?} in both, found {} and {} \
+                 images of {} blocks",
+                batch,
+                other.batch,
+                self.depth()
+            );
+        }
         for (bits, others, width) in self.axes_with(other) {
-            let start = (block * batch + first) * width;
-            let range = start..start + count * width;
+            let start = block * batch;
+            let range = (start + images.start) * width..(start + images.end) * width;
             bits[range.clone()].copy_from_slice(&others[range]);
         }
+        Ok(())
     }
 
     /// The decisions on some of the images.
@@ -165,26 +187,39 @@ impl HardPolicy {
         some
     }
 
-    /// Takes the decisions of `other` on all its images for those from `first` on.
+    /// Copies the decisions of `other` on all its images to the images from `first` on.
     ///
-    /// # Panics
-    /// If there are not as many images, or not as many blocks, tokens and heads.
-    pub fn copy_images(&mut self, other: &Self, first: usize) {
+    /// # Errors
+    /// If the two are of different depths, tokens or heads, or there are not as many images.
+    pub fn copy_images(&mut self, other: &Self, first: usize) -> Result<()> {
         let (batch, count) = (self.batch, other.batch);
         if count == 0 {
-            return;
+            return Ok(());
         }
-        let sizes = |policy: &Self| (policy.depth(), policy.num_tokens, policy.num_heads);
-        assert_eq!(sizes(self), sizes(other), "policies: blocks, tokens, heads");
+        self.check_sizes(other)?;
+        if first + count > batch {
+            bail!("policy: expected at most {batch} images, found {count} from image {first} on");
+        }
         for (bits, others, width) in self.axes_with(other) {
             let others = others.chunks_exact((count * width).max(1));
             for (bits, others) in bits.chunks_exact_mut((batch * width).max(1)).zip(others) {
                 bits[first * width..][..count * width].copy_from_slice(others);
             }
         }
+        Ok(())
     }
 
-    /// The gates of each axis beside those of another policy, and how many an image has.
+    /// Fails unless both are of the same model.
+    fn check_sizes(&self, other: &Self) -> Result<()> {
+        let sizes = |policy: &Self| [policy.depth(), policy.num_tokens, policy.num_heads];
+        let (expected, found) = (sizes(self), sizes(other));
+        if expected != found {
+            bail!("policy: expected blocks, tokens and heads {expected:?}, found {found:?}");
+        }
+        Ok(())
+    }
+
+    /// The bits of each axis, those of another policy, and how many an image has per block.
     fn axes_with<'a>(&'a mut self, other: &'a Self) -> [(&'a mut Vec<bool>, &'a [bool], usize); 3] {
         [
             (&mut self.tokens, &other.tokens, self.num_tokens),
@@ -193,22 +228,22 @@ impl HardPolicy {
         ]
     }
 
-    /// What an image uses of a block.
-    pub fn block_use(&self, block: usize, image: usize) -> BlockUse {
+    /// Returns what an image keeps of a block.
+    pub fn block_kept(&self, block: usize, image: usize) -> BlockKept {
         let count = |bits: &[bool]| bits.iter().filter(|bit| **bit).count();
         let [attention, mlp] = self.sublayers(block, image);
-        BlockUse {
-            tokens: count(self.tokens(block, image)),
+        BlockKept {
+            patches: count(&self.tokens(block, image)[1..]),
             heads: count(self.heads(block, image)),
             attention,
             mlp,
         }
     }
 
-    /// What an image uses, block by block.
-    pub fn image_use(&self, image: usize) -> Vec<BlockUse> {
+    /// Returns what an image keeps, block by block.
+    pub fn image_kept(&self, image: usize) -> Vec<BlockKept> {
         (0..self.depth())
-            .map(|block| self.block_use(block, image))
+            .map(|block| self.block_kept(block, image))
             .collect()
     }
 }
@@ -217,23 +252,18 @@ fn row(bits: &[bool], index: usize, width: usize) -> &[bool] {
     &bits[index * width..][..width]
 }
 
-/// Reads gates of 0, 1 and NaN, and marks the images with the latter.
-fn read(
-    gates: &Tensor,
-    bits: &mut [bool],
-    dims: (usize, usize),
-    unknown: &mut [bool],
-) -> Result<()> {
-    if gates.dims2()? != dims {
-        bail!("gates: expected shape {dims:?}, found {:?}", gates.dims());
-    }
-    let values = gates.detach().to_dtype(DType::F32)?.flatten_all()?;
-    for (at, gate) in values.to_vec1::<f32>()?.into_iter().enumerate() {
-        if gate != 0.0 && gate != 1.0 && !gate.is_nan() {
-            bail!("gates: expected 0 or 1, found {gate}");
+/// Reads gates of 0, 1 and NaN, `(unknown.len(), _)`, and marks the images with a NaN.
+fn read(gates: &Tensor, bits: &mut [bool], unknown: &mut [bool]) -> Result<()> {
+    let values = gates.detach().to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let width = gates.dim(1)?;
+    for (row, (values, unknown)) in values.into_iter().zip(unknown).enumerate() {
+        for (bit, gate) in bits[row * width..][..width].iter_mut().zip(values) {
+            if gate != 0.0 && gate != 1.0 && !gate.is_nan() {
+                bail!("gates: expected 0 or 1, found {gate}");
+            }
+            *unknown |= gate.is_nan();
+            *bit = gate == 1.0;
         }
-        unknown[at / dims.1] |= gate.is_nan();
-        bits[at] = gate == 1.0;
     }
     Ok(())
 }
@@ -272,42 +302,33 @@ mod tests {
         assert_eq!(hard.tokens(1, 0), [true, false, true, false]);
         assert_eq!(hard.heads(1, 0), [false, true]);
         assert_eq!(hard.sublayers(1, 1), [false, true]);
-        let used = policy.usage(2, 4, 2)?;
-        assert_eq!(hard.image_use(0), used[0]);
-        assert_eq!(hard.image_use(1), used[1]);
+        let kept = policy.kept(&geometry(), 2)?;
+        assert_eq!(hard.image_kept(0), kept[0]);
+        assert_eq!(hard.image_kept(1), kept[1]);
         Ok(())
     }
 
     #[test]
-    fn some_images_are_taken_out_and_put_back() {
+    fn some_images_are_taken_out_and_put_back() -> Result<()> {
         let mut policy = HardPolicy::all(&geometry(), 5);
         for (block, image) in (0..2).flat_map(|block| (0..5).map(move |image| (block, image))) {
-            policy.tokens_mut(block, image)[1 + image % 3] = block == 0;
+            policy.patches_mut(block, image)[image % 3] = block == 0;
             policy.heads_mut(block, image)[image % 2] = false;
             policy.sublayers_mut(block, image)[0] = image > block;
         }
         let some = policy.images(2..4);
         assert_eq!((some.batch(), some.depth()), (2, 2));
         for image in 0..2 {
-            assert_eq!(some.image_use(image), policy.image_use(2 + image));
+            assert_eq!(some.image_kept(image), policy.image_kept(2 + image));
             assert_eq!(some.tokens(1, image), policy.tokens(1, 2 + image));
         }
         let mut again = HardPolicy::all(&geometry(), 5);
         for (first, images) in [(0, 0..2), (2, 2..4), (4, 4..5)] {
-            again.copy_images(&policy.images(images), first);
+            again.copy_images(&policy.images(images), first)?;
         }
         assert_eq!(again, policy);
         assert_eq!(policy.images(3..3).batch(), 0);
-    }
-
-    #[test]
-    #[should_panic(expected = "blocks, tokens, heads")]
-    fn images_of_another_model_are_not_taken() {
-        let other = Geometry {
-            num_tokens: 5,
-            ..geometry()
-        };
-        HardPolicy::all(&geometry(), 5).copy_images(&HardPolicy::all(&other, 2), 0);
+        Ok(())
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use adavit_gumbel::{
     Noise, SeededNoise, Site, gumbel_softmax, gumbel_softmax_hard, hard_gate, soft_gate,
 };
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 
-const CPU: Device = Device::Cpu;
+use crate::CPU;
+
 const SHAPE: [usize; 2] = [3, 4];
 const TAUS: [f64; 3] = [0.5, 1., 5.];
 const LOGITS: [f64; 12] = [-3., -1., -0.2, 0., 0.1, 0.4, 0.7, 1., 1.5, 2., -0.6, 4.];

@@ -1,45 +1,26 @@
-//! Budget losses: how far the usage of a batch is from its target.
+//! The usage loss: how far the usage of each axis is from its target, over a batch.
 //!
 //! ```text
 //! w_t d(mean k, g_t) + w_h d(mean h, g_h) + w_b d(mean (a, m), g_b)
 //! ```
 //!
-//! over batch and deciding blocks; the head mean counts only (image, block) pairs with a gate on,
-//! the token mean all N tokens, class token included. d is the absolute or the squared deviation:
-//! the published code takes the absolute one for heads and sub-layers and the squared one for
-//! tokens, the paper (Meng et al., eq. 8) the squared one throughout.
+//! Means are over the batch and the blocks that decide. The head mean counts only (image, block)
+//! pairs with a block gate on; the token mean counts all N tokens, class token included. d is the
+//! absolute or the squared deviation. The published code uses the absolute one for heads and
+//! blocks and the squared one for tokens; the paper (Meng et al., eq. 8) uses the squared one for
+//! all three.
 //!
-//! Optional terms, inside the axis's weight w and of weight 0 unless asked for, with u the usage of one block (and head) over the
-//! batch: `diverse` |u - g|, `entropy` minus the mean binary entropy of sigmoid(logit), `minimum`
-//! the sum of max(0, minimum - u).
+//! Each axis has three optional terms, of weight 0 by default, which its weight w multiplies too.
+//! With u the usage of one block (and head) over the batch: `diverse` is |u - g|, `entropy` minus
+//! the mean binary entropy of sigmoid(logit), `minimum` the sum of max(0, minimum - u).
 
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::{BlockLogits, Decision};
+use crate::loss::deviation::Deviation;
+use crate::network::{BlockLogits, Decision};
 
-/// How a deviation from the target is punished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Deviation {
-    /// |u - g|.
-    Absolute,
-    /// (u - g)².
-    Squared,
-}
-
-impl Deviation {
-    /// The deviation of `usage` from `target`.
-    pub(crate) fn of(self, usage: &Tensor, target: f64) -> Result<Tensor> {
-        let deviation = (usage - target)?;
-        match self {
-            Self::Absolute => deviation.abs(),
-            Self::Squared => deviation.sqr(),
-        }
-    }
-}
-
-/// The budget loss of one axis.
+/// The usage loss of one axis.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AxisLoss {
@@ -55,7 +36,7 @@ pub struct AxisLoss {
     /// Weight of minus the mean entropy of the gates, not for tokens.
     #[serde(default)]
     pub entropy_weight: f64,
-    /// The usage below which a block (and head, or sub-layer, or image's tokens) is punished.
+    /// The usage below which a block (and head, or half of a block, or image's tokens) is punished.
     #[serde(default)]
     pub minimum: f64,
     /// Weight of the sum of max(0, minimum - u).
@@ -64,7 +45,7 @@ pub struct AxisLoss {
 }
 
 impl AxisLoss {
-    /// The deviation from `target` alone, of weight `weight`.
+    /// Returns the deviation from `target` alone, of weight `weight`.
     pub fn new(target: f64, weight: f64, deviation: Deviation) -> Self {
         Self {
             target,
@@ -108,7 +89,7 @@ impl AxisLoss {
     }
 }
 
-/// The budget loss of every axis.
+/// The usage loss of every axis.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UsageLoss {
@@ -116,23 +97,23 @@ pub struct UsageLoss {
     pub tokens: AxisLoss,
     /// Heads.
     pub heads: AxisLoss,
-    /// Sub-layers.
+    /// Attention and MLP.
     pub blocks: AxisLoss,
 }
 
-/// The budget losses of a batch, weighted; scalars with gradient.
+/// The usage losses of a batch, weighted; scalars with gradient.
 #[derive(Debug, Clone)]
 pub struct UsageLosses {
     /// Of token gates.
     pub tokens: Tensor,
     /// Of head gates.
     pub heads: Tensor,
-    /// Of sub-layer gates.
+    /// Of block gates.
     pub blocks: Tensor,
 }
 
 impl UsageLosses {
-    /// The sum of the three.
+    /// Returns the sum of the three.
     pub fn total(&self) -> Result<Tensor> {
         (&self.tokens + &self.heads)? + &self.blocks
     }
@@ -146,7 +127,7 @@ impl UsageLoss {
         self.blocks.validate("blocks")
     }
 
-    /// The losses of one batch, from the decisions of every block.
+    /// Returns the losses of one batch, from the decisions of every block.
     ///
     /// # Errors
     /// If `decisions` is empty.
@@ -220,10 +201,9 @@ impl UsageLoss {
     }
 }
 
-/// A zero of the gates' kind, if the block has gates.
+/// A zero of the gates' dtype and device, if the block has gates.
 fn any_zero(decision: &Decision) -> Option<Result<Tensor>> {
-    let policy = &decision.policy;
-    let gates = policy.tokens().or(policy.heads()).or(policy.sublayers())?;
+    let gates = decision.policy.any_gates()?;
     Some(Tensor::zeros((), gates.dtype(), gates.device()))
 }
 
@@ -246,8 +226,8 @@ fn stack_logits<'a>(
     stack(decisions, |decision| logits(&decision.logits))
 }
 
-/// 1 for each (block with head gates, image) with a sub-layer gate on, `(blocks, B, 1)`; no
-/// gradient. Without sub-layer gates every pair counts.
+/// 1 for each (block with head gates, image) with a block gate on, `(blocks, B, 1)`, without
+/// gradient. In a block without block gates every pair counts.
 fn active_pairs(decisions: &[Decision], kept: &Tensor) -> Result<Tensor> {
     let (blocks, batch, _) = kept.dims3()?;
     let (dtype, device): (DType, &Device) = (kept.dtype(), kept.device());

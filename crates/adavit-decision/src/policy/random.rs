@@ -3,12 +3,17 @@
 use adavit_gumbel::{Noise, Site, threshold_gate};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use crate::{Axis, BlockPolicy, BlockUsage, DecisionConfig, Geometry, Policy};
+use crate::axis::Axis;
+use crate::config::DecisionConfig;
+use crate::cost::macs::Geometry;
+use crate::cost::usage::BlockUsage;
+use crate::policy::block::{BlockPolicy, Policy};
 
 /// Draws a policy whose gates are on independently with the probabilities of `usage`, one entry
-/// per block; axes without gates keep everything.
+/// per block. An axis without gates keeps everything.
 ///
-/// The draw is keyed like every noise, by image, block and axis: see [`adavit_gumbel::SeededNoise`].
+/// The draw is keyed by image, block and axis, as every noise is: see
+/// [`adavit_gumbel::SeededNoise`].
 ///
 /// # Errors
 /// If `usage` has not one entry per block.
@@ -31,7 +36,7 @@ pub fn random_policy(
         let mut draw = |axis: Axis, keep: &[f64]| bernoulli(noise, axis.site(block), batch, keep);
         let sublayers = config
             .gates_sublayers(block)
-            .then(|| draw(Axis::Sublayers, &[used.attention, used.mlp]))
+            .then(|| draw(Axis::Blocks, &[used.attention, used.mlp]))
             .transpose()?;
         let heads = config
             .gates_heads(block)

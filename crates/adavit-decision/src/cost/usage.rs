@@ -1,30 +1,34 @@
 //! Usage: the share of each axis that a set of images keeps, at inference.
 //!
-//! - `blocks`: mean of the two sub-layer gates over blocks that have them;
-//! - `heads`: kept heads over the (image, block) pairs that gate heads and have a gate on;
+//! - `blocks`: mean of the attention and MLP gates over blocks that have them;
+//! - `heads`: kept heads over the (image, block) pairs that gate heads and have a block gate on;
 //! - `tokens`: kept patch tokens, class token excluded, over blocks with token gates.
 //!
-//! (The published loss takes its mean over all N tokens, class token included: another number.)
+//! The published loss takes its mean over all N tokens, class token included, which is another
+//! number.
 
+use candle_core::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::{BlockUse, DecisionConfig, Geometry};
+use crate::config::DecisionConfig;
+use crate::cost::macs::Geometry;
+use crate::policy::kept::BlockKept;
 
-/// Kept shares in [0, 1], over images; an axis without gates is 1.
+/// Kept shares of a model in [0, 1], over images; an axis without gates is 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Of patch tokens.
     pub tokens: f64,
     /// Of heads.
     pub heads: f64,
-    /// Of sub-layers.
+    /// Of attention and MLP.
     pub blocks: f64,
-    /// The same in each block.
+    /// The shares of each block.
     pub per_block: Vec<BlockUsage>,
 }
 
 impl Usage {
-    /// The same shares in each of `depth` blocks.
+    /// Returns the three shares as those of each of `depth` blocks.
     pub fn in_every_block(&self, depth: usize) -> Vec<BlockUsage> {
         let block = BlockUsage {
             tokens: self.tokens,
@@ -41,7 +45,7 @@ impl Usage {
 pub struct BlockUsage {
     /// Of patch tokens.
     pub tokens: f64,
-    /// Of heads, over images with a gate on.
+    /// Of heads, over images for which attention or MLP runs.
     pub heads: f64,
     /// How often attention runs.
     pub attention: f64,
@@ -49,16 +53,19 @@ pub struct BlockUsage {
     pub mlp: f64,
 }
 
+/// What the images added so far keep of one block.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
-    tokens: u64,
+    patches: u64,
+    /// Of the images for which attention or MLP runs.
     heads: u64,
+    /// How many images these are.
     active: u64,
     attention: u64,
     mlp: u64,
 }
 
-/// Gathers usage and MACs image by image.
+/// Adds up usage and MACs image by image.
 #[derive(Debug, Clone)]
 pub struct UsageMeter {
     config: DecisionConfig,
@@ -78,33 +85,64 @@ impl UsageMeter {
         }
     }
 
-    /// Adds one image, by what it uses of each block, and returns its `exact` MACs.
-    pub fn add(&mut self, blocks: &[BlockUse]) -> u64 {
+    /// Adds one image by what it keeps of each block, and returns its `exact` MACs.
+    ///
+    /// # Errors
+    /// If `blocks` has not one entry per block, or keeps more than the model has.
+    pub fn add(&mut self, blocks: &[BlockKept]) -> Result<u64> {
         let macs = self.geometry.image_macs(&self.config, blocks);
         self.add_counted(blocks, macs)
     }
 
-    /// As [`Self::add`] with multiply-adds that were counted elsewhere, which it returns.
-    pub fn add_counted(&mut self, blocks: &[BlockUse], macs: u64) -> u64 {
+    /// As [`Self::add`], with MACs that were counted elsewhere and are returned.
+    ///
+    /// # Errors
+    /// As for [`Self::add`].
+    pub fn add_counted(&mut self, blocks: &[BlockKept], macs: u64) -> Result<u64> {
+        self.check(blocks)?;
         self.macs.push(macs);
-        for (sums, used) in self.blocks.iter_mut().zip(blocks) {
-            sums.tokens += used.tokens as u64 - 1;
-            if used.attention || used.mlp {
+        for (sums, kept) in self.blocks.iter_mut().zip(blocks) {
+            sums.patches += kept.patches as u64;
+            if kept.attention || kept.mlp {
                 sums.active += 1;
-                sums.heads += used.heads as u64;
+                sums.heads += kept.heads as u64;
             }
-            sums.attention += u64::from(used.attention);
-            sums.mlp += u64::from(used.mlp);
+            sums.attention += u64::from(kept.attention);
+            sums.mlp += u64::from(kept.mlp);
         }
-        macs
+        Ok(macs)
     }
 
-    /// `exact` MACs of each image, in the order added.
+    fn check(&self, blocks: &[BlockKept]) -> Result<()> {
+        if blocks.len() != self.geometry.depth {
+            bail!(
+                "usage: expected what an image keeps of {} blocks, found {}",
+                self.geometry.depth,
+                blocks.len()
+            );
+        }
+        let all = self.geometry.all();
+        for (block, kept) in blocks.iter().enumerate() {
+            if kept.patches > all.patches || kept.heads > all.heads {
+                bail!(
+                    "usage of block {block}: expected at most {} tokens and {} heads, found {} \
+                     and {}",
+                    all.tokens(),
+                    all.heads,
+                    kept.tokens(),
+                    kept.heads
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// MACs of each image, in the order added.
     pub fn macs(&self) -> &[u64] {
         &self.macs
     }
 
-    /// Mean `exact` MACs of an image.
+    /// Mean MACs of an image.
     pub fn mean_macs(&self) -> f64 {
         ratio(self.macs.iter().sum::<u64>() as f64, self.macs.len() as f64)
     }
@@ -116,7 +154,7 @@ impl UsageMeter {
         ratio(squares, self.macs.len() as f64).sqrt()
     }
 
-    /// The usage of the images added so far.
+    /// Returns the usage of the images added so far.
     pub fn usage(&self) -> Usage {
         let images = self.macs.len() as f64;
         let (patches, num_heads) = (
@@ -133,7 +171,7 @@ impl UsageMeter {
         let share = |kept: f64, of: f64| if of == 0.0 { 1.0 } else { kept / of };
         Usage {
             tokens: share(
-                total(&tokens, &|s| s.tokens as f64),
+                total(&tokens, &|s| s.patches as f64),
                 total(&tokens, &|_| images * patches),
             ),
             heads: if (0..self.blocks.len()).any(heads) {
@@ -152,7 +190,7 @@ impl UsageMeter {
                 .blocks
                 .iter()
                 .map(|s| BlockUsage {
-                    tokens: share(s.tokens as f64, images * patches),
+                    tokens: share(s.patches as f64, images * patches),
                     heads: ratio(s.heads as f64, s.active as f64 * num_heads),
                     attention: ratio(s.attention as f64, images),
                     mlp: ratio(s.mlp as f64, images),

@@ -1,9 +1,9 @@
 //! What a network may rely on from its noise: the distribution, the keys, the stream.
 
 use adavit_gumbel::{Noise, ReplayedNoise, SeededNoise, Site};
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-const CPU: Device = Device::Cpu;
+use crate::CPU;
 
 fn logistic(noise: &mut dyn Noise, site: Site, shape: &[usize]) -> Result<Vec<f64>> {
     let xs = noise.logistic(site, shape, DType::F64, &CPU)?;

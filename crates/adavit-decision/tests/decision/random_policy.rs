@@ -1,50 +1,23 @@
 //! Random policies: the usage that was asked for, and the cost that the closed form expects.
 
-use adavit_decision::{
-    BlockUsage, DecisionConfig, Geometry, HeadDeactivation, Policy, UsageMeter, random_policy,
-};
+use adavit_decision::{DecisionConfig, Policy, UsageMeter, random_policy};
 use adavit_gumbel::SeededNoise;
 use candle_core::Result;
 
+use crate::helpers::{configs, nano, uniform};
+
 const BATCH: usize = 400;
-
-fn geometry() -> Geometry {
-    Geometry {
-        num_tokens: 17,
-        embed_dim: 64,
-        depth: 4,
-        num_heads: 4,
-        hidden_dim: 256,
-        embed_macs: 16 * 49 * 64,
-        head_macs: 640,
-    }
-}
-
-fn uniform(usage: f64) -> Vec<BlockUsage> {
-    let block = BlockUsage {
-        tokens: usage,
-        heads: usage,
-        attention: usage,
-        mlp: usage,
-    };
-    vec![block; 4]
-}
 
 fn draw(config: &DecisionConfig, usage: f64, draw: u64, samples: &[u64]) -> Result<Policy> {
     let mut noise = SeededNoise::new(1, draw, samples);
-    random_policy(
-        config,
-        &geometry(),
-        &uniform(usage),
-        &mut noise,
-        samples.len(),
-    )
+    let usage = uniform(usage, nano().depth);
+    random_policy(config, &nano(), &usage, &mut noise, samples.len())
 }
 
 fn meter(config: &DecisionConfig, policy: &Policy, batch: usize) -> Result<UsageMeter> {
-    let mut meter = UsageMeter::new(config, &geometry());
-    for image in policy.usage(batch, 17, 4)? {
-        meter.add(&image);
+    let mut meter = UsageMeter::new(config, &nano());
+    for image in policy.kept(&nano(), batch)? {
+        meter.add(&image)?;
     }
     Ok(meter)
 }
@@ -76,27 +49,16 @@ fn shares_of_zero_and_one_are_exact() -> Result<()> {
 #[test]
 fn mean_macs_are_what_the_closed_form_expects() -> Result<()> {
     let samples: Vec<u64> = (0..4000).collect();
-    for ada_head in [
-        None,
-        Some(HeadDeactivation::Full),
-        Some(HeadDeactivation::Partial),
-        Some(HeadDeactivation::HeadV2),
-    ] {
-        for ada_token_with_mlp in [true, false] {
-            let config = DecisionConfig {
-                ada_head,
-                ada_token_with_mlp,
-                ..DecisionConfig::default()
-            };
-            let meter = meter(&config, &draw(&config, 0.6, 3, &samples)?, samples.len())?;
-            let share = meter.mean_macs() / geometry().dense_macs() as f64;
-            let error = meter.std_macs() / geometry().dense_macs() as f64 / 4000_f64.sqrt();
-            let expected = geometry().expected_share(&config, 0.6);
-            assert!(
-                (share - expected).abs() < 4.0 * error,
-                "{ada_head:?} {share} {expected}"
-            );
-        }
+    for config in configs() {
+        let meter = meter(&config, &draw(&config, 0.6, 3, &samples)?, samples.len())?;
+        let dense = nano().dense_macs() as f64;
+        let share = meter.mean_macs() / dense;
+        let error = meter.std_macs() / dense / 4000_f64.sqrt();
+        let expected = nano().expected_share(&config, 0.6);
+        assert!(
+            (share - expected).abs() < 4.0 * error,
+            "{config:?} {share} {expected}"
+        );
     }
     Ok(())
 }
@@ -122,7 +84,7 @@ fn an_image_gets_the_same_policy_in_any_batch_and_another_in_another_draw() -> R
 #[test]
 fn another_number_of_blocks_is_refused() {
     let mut noise = SeededNoise::new(0, 0, &[0]);
-    let usage = &uniform(0.5)[..3];
+    let usage = &uniform(0.5, 3);
     let config = DecisionConfig::default();
-    assert!(random_policy(&config, &geometry(), usage, &mut noise, 1).is_err());
+    assert!(random_policy(&config, &nano(), usage, &mut noise, 1).is_err());
 }
