@@ -5,8 +5,8 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use crate::attention::{AttentionMaps, HeadGate};
-use crate::windows::Window;
+use crate::ops::attention::{AttentionMaps, HeadGate};
+use crate::ops::windows::Window;
 
 /// Returns the layer norm.
 pub fn layer_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {

@@ -1,7 +1,7 @@
 //! Attention: fused against composed, gradients, masks and gates at the edges.
 
-use crate::common::{Values, check, flat};
 use adavit_kernels::{AttentionMaps, HeadGate, attention, class_attention, multi_head_attention};
+use adavit_kernels_testing::{Values, check, flat};
 use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 

@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a failure anywhere here fails its test")]
 
 mod attention;
-mod common;
 mod operations;
 mod prepared;
 mod threads;

@@ -1,7 +1,7 @@
 //! Each operation but attention: fused against composed, gradients, shapes at the edges.
 
-use crate::common::{TOLERANCE, Values, assert_close, check, check_within, flat};
 use adavit_kernels as kernels;
+use adavit_kernels_testing::{TOLERANCE, Values, assert_close, check, check_within, flat};
 use candle_core::{DType, Result, Tensor};
 use proptest::prelude::*;
 

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use crate::common::{Values, flat};
 use adavit_kernels::{
     self as kernels, ConvolutionPlaces, HeadGate, ImageHeads, Images, Parts, PixelGrid,
     PreparedConvolution, PreparedLayerNorm, PreparedLinear, Rows, SmallLinear, Work, attend,
 };
+use adavit_kernels_testing::{Values, flat};
 use candle_core::{DType, Tensor};
 
 /// Marks what no one may write.

@@ -1,7 +1,7 @@
 //! Results are the same bits for any number of threads.
 
-use crate::common::{Values, evaluate, flat};
 use adavit_kernels::{self as kernels, HeadGate};
+use adavit_kernels_testing::{Values, evaluate, flat};
 use candle_core::{DType, Result, Tensor};
 
 /// One block of a vision transformer with every gate, and a loss.

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::{Channels, Head};
 use super::pair::{Backward, Forward, Gate, Pair};
-use crate::fused::{slice, tensor, values};
-use crate::shared::{Shared, with_scratch};
-use crate::simd::Level;
+use crate::cpu::head::{Channels, Head};
+use crate::cpu::shared::{Shared, with_scratch};
+use crate::cpu::simd::Level;
+use crate::ops::fused::{slice, tensor, values};
 use crate::trace::operation;
 
 /// The gates of the heads, `(B, H)`, by value.

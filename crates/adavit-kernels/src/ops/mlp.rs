@@ -6,15 +6,17 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
-use crate::activation::{gelu_and_derivative, gelu_values};
-use crate::fused::{self, slice, tensor, values};
-use crate::kept::Kept;
-use crate::packed::{Packed, product};
-use crate::product::transposed_product;
-use crate::simd::Level;
-use crate::tap::{Gradients, tap};
+use crate::cpu::packed::{Packed, product};
+use crate::cpu::rows;
+use crate::cpu::simd::Level;
+use crate::cpu::transposed::transposed_product;
+use crate::ops::activation::{gelu_and_derivative, gelu_values};
+use crate::ops::fused::{self, slice, tensor, values};
+use crate::ops::kept::Kept;
+use crate::ops::linear;
+use crate::ops::tap::{Gradients, tap};
 use crate::trace::operation;
-use crate::{composed, linear, rows, shape};
+use crate::{composed, shape};
 
 /// A layer of the MLP: weight `(out, in)` and bias `(out,)`.
 type Layer<'a> = (&'a Tensor, &'a Tensor);

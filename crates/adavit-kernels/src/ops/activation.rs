@@ -6,10 +6,11 @@ use std::marker::PhantomData;
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
-use crate::fused::{self, slice, tensor, values};
-use crate::simd::Level;
+use crate::composed;
+use crate::cpu::simd::Level;
+use crate::cpu::{lanes, math, rows};
+use crate::ops::fused::{self, slice, tensor, values};
 use crate::trace::operation;
-use crate::{composed, lanes, math, rows};
 
 /// Returns the exact (erf) GELU, elementwise.
 pub fn gelu(xs: &Tensor) -> Result<Tensor> {

@@ -7,10 +7,12 @@
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::fused::{self, rows_per_task, slice, tensor, values};
-use crate::simd::Level;
+use crate::composed;
+use crate::cpu::simd::Level;
+use crate::cpu::{lanes, rows};
+use crate::ops::fused::{self, rows_per_task, slice, tensor, values};
+use crate::shape;
 use crate::trace::operation;
-use crate::{composed, lanes, rows, shape};
 
 /// Returns the normalised tensor, of the shape of `xs`.
 ///

@@ -8,12 +8,13 @@ use std::ops::Range;
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::packed::{Multiply, Packed};
-use crate::prepared::{Work, biases, floats};
-use crate::shared::{Shared, with_scratch};
-use crate::simd::Level;
+use crate::cpu::math;
+use crate::cpu::packed::{Multiply, Packed};
+use crate::cpu::shared::{Shared, with_scratch};
+use crate::cpu::simd::Level;
+use crate::prepared::linear::{Work, biases, floats};
+use crate::shape;
 use crate::trace::operation;
-use crate::{math, shape};
 
 /// Outputs of a piece of work.
 const PIXELS: usize = 96;

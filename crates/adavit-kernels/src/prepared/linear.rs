@@ -9,14 +9,15 @@ use std::ops::Range;
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
-use crate::attention::{Channels, Head, forward_head};
-use crate::norm::norm_row;
-use crate::packed::{Packed, Piece, Task, partial_product};
-use crate::parts::{PartList, Parts, Rows};
-use crate::shared::{Shared, with_scratch};
-use crate::simd::Level;
+use crate::cpu::head::{Channels, Head, forward_head};
+use crate::cpu::packed::{Packed, Piece, Task, partial_product};
+use crate::cpu::parts::{PartList, Parts, Rows};
+use crate::cpu::shared::{Shared, with_scratch};
+use crate::cpu::simd::Level;
+use crate::cpu::{lanes, math};
+use crate::ops::layer_norm::norm_row;
+use crate::shape;
 use crate::trace::operation;
-use crate::{lanes, math, shape};
 
 /// Rows of a task of a layer norm.
 const NORM_ROWS: usize = 32;

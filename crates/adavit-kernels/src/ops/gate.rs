@@ -6,10 +6,12 @@
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 
-use crate::fused::{self, slice, tensor, values};
-use crate::simd::Level;
+use crate::composed;
+use crate::cpu::simd::Level;
+use crate::cpu::{lanes, rows};
+use crate::ops::fused::{self, slice, tensor, values};
+use crate::shape;
 use crate::trace::operation;
-use crate::{composed, lanes, rows, shape};
 
 /// Returns `xs` with each token multiplied by its gate.
 ///

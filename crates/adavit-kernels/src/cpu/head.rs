@@ -5,9 +5,9 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::shared::Shared;
-use crate::simd::Level;
-use crate::tile::{Left, multiply, padded};
+use crate::cpu::shared::Shared;
+use crate::cpu::simd::Level;
+use crate::cpu::tile::{Left, multiply, padded};
 
 /// Where the D channels of a head are in a tensor with a row per token: those of token n are at
 /// `start + n * stride`.
@@ -73,7 +73,7 @@ impl<'a> Head<'a> {
     }
 
     /// Returns the factor of the scores, 1 / sqrt(D).
-    pub(super) fn scale(&self) -> f32 {
+    pub(crate) fn scale(&self) -> f32 {
         (self.width as f32).sqrt().recip()
     }
 
@@ -86,12 +86,12 @@ impl<'a> Head<'a> {
 
 /// The values of q, k and v.
 #[derive(Clone, Copy)]
-pub(super) struct Inputs<'a> {
-    pub(super) q: &'a [f32],
-    pub(super) k: &'a [f32],
-    pub(super) v: &'a [f32],
+pub(crate) struct Inputs<'a> {
+    pub(crate) q: &'a [f32],
+    pub(crate) k: &'a [f32],
+    pub(crate) v: &'a [f32],
     /// The factor of all three, 1 without a gate.
-    pub(super) gate: f32,
+    pub(crate) gate: f32,
 }
 
 /// Takes the first `len` floats of `rest`.
@@ -115,7 +115,7 @@ fn exponentials(scores: &mut [f32], tops: &mut [f32], sums: &mut [f32]) {
     }
     for row in scores.chunks_exact_mut(tops.len()) {
         for ((x, top), sum) in row.iter_mut().zip(&*tops).zip(&mut *sums) {
-            *x = crate::math::exp(*x - top);
+            *x = crate::cpu::math::exp(*x - top);
             *sum += *x;
         }
     }
@@ -123,7 +123,7 @@ fn exponentials(scores: &mut [f32], tops: &mut [f32], sums: &mut [f32]) {
 
 /// Returns the packed output of the kept tokens, rows of `padded(D)`.
 #[inline(always)]
-pub(super) fn forward<'s, S: Simd>(
+pub(crate) fn forward<'s, S: Simd>(
     simd: S,
     head: Head,
     inputs: Inputs,
@@ -195,18 +195,18 @@ impl WithSimd for ForwardHead<'_> {
 }
 
 /// What the backward gives, packed rows of `padded(D)`, for q, k and v times their gate.
-pub(super) struct Gradients<'s> {
-    pub(super) q: &'s [f32],
-    pub(super) k: &'s [f32],
-    pub(super) v: &'s [f32],
+pub(crate) struct Gradients<'s> {
+    pub(crate) q: &'s [f32],
+    pub(crate) k: &'s [f32],
+    pub(crate) v: &'s [f32],
     /// The product of output and its packed gradient, for each kept token.
-    pub(super) means: &'s [f32],
+    pub(crate) means: &'s [f32],
 }
 
 impl<'s> Gradients<'s> {
     /// Returns each gradient beside what belongs to it.
     #[inline(always)]
-    pub(super) fn with<'x>(
+    pub(crate) fn with<'x>(
         &self,
         xs: [&'x [f32]; 3],
     ) -> impl Iterator<Item = (&'s [f32], &'x [f32])> {
@@ -239,7 +239,7 @@ fn score_gradients((p, ds): (&mut [f32], &mut [f32]), sums: &mut [f32], means: &
 
 /// Returns the gradients for the packed gradient `factor * grad` of the output.
 #[inline(always)]
-pub(super) fn backward<'s, S: Simd>(
+pub(crate) fn backward<'s, S: Simd>(
     simd: S,
     head: Head,
     inputs: Inputs,

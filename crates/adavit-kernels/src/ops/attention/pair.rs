@@ -2,10 +2,10 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::kernel::{self, Head, Inputs};
-use crate::lanes;
-use crate::shared::Shared;
-use crate::tile::padded;
+use crate::cpu::head::{self as kernel, Head, Inputs};
+use crate::cpu::lanes;
+use crate::cpu::shared::Shared;
+use crate::cpu::tile::padded;
 
 /// What the gate of a head does.
 #[derive(Debug, Clone, Copy)]

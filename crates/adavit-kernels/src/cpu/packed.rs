@@ -11,10 +11,10 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::parts::{Part, PartList, Rows, total};
-use crate::shared::{Aligned, Shared, with_scratch};
-use crate::simd::Level;
-use crate::tile;
+use crate::cpu::parts::{Part, PartList, Rows, total};
+use crate::cpu::shared::{Aligned, Shared, with_scratch};
+use crate::cpu::simd::Level;
+use crate::cpu::tile;
 
 /// Rows of a task, so that they stay in the second cache.
 const ROWS: usize = 96;

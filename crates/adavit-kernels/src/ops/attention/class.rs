@@ -7,12 +7,12 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernel::{Channels, Head};
-use super::op::Selection;
-use crate::fused::{slice, tensor, values};
-use crate::lanes;
-use crate::shared::{Shared, with_scratch};
-use crate::simd::Level;
+use super::pairs::Selection;
+use crate::cpu::head::{Channels, Head};
+use crate::cpu::lanes;
+use crate::cpu::shared::{Shared, with_scratch};
+use crate::cpu::simd::Level;
+use crate::ops::fused::{slice, tensor, values};
 use crate::trace::operation;
 
 #[derive(Debug)]

@@ -3,14 +3,14 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::activation::{gelu_at, softmax_at};
-use crate::attention::{HeadGate, attention_at, class_attention_at};
-use crate::gate::{gate_groups_at, gate_tokens_at, gated_residual_at};
-use crate::linear::{linear_at, linear_gelu_at};
-use crate::loss::cross_entropy_at;
-use crate::norm::layer_norm_at;
-use crate::simd::Level;
-use crate::test_common::{Evaluation, Op, Values, evaluate, flat};
+use crate::cpu::simd::Level;
+use crate::ops::activation::{gelu_at, softmax_at};
+use crate::ops::attention::{HeadGate, attention_at, class_attention_at};
+use crate::ops::cross_entropy::cross_entropy_at;
+use crate::ops::gate::{gate_groups_at, gate_tokens_at, gated_residual_at};
+use crate::ops::layer_norm::layer_norm_at;
+use crate::ops::linear::{linear_at, linear_gelu_at};
+use adavit_kernels_testing::{Evaluation, Op, Values, evaluate, flat};
 
 /// Images, tokens, channels: rows end within a vector.
 const DIMS: [usize; 3] = [2, 13, 37];

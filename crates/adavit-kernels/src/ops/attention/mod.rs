@@ -6,23 +6,22 @@
 //! Meng et al., AdaViT, CVPR 2022 (arXiv 2111.15668), section 3.
 
 mod class;
-mod kernel;
 mod multi_head;
-mod op;
 mod pair;
+mod pairs;
 
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
 use self::class::ClassAttention;
-pub(crate) use self::kernel::{Channels, Head, forward_head};
 #[cfg(test)]
 pub(crate) use self::multi_head::multi_head_attention_at;
 pub use self::multi_head::{AttentionMaps, multi_head_attention};
-use self::op::{Attention, GateTap, Gates, Pairs, Selection};
-use crate::simd::Level;
-use crate::{composed, fused, shape};
+use self::pairs::{Attention, GateTap, Gates, Pairs, Selection};
+use crate::cpu::simd::Level;
+use crate::ops::fused;
+use crate::{composed, shape};
 
 /// How head gates `(B, H)` act on attention.
 #[derive(Debug, Clone, Copy)]

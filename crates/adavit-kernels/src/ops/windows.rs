@@ -7,8 +7,8 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::fused::{self, slice, tensor, values};
-use crate::rows::add_to;
+use crate::cpu::rows::add_to;
+use crate::ops::fused::{self, slice, tensor, values};
 use crate::trace::operation;
 use crate::{composed, shape};
 

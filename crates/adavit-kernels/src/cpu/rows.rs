@@ -3,8 +3,8 @@
 
 use rayon::prelude::*;
 
-use crate::fused::rows_per_task;
-use crate::simd::Level;
+use crate::cpu::simd::Level;
+use crate::ops::fused::rows_per_task;
 
 /// Returns the output of `f(first row, output rows, input rows)` over tasks of whole rows.
 pub(crate) fn map(

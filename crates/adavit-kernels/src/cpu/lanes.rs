@@ -105,7 +105,7 @@ pub(crate) fn max(xs: &[f32]) -> f32 {
 pub(crate) fn exp_row(row: &mut [f32]) -> f32 {
     let top = max(row);
     for x in row.iter_mut() {
-        *x = crate::math::exp(*x - top);
+        *x = crate::cpu::math::exp(*x - top);
     }
     sum_of(
         row,

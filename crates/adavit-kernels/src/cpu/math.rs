@@ -184,7 +184,7 @@ fn normal_tail(a: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::Level;
+    use crate::cpu::simd::Level;
 
     /// Every 997th float, subnormals included, and every 97th where the functions bend, of both
     /// signs; and the infinities.

@@ -8,13 +8,14 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 
-use crate::activation::{gelu_and_derivative, gelu_grad, gelu_values};
-use crate::fused::{self, slice, tensor, values};
-use crate::packed::{Packed, product};
-use crate::product::transposed_product;
-use crate::simd::Level;
+use crate::cpu::packed::{Packed, product};
+use crate::cpu::simd::Level;
+use crate::cpu::transposed::transposed_product;
+use crate::cpu::{math, rows};
+use crate::ops::activation::{gelu_and_derivative, gelu_grad, gelu_values};
+use crate::ops::fused::{self, slice, tensor, values};
 use crate::trace::operation;
-use crate::{composed, math, rows, shape};
+use crate::{composed, shape};
 
 /// Returns `xs weight^T + bias`.
 ///

@@ -4,9 +4,9 @@ use gemm::Parallelism;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::rows;
-use crate::simd::Level;
-use crate::tile::{LANES, Left, multiply};
+use crate::cpu::rows;
+use crate::cpu::simd::Level;
+use crate::cpu::tile::{LANES, Left, multiply};
 
 /// Elements of the product up to which each task sums some rows of both operands; above, the tasks
 /// divide the product, by the `gemm` crate.

@@ -15,10 +15,11 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
-use crate::fused::{self, values};
-use crate::simd::Level;
+use crate::cpu::lanes;
+use crate::cpu::simd::Level;
+use crate::ops::fused::{self, values};
+use crate::shape;
 use crate::trace::operation;
-use crate::{lanes, shape};
 
 /// Elements of a task, whatever parameter they belong to.
 const TASK: usize = 1 << 14;

@@ -233,7 +233,7 @@ fn step<S: Simd, const W: usize>(simd: S, sums: &mut [S::f32s; W], x: f32, row: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::Level;
+    use crate::cpu::simd::Level;
 
     struct Product<'a> {
         ys: &'a mut [f32],

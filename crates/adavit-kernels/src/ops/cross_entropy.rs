@@ -4,10 +4,12 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
-use crate::fused::{self, slice, tensor, values};
-use crate::simd::Level;
+use crate::composed;
+use crate::cpu::simd::Level;
+use crate::cpu::{lanes, rows};
+use crate::ops::fused::{self, slice, tensor, values};
+use crate::shape;
 use crate::trace::operation;
-use crate::{composed, lanes, rows, shape};
 
 /// Returns the mean cross entropy, a scalar.
 ///

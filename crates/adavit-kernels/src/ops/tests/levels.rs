@@ -3,17 +3,17 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::activation::{erf_at, gelu_at, softmax_at, tanh_at};
-use crate::attention::{
+use crate::composed;
+use crate::cpu::simd::Level;
+use crate::ops::activation::{erf_at, gelu_at, softmax_at, tanh_at};
+use crate::ops::attention::{
     AttentionMaps, HeadGate, attention_at, class_attention_at, multi_head_attention_at,
 };
-use crate::composed;
-use crate::gate::{gate_groups_at, gate_tokens_at, gated_residual_at};
-use crate::linear::{linear_at, linear_gelu_at};
-use crate::loss::cross_entropy_at;
-use crate::norm::layer_norm_at;
-use crate::simd::Level;
-use crate::test_common::{Op, TOLERANCE, Values, assert_close, check, evaluate, flat};
+use crate::ops::cross_entropy::cross_entropy_at;
+use crate::ops::gate::{gate_groups_at, gate_tokens_at, gated_residual_at};
+use crate::ops::layer_norm::layer_norm_at;
+use crate::ops::linear::{linear_at, linear_gelu_at};
+use adavit_kernels_testing::{Op, TOLERANCE, Values, assert_close, check, evaluate, flat};
 
 type AtLevel<'a> = &'a dyn Fn(Level, &[Tensor]) -> Result<Tensor>;
 

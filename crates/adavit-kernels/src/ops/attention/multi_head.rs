@@ -7,17 +7,19 @@
 
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
 
-use super::op::{Gates, Operands, Pairs};
+use super::pairs::{Gates, Operands, Pairs};
 use super::{HeadGate, gate_values, selections};
-use crate::fused::{self, slice, tensor, values};
-use crate::kept::Kept;
-use crate::packed::Packed;
-use crate::product::transposed_product;
-use crate::shared::Shared;
-use crate::simd::Level;
-use crate::tap::{Gradients, tap};
+use crate::cpu::packed::Packed;
+use crate::cpu::rows;
+use crate::cpu::shared::Shared;
+use crate::cpu::simd::Level;
+use crate::cpu::transposed::transposed_product;
+use crate::ops::fused::{self, slice, tensor, values};
+use crate::ops::kept::Kept;
+use crate::ops::linear;
+use crate::ops::tap::{Gradients, tap};
 use crate::trace::operation;
-use crate::{composed, linear, rows, shape};
+use crate::{composed, shape};
 
 /// The weight `(O, I)` and the bias `(O,)` of each map of multi-head attention.
 #[derive(Debug, Clone, Copy)]
