@@ -8,8 +8,9 @@ mod shape;
 mod trace;
 
 pub use cpu::parts::{Parts, Rows};
+pub use cpu::pools::{MOST_THREADS, set_threads};
 pub use cpu::simd::simd_level;
-pub use cpu::threads::{MOST_THREADS, in_pool, set_threads, side_by_side, threads};
+pub use cpu::threads::{in_pool, side_by_side, threads};
 pub use ops::activation::{erf, gelu, softmax, tanh};
 pub use ops::adamw::{AdamWSlot, AdamWStep, adamw, squared_norms};
 pub use ops::attention::{

@@ -5,6 +5,7 @@ pub(crate) mod lanes;
 pub(crate) mod math;
 pub(crate) mod packed;
 pub(crate) mod parts;
+pub(crate) mod pools;
 pub(crate) mod rows;
 pub(crate) mod shared;
 pub(crate) mod simd;
