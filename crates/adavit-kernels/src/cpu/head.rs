@@ -7,7 +7,7 @@ use pulp::{Simd, WithSimd};
 
 use crate::cpu::shared::Shared;
 use crate::cpu::simd::Level;
-use crate::cpu::tile::{Left, multiply, padded};
+use crate::cpu::tile::{Left, Right, multiply, padded};
 
 /// Where the D channels of a head are in a tensor with a row per token: those of token n are at
 /// `start + n * stride`.
@@ -42,14 +42,14 @@ impl<'a> Head<'a> {
         tokens.map(move |n| (inputs.of(*n), outputs.of(*n)))
     }
 
-    /// Packs rows times `factor`, each as wide as [`padded`], zeros behind.
+    /// Packs rows times their factor, each as wide as [`padded`], zeros behind.
     #[inline(always)]
-    fn pack(&self, packed: &mut [f32], (xs, channels): (&[f32], Channels), factor: f32) {
+    fn pack(&self, packed: &mut [f32], source: Source) {
         let rows = packed.chunks_exact_mut(padded(self.width));
         for (row, token) in rows.zip(self.tokens) {
             let (row, rest) = row.split_at_mut(self.width);
-            for (y, x) in row.iter_mut().zip(&xs[channels.of(*token)..]) {
-                *y = x * factor;
+            for (y, x) in row.iter_mut().zip(source.of(*token)) {
+                *y = x * source.factor;
             }
             rest.fill(0.0);
         }
@@ -57,17 +57,14 @@ impl<'a> Head<'a> {
 
     /// As [`Self::pack`], one row per channel, as wide as [`padded`] number of tokens.
     #[inline(always)]
-    fn pack_transposed(&self, packed: &mut [f32], (xs, channels): (&[f32], Channels), factor: f32) {
+    fn pack_transposed(&self, packed: &mut [f32], source: Source) {
         let width = padded(self.tokens.len());
         for row in packed.chunks_exact_mut(width) {
             row[self.tokens.len()..].fill(0.0);
         }
         for (i, token) in self.tokens.iter().enumerate() {
-            for (x, row) in xs[channels.of(*token)..]
-                .iter()
-                .zip(packed.chunks_exact_mut(width))
-            {
-                row[i] = x * factor;
+            for (x, row) in source.of(*token).iter().zip(packed.chunks_exact_mut(width)) {
+                row[i] = x * source.factor;
             }
         }
     }
@@ -84,14 +81,47 @@ impl<'a> Head<'a> {
     }
 }
 
+/// Values of a tensor with a row per token, where a head's channels lie in it, and their factor.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) channels: Channels,
+    pub(crate) factor: f32,
+}
+
+impl<'a> Source<'a> {
+    /// Returns the values from the head's channels of a token on.
+    #[inline(always)]
+    fn of(&self, token: usize) -> &'a [f32] {
+        &self.values[self.channels.of(token)..]
+    }
+}
+
 /// The values of q, k and v.
 #[derive(Clone, Copy)]
-pub(crate) struct Inputs<'a> {
+pub(crate) struct HeadInputs<'a> {
     pub(crate) q: &'a [f32],
     pub(crate) k: &'a [f32],
     pub(crate) v: &'a [f32],
     /// The factor of all three, 1 without a gate.
     pub(crate) gate: f32,
+}
+
+impl<'a> HeadInputs<'a> {
+    /// Returns q with the factor of the scores, k and v, as a head packs them.
+    #[inline(always)]
+    fn sources(self, head: Head) -> [Source<'a>; 3] {
+        let source = |values, factor| Source {
+            values,
+            channels: head.inputs,
+            factor,
+        };
+        [
+            source(self.q, self.gate * head.scale()),
+            source(self.k, self.gate),
+            source(self.v, self.gate),
+        ]
+    }
 }
 
 /// Takes the first `len` floats of `rest`.
@@ -121,12 +151,40 @@ fn exponentials(scores: &mut [f32], tops: &mut [f32], sums: &mut [f32]) {
     }
 }
 
+/// Returns packed rows of `width` values as a left operand.
+#[inline(always)]
+fn by_rows(values: &[f32], width: usize) -> Left<'_> {
+    Left::Rows {
+        values,
+        stride: padded(width),
+    }
+}
+
+/// Returns packed rows of `width` values, transposed, as a left operand.
+#[inline(always)]
+fn by_columns(values: &[f32], width: usize) -> Left<'_> {
+    Left::Columns {
+        values,
+        stride: padded(width),
+    }
+}
+
+/// Returns packed rows of `width` values as a right operand.
+#[inline(always)]
+fn right(values: &[f32], rows: usize, width: usize) -> Right<'_> {
+    Right {
+        values,
+        rows,
+        width: padded(width),
+    }
+}
+
 /// Returns the packed output of the kept tokens, rows of `padded(D)`.
 #[inline(always)]
 pub(crate) fn forward<'s, S: Simd>(
     simd: S,
     head: Head,
-    inputs: Inputs,
+    inputs: HeadInputs,
     mut scratch: &'s mut [f32],
 ) -> &'s [f32] {
     let (t, d) = (head.tokens.len(), head.width);
@@ -137,13 +195,13 @@ pub(crate) fn forward<'s, S: Simd>(
     let scores = take(&mut scratch, t * padded(t));
     let tops = take(&mut scratch, padded(t));
     let sums = take(&mut scratch, padded(t));
-    head.pack_transposed(qt, (inputs.q, head.inputs), inputs.gate * head.scale());
-    head.pack(k, (inputs.k, head.inputs), inputs.gate);
-    head.pack(v, (inputs.v, head.inputs), inputs.gate);
-    multiply(simd, scores, Left::Rows(k, padded(d)), (qt, d), padded(t));
+    let [q_source, k_source, v_source] = inputs.sources(head);
+    head.pack_transposed(qt, q_source);
+    head.pack(k, k_source);
+    head.pack(v, v_source);
+    multiply(simd, scores, by_rows(k, d), right(qt, d, t));
     exponentials(scores, tops, sums);
-    let left = Left::Columns(scores, padded(t));
-    multiply(simd, ys, left, (v, t), padded(d));
+    multiply(simd, ys, by_columns(scores, t), right(v, t, d));
     // The sums divide Y, which is narrower than P.
     for (row, sum) in ys.chunks_exact_mut(padded(d)).zip(&*sums) {
         let factor = sum.recip();
@@ -154,16 +212,14 @@ pub(crate) fn forward<'s, S: Simd>(
     ys
 }
 
-/// Writes the output of the kept tokens of `head`, without a gate, to their places in `ys`.
+/// Writes the output of the kept tokens of `head` to their places in `ys`.
 pub(crate) fn forward_head(
     level: Level,
     head: Head,
-    (q, k, v): (&[f32], &[f32], &[f32]),
+    inputs: HeadInputs,
     ys: &Shared,
     scratch: &mut [f32],
 ) {
-    let gate = 1.0;
-    let inputs = Inputs { q, k, v, gate };
     level.dispatch(ForwardHead {
         head,
         inputs,
@@ -174,7 +230,7 @@ pub(crate) fn forward_head(
 
 struct ForwardHead<'a> {
     head: Head<'a>,
-    inputs: Inputs<'a>,
+    inputs: HeadInputs<'a>,
     ys: &'a Shared<'a>,
     scratch: &'a mut [f32],
 }
@@ -195,7 +251,7 @@ impl WithSimd for ForwardHead<'_> {
 }
 
 /// What the backward gives, packed rows of `padded(D)`, for q, k and v times their gate.
-pub(crate) struct Gradients<'s> {
+pub(crate) struct HeadGradients<'s> {
     pub(crate) q: &'s [f32],
     pub(crate) k: &'s [f32],
     pub(crate) v: &'s [f32],
@@ -203,8 +259,8 @@ pub(crate) struct Gradients<'s> {
     pub(crate) means: &'s [f32],
 }
 
-impl<'s> Gradients<'s> {
-    /// Returns each gradient beside what belongs to it.
+impl<'s> HeadGradients<'s> {
+    /// Pairs each gradient with one of `xs`.
     #[inline(always)]
     pub(crate) fn with<'x>(
         &self,
@@ -217,7 +273,7 @@ impl<'s> Gradients<'s> {
 /// Divides exponentials by their sums to P and turns dP into dS = P (dP - mean), where mean is the
 /// sum of P dP per column.
 #[inline(always)]
-fn score_gradients((p, ds): (&mut [f32], &mut [f32]), sums: &mut [f32], means: &mut [f32]) {
+fn score_gradients(p: &mut [f32], ds: &mut [f32], sums: &mut [f32], means: &mut [f32]) {
     let t = sums.len();
     for sum in sums.iter_mut() {
         *sum = sum.recip();
@@ -237,15 +293,15 @@ fn score_gradients((p, ds): (&mut [f32], &mut [f32]), sums: &mut [f32], means: &
     }
 }
 
-/// Returns the gradients for the packed gradient `factor * grad` of the output.
+/// Returns the gradients for the gradient `grad` of the output.
 #[inline(always)]
 pub(crate) fn backward<'s, S: Simd>(
     simd: S,
     head: Head,
-    inputs: Inputs,
-    (grad, factor): (&[f32], f32),
+    inputs: HeadInputs,
+    grad: Source,
     mut scratch: &'s mut [f32],
-) -> Gradients<'s> {
+) -> HeadGradients<'s> {
     let (t, d) = (head.tokens.len(), head.width);
     let q = take(&mut scratch, t * padded(d));
     let k = take(&mut scratch, t * padded(d));
@@ -262,25 +318,26 @@ pub(crate) fn backward<'s, S: Simd>(
     let ds = take(&mut scratch, t * padded(t));
     let tops = take(&mut scratch, padded(t));
     let sums = take(&mut scratch, padded(t));
-    head.pack(q, (inputs.q, head.inputs), inputs.gate * head.scale());
-    head.pack(k, (inputs.k, head.inputs), inputs.gate);
-    head.pack(v, (inputs.v, head.inputs), inputs.gate);
-    head.pack(dy, (grad, head.outputs), factor);
-    head.pack_transposed(qt, (inputs.q, head.inputs), inputs.gate * head.scale());
-    head.pack_transposed(dyt, (grad, head.outputs), factor);
+    let [q_source, k_source, v_source] = inputs.sources(head);
+    head.pack(q, q_source);
+    head.pack(k, k_source);
+    head.pack(v, v_source);
+    head.pack(dy, grad);
+    head.pack_transposed(qt, q_source);
+    head.pack_transposed(dyt, grad);
 
     // P and dS are transposed: rows are keys.
-    multiply(simd, p, Left::Rows(k, padded(d)), (qt, d), padded(t));
-    multiply(simd, ds, Left::Rows(v, padded(d)), (dyt, d), padded(t));
+    multiply(simd, p, by_rows(k, d), right(qt, d, t));
+    multiply(simd, ds, by_rows(v, d), right(dyt, d, t));
     exponentials(p, tops, sums);
-    score_gradients((p, ds), sums, tops);
-    multiply(simd, dv, Left::Rows(p, padded(t)), (dy, t), padded(d));
-    multiply(simd, dq, Left::Columns(ds, padded(t)), (k, t), padded(d));
-    multiply(simd, dk, Left::Rows(ds, padded(t)), (q, t), padded(d));
+    score_gradients(p, ds, sums, tops);
+    multiply(simd, dv, by_rows(p, t), right(dy, t, d));
+    multiply(simd, dq, by_columns(ds, t), right(k, t, d));
+    multiply(simd, dk, by_rows(ds, t), right(q, t, d));
     for x in dq.iter_mut() {
         *x *= head.scale();
     }
-    Gradients {
+    HeadGradients {
         q: dq,
         k: dk,
         v: dv,

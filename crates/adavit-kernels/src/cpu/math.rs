@@ -1,19 +1,19 @@
-//! exp, erf, tanh, GELU and its derivative for f32, free of branches so that loops over them
-//! vectorise, and free of fused multiply-adds so that they give the same bits at every level.
+//! exp, erf, tanh, GELU and its derivative for f32. They have no branches, so that loops over them
+//! vectorise, and no fused multiply-adds, so that they give the same bits at every level.
 //!
 //! exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial for e^r (Cephes, S. Moshier), and 2^n in
 //! two factors, so that subnormal results round once.
 //!
-//! erf and tanh: x + x P(x^2) near 0, where x itself carries the rounding; beyond, 1 less a small
-//! number, which hides the error of that number: Q(|x|)^4 for erf, 2 / (e^2|x| + 1) for tanh. So
-//! erf needs no division and no exp. GELU has a Q of its own, of the normal distribution.
+//! erf and tanh: near 0, x + x P(x^2), where the rounding of x dominates. Elsewhere, 1 minus a small
+//! number, whose error is small relative to 1: Q(|x|)^4 for erf, 2 / (e^2|x| + 1) for tanh. So erf
+//! needs no division and no exp. GELU has its own Q, of the normal distribution.
 //!
 //! Each P and Q is our own minimax fit, rounded to f32 and repeatable: weighted least squares in
 //! f64 on 1500 Chebyshev nodes of the interval, 800 times, each weight multiplied by the error at
 //! its node (Lawson 1961). The error is that of the function, relative for P and absolute for Q.
 //!
 //! NaN stays NaN: every clamp is a comparison that NaN fails. The bounds were measured at every
-//! f32 from |x| = 1e-6 to where the function is flat; the tests repeat a share of that.
+//! f32 from |x| = 1e-6 to where the function is flat; the tests repeat a part of that.
 
 /// Adding and subtracting this rounds |x| < 2^22 to an integer, left in the low bits of the sum.
 const ROUND: f32 = 12_582_912.0;
@@ -26,8 +26,8 @@ fn clamp(x: f32, low: f32, high: f32) -> f32 {
 
 /// Returns `near` where the condition holds, else `far`, of which both are computed.
 ///
-/// As a conditional, LLVM 22 made this a branch around either polynomial and gave up on the loop
-/// of GELU's derivative, ten times slower.
+/// From a conditional, LLVM 22 made a branch around either polynomial and did not vectorise the loop of
+/// GELU's derivative, which was ten times slower.
 #[inline(always)]
 fn select(condition: bool, near: f32, far: f32) -> f32 {
     let mask = u32::from(condition).wrapping_neg();
@@ -43,7 +43,7 @@ fn power_of_two(n: i32) -> f32 {
 /// Returns e^x within 1 ulp, subnormal results included.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Beyond these the result is 0 or infinity anyway, and n stays where two factors suffice.
+    // Beyond these bounds the result is 0 or infinity. Within them, two factors are enough for 2^n.
     let x = clamp(x, -104.0, 89.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);

@@ -1,8 +1,11 @@
-//! Float32 loops on the CPU: what the operations and the prepared layers compute with.
+//! Loops over float32 slices on the CPU, which the operations and the prepared layers share.
 
+pub(crate) mod affine;
+pub(crate) mod gelu;
 pub(crate) mod head;
 pub(crate) mod lanes;
 pub(crate) mod math;
+pub(crate) mod norm;
 pub(crate) mod packed;
 pub(crate) mod parts;
 pub(crate) mod pools;

@@ -1,20 +1,18 @@
 //! Products Y = X B with B packed in panels of columns, so that a tile of Y is summed whole in
 //! registers, and what follows the product (bias, GELU, residual) happens while it is in cache.
 //!
-//! Every element of Y is one chain of multiply-adds over the inner dimension, in order: it depends
-//! neither on the other rows of X nor on the number of threads. A product may leave out rows,
-//! ranges of the inner dimension and ranges of columns: what is left out is neither read nor
-//! computed.
+//! Every element of Y is one chain of multiply-adds over the inner dimension, in order. So it depends
+//! neither on the other rows of X nor on the number of threads. A product may skip rows, ranges of the
+//! inner dimension and ranges of columns: they are neither read nor computed.
 
 use std::ops::Range;
 
-use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::cpu::parts::{Part, PartList, Rows, total};
 use crate::cpu::shared::{Aligned, Shared, with_scratch};
 use crate::cpu::simd::Level;
-use crate::cpu::tile;
+use crate::cpu::tile::{PanelProduct, PlacedRows};
 
 /// Rows of a task, so that they stay in the second cache.
 const ROWS: usize = 96;
@@ -27,12 +25,18 @@ const TASK_MACS: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Packed {
     panels: Aligned,
+    layout: PanelLayout,
+}
+
+/// How a matrix `(k, n)` is cut into panels.
+#[derive(Debug, Clone, Copy)]
+struct PanelLayout {
+    k: usize,
+    n: usize,
     /// Columns of a panel: [`Packed::PANEL`], or half of it.
     width: usize,
     /// Columns of a group.
     group: usize,
-    k: usize,
-    n: usize,
 }
 
 impl Packed {
@@ -66,7 +70,8 @@ impl Packed {
                 }
             }
         };
-        Self::pack((k, n), (width, group), pack)
+        let layout = PanelLayout { k, n, width, group };
+        Self::pack(layout, pack)
     }
 
     /// Packs k rows of n values.
@@ -80,15 +85,19 @@ impl Packed {
                 to[..columns.len()].copy_from_slice(&row[columns.clone()]);
             }
         };
-        Self::pack((k, n), (Self::PANEL, n), pack)
+        let layout = PanelLayout {
+            k,
+            n,
+            width: Self::PANEL,
+            group: n,
+        };
+        Self::pack(layout, pack)
     }
 
-    fn pack(
-        (k, n): (usize, usize),
-        (width, group): (usize, usize),
-        pack: impl Fn(&mut [f32], Range<usize>) + Sync,
-    ) -> Self {
-        let group = group.max(1);
+    /// Packs a matrix; `pack` writes the panel of the given columns.
+    fn pack(layout: PanelLayout, pack: impl Fn(&mut [f32], Range<usize>) + Sync) -> Self {
+        let PanelLayout { k, n, width, .. } = layout;
+        let group = layout.group.max(1);
         let per_group = group.div_ceil(width);
         let mut panels = Aligned::zeros(n / group * per_group * width * k);
         panels
@@ -102,40 +111,37 @@ impl Packed {
             });
         Self {
             panels,
-            width,
-            group,
-            k,
-            n,
+            layout: PanelLayout { group, ..layout },
         }
     }
 
     /// Returns the panel that starts with `column`.
     pub(crate) fn panel(&self, column: usize) -> &[f32] {
-        let padded = self.group.next_multiple_of(self.width);
-        let place = column / self.group * padded + column % self.group;
-        &self.panels.as_slice()[place * self.k..][..self.width * self.k]
+        let padded = self.layout.group.next_multiple_of(self.layout.width);
+        let place = column / self.layout.group * padded + column % self.layout.group;
+        &self.panels.as_slice()[place * self.layout.k..][..self.layout.width * self.layout.k]
     }
 
     /// Returns the end of the panel that `column` lies in.
     fn panel_end(&self, column: usize) -> usize {
-        let start = column / self.group * self.group;
-        let within = (column - start + 1).next_multiple_of(self.width);
-        start + within.min(self.group)
+        let start = column / self.layout.group * self.layout.group;
+        let within = (column - start + 1).next_multiple_of(self.layout.width);
+        start + within.min(self.layout.group)
     }
 
     /// Returns the columns of a panel.
     pub(crate) fn width(&self) -> usize {
-        self.width
+        self.layout.width
     }
 
     /// Returns the inner size.
     pub(crate) fn k(&self) -> usize {
-        self.k
+        self.layout.k
     }
 
     /// Returns the columns.
     pub(crate) fn n(&self) -> usize {
-        self.n
+        self.layout.n
     }
 }
 
@@ -146,13 +152,20 @@ pub(crate) struct Piece {
     pub(crate) column: usize,
 }
 
-/// Some rows of a part, and some of its panels: so many from a column within one of its ranges.
+/// A panel of a part: the one that starts with `column`, which lies in range `range` of the part's
+/// columns.
+#[derive(Debug, Clone, Copy)]
+struct PanelStart {
+    range: usize,
+    column: usize,
+}
+
+/// Some rows of a part, and some of its panels, from `start` on.
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
     part: usize,
     rows: Range<usize>,
-    range: usize,
-    column: usize,
+    start: PanelStart,
     panels: usize,
 }
 
@@ -165,74 +178,98 @@ pub(crate) fn product<const O: usize>(
     finish: impl Fn(Piece, [&mut [f32]; O], &[f32]) + Sync,
 ) {
     let all = Part {
-        rows: Rows::All(xs.len() / b.k.max(1)),
-        inner: &[0..b.k],
-        columns: &[0..b.n],
+        rows: Rows::All(xs.len() / b.k().max(1)),
+        inner: &[0..b.k()],
+        columns: &[0..b.n()],
     };
-    let mut tasks = Vec::new();
     let parts = PartList::One(all);
-    partial_product(level, (xs, b), parts, outputs, (finish, &mut tasks));
+    let product = PartialProduct {
+        level,
+        xs,
+        b,
+        parts,
+    };
+    product.run(outputs, finish, &mut Vec::new());
 }
 
-/// Multiplies parts of `xs` by parts of `b`; `finish` gets every piece of a row of the product with
-/// the same piece of each output, rows of n values, to write.
-///
-/// `tasks` is room for the division of the work.
-///
-/// # Panics
-/// If the rows of all parts together, or the columns of one, do not ascend or lie out of bounds.
-pub(crate) fn partial_product<const O: usize>(
-    level: Level,
-    (xs, b): (&[f32], &Packed),
-    parts: PartList,
-    outputs: [&mut [f32]; O],
-    (finish, tasks): (
-        impl Fn(Piece, [&mut [f32]; O], &[f32]) + Sync,
-        &mut Vec<Task>,
-    ),
-) {
-    let (mut next_row, m) = (0, xs.len() / b.k.max(1));
-    tasks.clear();
-    for index in 0..parts.len() {
-        let part = parts.get(index);
-        next_row = check(&part, b, next_row..m);
-        divide(&part, index, b, tasks);
-    }
-    let outputs = outputs.map(Shared::new);
-    tasks.par_iter().with_max_len(1).for_each(|task| {
-        let part = parts.get(task.part);
-        with_scratch(task.rows.len() * b.width, |tile| {
-            for columns in panels(&part, b, (task.range, task.column)).take(task.panels) {
-                let column = columns.start;
-                multiply(
-                    level,
-                    (xs, b),
-                    (part.rows, &task.rows),
-                    part.inner,
-                    (column, tile),
-                );
-                // On its own, so that it takes no register from the product.
-                level.run(
-                    #[inline(always)]
-                    || {
-                        for (index, sums) in tile.chunks_exact(b.width).enumerate() {
-                            let row = part.rows.at(task.rows.start + index);
-                            let place = row * b.n + column;
-                            let ys = outputs.each_ref().map(
-                                #[inline(always)]
-                                |output| {
-                                    // SAFETY: rows and columns ascend, so the pieces of all tasks
-                                    // are apart.
-                                    unsafe { output.range(place, columns.len()) }
-                                },
-                            );
-                            finish(Piece { row, column }, ys, &sums[..columns.len()]);
-                        }
-                    },
-                );
-            }
+/// A product of parts of `xs` and parts of `b`.
+pub(crate) struct PartialProduct<'a> {
+    pub(crate) level: Level,
+    /// Rows of k values.
+    pub(crate) xs: &'a [f32],
+    pub(crate) b: &'a Packed,
+    pub(crate) parts: PartList<'a>,
+}
+
+impl PartialProduct<'_> {
+    /// Computes the product; `finish` gets every piece of a row of it with the same piece of each
+    /// output, rows of n values, to write.
+    ///
+    /// `tasks` is room for the division of the work.
+    ///
+    /// # Panics
+    /// If the rows of all parts together, or the columns of one, do not ascend or lie out of bounds.
+    pub(crate) fn run<const O: usize>(
+        &self,
+        outputs: [&mut [f32]; O],
+        finish: impl Fn(Piece, [&mut [f32]; O], &[f32]) + Sync,
+        tasks: &mut Vec<Task>,
+    ) {
+        let (b, parts) = (self.b, self.parts);
+        let (width, n) = (b.width(), b.n());
+        let (mut next_row, m) = (0, self.xs.len() / b.k().max(1));
+        tasks.clear();
+        for index in 0..parts.len() {
+            let part = parts.get(index);
+            next_row = check(&part, b, next_row..m);
+            divide(&part, index, b, tasks);
+        }
+        let outputs = outputs.map(Shared::new);
+        tasks.par_iter().with_max_len(1).for_each(|task| {
+            let part = parts.get(task.part);
+            with_scratch(task.rows.len() * width, |tile| {
+                for columns in panels(&part, b, task.start).take(task.panels) {
+                    let column = columns.start;
+                    self.multiply(&part, &task.rows, column, tile);
+                    // On its own, so that it takes no register from the product.
+                    self.level.run(
+                        #[inline(always)]
+                        || {
+                            for (index, sums) in tile.chunks_exact(width).enumerate() {
+                                let row = part.rows.at(task.rows.start + index);
+                                let place = row * n + column;
+                                let ys = outputs.each_ref().map(
+                                    #[inline(always)]
+                                    |output| {
+                                        // SAFETY: rows and columns ascend, so the pieces of all
+                                        // tasks are apart.
+                                        unsafe { output.range(place, columns.len()) }
+                                    },
+                                );
+                                finish(Piece { row, column }, ys, &sums[..columns.len()]);
+                            }
+                        },
+                    );
+                }
+            });
         });
-    });
+    }
+
+    /// Writes the product of some rows of a part and the panel at `column` to `tile`.
+    fn multiply(&self, part: &Part, some: &Range<usize>, column: usize, tile: &mut [f32]) {
+        let (rows, k) = (part.rows, self.b.k());
+        self.level.dispatch(PanelProduct {
+            ys: tile,
+            left: PlacedRows {
+                values: self.xs,
+                place: |index: usize| rows.at(some.start + index) * k,
+                inner: part.inner,
+                skip: 0,
+            },
+            panel: self.b.panel(column),
+            width: self.b.width(),
+        });
+    }
 }
 
 /// Checks that no two pieces of the outputs overlap and that all lie within bounds, given the rows
@@ -242,8 +279,8 @@ fn check(part: &Part, b: &Packed, left: Range<usize>) -> usize {
     for columns in part.columns {
         assert!(
             columns.start >= next_column
-                && columns.end <= b.n
-                && (columns.start % b.group).is_multiple_of(b.width),
+                && columns.end <= b.n()
+                && (columns.start % b.layout.group).is_multiple_of(b.width()),
             "product: ascending columns from panels' starts"
         );
         // The last panel of a range ends with it.
@@ -252,7 +289,7 @@ fn check(part: &Part, b: &Packed, left: Range<usize>) -> usize {
         }
     }
     assert!(
-        part.inner.iter().all(|range| range.end <= b.k),
+        part.inner.iter().all(|range| range.end <= b.k()),
         "product: inner ranges within bounds"
     );
     part.rows.check(left.end);
@@ -263,14 +300,17 @@ fn check(part: &Part, b: &Packed, left: Range<usize>) -> usize {
     part.rows.at(part.rows.len() - 1) + 1
 }
 
-/// Returns the columns of each panel of a part, from a column within one of its ranges on.
+/// Returns the columns of each panel of a part, from `start` on.
 fn panels<'a>(
     part: &Part<'a>,
     b: &'a Packed,
-    (range, column): (usize, usize),
+    start: PanelStart,
 ) -> impl Iterator<Item = Range<usize>> + use<'a> {
     let columns = part.columns;
-    let (mut range, mut column) = (range, column);
+    let PanelStart {
+        mut range,
+        mut column,
+    } = start;
     std::iter::from_fn(move || {
         let mut end = columns.get(range)?.end;
         while column >= end {
@@ -292,7 +332,7 @@ fn divide(part: &Part, index: usize, b: &Packed, tasks: &mut Vec<Task>) {
         return;
     }
     let height = m.div_ceil(m.div_ceil(ROWS)).next_multiple_of(8);
-    let panel_macs = (height * total(part.inner) * b.width).max(1);
+    let panel_macs = (height * total(part.inner) * b.width()).max(1);
     let most = (TASK_MACS / panel_macs).max(1);
     for start in (0..m).step_by(height) {
         let rows = start..(start + height).min(m);
@@ -304,8 +344,7 @@ fn divide(part: &Part, index: usize, b: &Packed, tasks: &mut Vec<Task>) {
                     tasks.push(Task {
                         part: index,
                         rows: rows.clone(),
-                        range,
-                        column,
+                        start: PanelStart { range, column },
                         panels: most,
                     });
                 }
@@ -313,45 +352,5 @@ fn divide(part: &Part, index: usize, b: &Packed, tasks: &mut Vec<Task>) {
                 column = b.panel_end(column);
             }
         }
-    }
-}
-
-/// Writes the product of some rows and a panel to `tile`.
-fn multiply(
-    level: Level,
-    (xs, b): (&[f32], &Packed),
-    (rows, some): (Rows, &Range<usize>),
-    inner: &[Range<usize>],
-    (column, tile): (usize, &mut [f32]),
-) {
-    level.dispatch(Multiply {
-        tile,
-        xs,
-        place: |index: usize| rows.at(some.start + index) * b.k,
-        panel: b.panel(column),
-        inner,
-        skip: 0,
-        width: b.width,
-    });
-}
-
-/// A product of some rows and a panel, see [`tile::multiply_rows`].
-pub(crate) struct Multiply<'a, P> {
-    pub(crate) tile: &'a mut [f32],
-    pub(crate) xs: &'a [f32],
-    pub(crate) place: P,
-    pub(crate) panel: &'a [f32],
-    pub(crate) inner: &'a [Range<usize>],
-    pub(crate) skip: usize,
-    pub(crate) width: usize,
-}
-
-impl<P: Fn(usize) -> usize> WithSimd for Multiply<'_, P> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let left = (self.xs, self.place, self.skip);
-        tile::multiply_rows(simd, self.tile, left, (self.panel, self.inner), self.width);
     }
 }

@@ -1,8 +1,8 @@
-//! What to compute of a product: which rows, from which inputs, which outputs.
+//! The parts of a product to compute: which rows, from which inputs, which outputs.
 
 use std::ops::Range;
 
-/// Rows of an input and of the output that belongs to it.
+/// Which rows to compute; a row has the same number in the input and in the output.
 #[derive(Debug, Clone, Copy)]
 pub enum Rows<'a> {
     /// The first n.
@@ -61,11 +61,12 @@ pub(crate) fn total(ranges: &[Range<usize>]) -> usize {
     ranges.iter().map(Range::len).sum()
 }
 
-/// What to compute of a product: for some rows, from some ranges of inputs, some ranges of outputs.
+/// The parts of a product to compute: for some rows, from some ranges of inputs, some ranges of
+/// outputs.
 ///
-/// The lists keep their room when cleared.
+/// [`Self::clear`] keeps the allocated memory.
 #[derive(Debug, Clone, Default)]
-pub struct Parts {
+pub struct ProductParts {
     rows: Vec<usize>,
     ranges: Vec<Range<usize>>,
     places: Vec<PartAt>,
@@ -79,7 +80,7 @@ struct PartAt {
     columns: Range<usize>,
 }
 
-impl Parts {
+impl ProductParts {
     /// Forgets all parts.
     pub fn clear(&mut self) {
         self.rows.clear();
@@ -87,9 +88,9 @@ impl Parts {
         self.places.clear();
     }
 
-    /// Adds `rows`, which follow those of the part before, ascending; with the same ranges as that
-    /// part's they join it. Inputs outside of `inner` count as zero; outputs outside of `columns`
-    /// stay as they are. Ranges ascend, and each of `columns` starts with a group.
+    /// Adds `rows`, ascending, after the last row of the part before. Rows with the same ranges as
+    /// the part before join it. Inputs outside of `inner` count as zero; outputs outside of `columns`
+    /// stay as they are. Ranges ascend, and each range of `columns` starts where a group starts.
     pub fn push(
         &mut self,
         rows: impl IntoIterator<Item = usize>,
@@ -144,7 +145,7 @@ impl Parts {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum PartList<'a> {
     One(Part<'a>),
-    Many(&'a Parts),
+    Many(&'a ProductParts),
 }
 
 impl<'a> PartList<'a> {

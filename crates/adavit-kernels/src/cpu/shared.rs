@@ -44,7 +44,7 @@ impl<'a> Shared<'a> {
     /// Returns the `len` values at `place`.
     ///
     /// # Safety
-    /// No one else holds or takes any of these values while the result lives.
+    /// Nothing else holds or takes any of these values while the result lives.
     #[inline(always)]
     #[expect(
         clippy::mut_from_ref,

@@ -1,10 +1,13 @@
 //! The vector instructions that a loop is compiled for, chosen at run time.
 //!
-//! A closure given to [`Level::run`] is compiled once per level, so plain loops over slices become AVX-512,
-//! AVX2 or baseline code without intrinsics. The closure and what it calls have to be
-//! `#[inline(always)]`: a real call would leave the level. Elementwise mathematics uses no fused multiply-add and
-//! reductions always use 16 lanes, so these loops give the same bits at every level.
-//! Operations hold their level instead of asking for it, so that tests run each at every level.
+//! A closure given to [`Level::run`] is compiled once per level, so plain loops over slices become
+//! AVX-512, AVX2 or baseline code without intrinsics. The closure and what it calls must be
+//! `#[inline(always)]`: a function that is not inlined is compiled for the baseline.
+//!
+//! Elementwise functions use no fused multiply-add, and reductions always use 16 lanes. So these loops
+//! give the same bits at every level. Products do use fused multiply-adds.
+//!
+//! Operations hold their level as a field, so that tests run each at every level.
 
 use std::ffi::OsStr;
 use std::sync::OnceLock;
@@ -17,8 +20,8 @@ const VARIABLE: &str = "ADAVIT_SIMD";
 /// Returns the name of the vector instructions that fused operations of this process use:
 /// `portable`, `avx2` or `avx512`.
 ///
-/// The operations themselves pass over a wrong `ADAVIT_SIMD` and use the best level; a program
-/// calls this at its start to reject one.
+/// The operations ignore a wrong `ADAVIT_SIMD` and use the best level. A program that wants an error
+/// instead calls this at its start.
 ///
 /// # Errors
 /// If `ADAVIT_SIMD` is set and names no level that this machine has.
@@ -43,8 +46,8 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    /// Returns the level of this process: `ADAVIT_SIMD` (portable, avx2 or avx512) where that
-    /// names one that the machine has, else the best.
+    /// Returns the level of this process: the one that `ADAVIT_SIMD` names if the machine has it,
+    /// otherwise the best.
     pub(crate) fn current() -> Self {
         static LEVEL: OnceLock<Level> = OnceLock::new();
         *LEVEL.get_or_init(|| {
@@ -119,8 +122,8 @@ impl Level {
     }
 }
 
-/// A closure as an operation. `FnMut`, since a call by `FnOnce` goes through a function that nothing
-/// can mark as `inline(always)`.
+/// A closure as an operation. It is `FnMut`, since a call by `FnOnce` goes through a function that
+/// cannot be marked `inline(always)`.
 struct Closure<F>(F);
 
 impl<R, F: FnMut() -> R> pulp::WithSimd for Closure<F> {

@@ -1,6 +1,6 @@
 //! Small products Y = A B in registers, for operands that lie packed in cache.
 //!
-//! B and Y are row-major and as wide as a multiple of [`LANES`], so that no column is left over.
+//! B and Y are row-major, and their width is a multiple of [`LANES`], so that rows are whole vectors.
 
 use std::ops::Range;
 
@@ -17,28 +17,30 @@ pub(crate) fn padded(n: usize) -> usize {
     n.max(1).next_multiple_of(LANES)
 }
 
-/// The left operand, `k` deep: (i, p) is at `i * stride + p` by rows, `p * stride + i` by columns.
+/// The left operand: element (i, p) is at `i * stride + p` by rows, at `p * stride + i` by columns.
 #[derive(Clone, Copy)]
 pub(crate) enum Left<'a> {
-    Rows(&'a [f32], usize),
-    Columns(&'a [f32], usize),
+    Rows { values: &'a [f32], stride: usize },
+    Columns { values: &'a [f32], stride: usize },
 }
 
-/// Writes `left right` to all of `ys`; both `right` and `ys` have rows of `width`.
+/// The right operand: the first `rows` rows of `width` values.
+#[derive(Clone, Copy)]
+pub(crate) struct Right<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) width: usize,
+}
+
+/// Writes `left right` to all of `ys`, which has rows as wide as those of `right`.
 #[inline(always)]
-pub(crate) fn multiply<S: Simd>(
-    simd: S,
-    ys: &mut [f32],
-    left: Left,
-    (right, k): (&[f32], usize),
-    width: usize,
-) {
+pub(crate) fn multiply<S: Simd>(simd: S, ys: &mut [f32], left: Left, right: Right) {
     // A function of its own, so that its sums stay in registers whatever surrounds it.
     simd.vectorize(Multiply {
         ys,
         left,
-        right: &right[..k * width],
-        width,
+        right: &right.values[..right.rows * right.width],
+        width: right.width,
     });
 }
 
@@ -59,67 +61,124 @@ impl WithSimd for Multiply<'_> {
         let vectors = self.width / S::F32_LANES;
         for (start, rows) in starts::<S>(ys.len() / vectors) {
             let mut at = 0;
+            let place = |at: usize| Place {
+                start,
+                rows,
+                at,
+                vectors,
+            };
             while at + WIDTH <= vectors {
-                rows_of::<S, WIDTH>(simd, ys, (start, rows), self.left, right, (at, vectors));
+                rows_of::<S, WIDTH>(simd, ys, self.left, right, place(at));
                 at += WIDTH;
             }
             while at < vectors {
-                rows_of::<S, 1>(simd, ys, (start, rows), self.left, right, (at, vectors));
+                rows_of::<S, 1>(simd, ys, self.left, right, place(at));
                 at += 1;
             }
         }
     }
 }
 
-/// Writes `left right` to all of `ys`, rows of `width`: row i of the left operand is at `place(i)`,
-/// and only the ranges `inner` of its values meet those rows of `right`. `skip` values lie between
-/// the values of a range and of the next that do not count as a row's.
-#[inline(always)]
-pub(crate) fn multiply_rows<S: Simd>(
-    simd: S,
-    ys: &mut [f32],
-    (left, place, skip): (&[f32], impl Fn(usize) -> usize, usize),
-    (right, inner): (&[f32], &[Range<usize>]),
-    width: usize,
-) {
-    let right = S::as_simd_f32s(right).0;
-    let ys = S::as_mut_simd_f32s(ys).0;
-    let vectors = width / S::F32_LANES;
-    for (start, rows) in starts::<S>(ys.len() / vectors) {
-        let left = |r: usize| &left[place(start + r)..];
-        let mut at = 0;
-        while at < vectors {
-            let wide = at + WIDTH <= vectors;
-            let (right, left) = ((right, inner, at, vectors), (&left, skip));
-            let ys = &mut ys[start * vectors..];
-            match (rows, wide) {
-                (8, true) => ranges::<S, 8, WIDTH>(simd, ys, left, right),
-                (8, false) => ranges::<S, 8, 1>(simd, ys, left, right),
-                (4, true) => ranges::<S, 4, WIDTH>(simd, ys, left, right),
-                (4, false) => ranges::<S, 4, 1>(simd, ys, left, right),
-                (2, true) => ranges::<S, 2, WIDTH>(simd, ys, left, right),
-                (2, false) => ranges::<S, 2, 1>(simd, ys, left, right),
-                (_, true) => ranges::<S, 1, WIDTH>(simd, ys, left, right),
-                (_, false) => ranges::<S, 1, 1>(simd, ys, left, right),
+/// A block of the product: some rows, and some vectors of each.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The first row.
+    start: usize,
+    rows: usize,
+    /// The first vector of each row.
+    at: usize,
+    /// All vectors of a row.
+    vectors: usize,
+}
+
+/// The product of some rows and a panel of columns: writes all of `ys`. Both `ys` and `panel` have
+/// rows of `width` values.
+pub(crate) struct PanelProduct<'a, P> {
+    pub(crate) ys: &'a mut [f32],
+    pub(crate) left: PlacedRows<'a, P>,
+    pub(crate) panel: &'a [f32],
+    pub(crate) width: usize,
+}
+
+/// The left operand of a [`PanelProduct`]: row i starts at `place(i)`.
+pub(crate) struct PlacedRows<'a, P> {
+    pub(crate) values: &'a [f32],
+    pub(crate) place: P,
+    /// The ranges of a row's values to multiply; they meet the panel's rows of the same ranges.
+    pub(crate) inner: &'a [Range<usize>],
+    /// Values between one range and the next that do not belong to the row.
+    pub(crate) skip: usize,
+}
+
+impl<P: Fn(usize) -> usize> WithSimd for PanelProduct<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let PlacedRows {
+            values,
+            place,
+            inner,
+            skip,
+        } = self.left;
+        let right = S::as_simd_f32s(self.panel).0;
+        let ys = S::as_mut_simd_f32s(self.ys).0;
+        let vectors = self.width / S::F32_LANES;
+        for (start, rows) in starts::<S>(ys.len() / vectors) {
+            let left = Runs {
+                row: |r: usize| &values[place(start + r)..],
+                inner,
+                skip,
+            };
+            let mut at = 0;
+            while at < vectors {
+                let wide = at + WIDTH <= vectors;
+                let ys = &mut ys[start * vectors..];
+                let columns = Columns { at, vectors };
+                match (rows, wide) {
+                    (8, true) => ranges::<S, 8, WIDTH>(simd, ys, &left, right, columns),
+                    (8, false) => ranges::<S, 8, 1>(simd, ys, &left, right, columns),
+                    (4, true) => ranges::<S, 4, WIDTH>(simd, ys, &left, right, columns),
+                    (4, false) => ranges::<S, 4, 1>(simd, ys, &left, right, columns),
+                    (2, true) => ranges::<S, 2, WIDTH>(simd, ys, &left, right, columns),
+                    (2, false) => ranges::<S, 2, 1>(simd, ys, &left, right, columns),
+                    (_, true) => ranges::<S, 1, WIDTH>(simd, ys, &left, right, columns),
+                    (_, false) => ranges::<S, 1, 1>(simd, ys, &left, right, columns),
+                }
+                at += if wide { WIDTH } else { 1 };
             }
-            at += if wide { WIDTH } else { 1 };
         }
     }
+}
+
+/// Some vectors of a row: those from `at` on, of `vectors`.
+#[derive(Clone, Copy)]
+struct Columns {
+    at: usize,
+    vectors: usize,
+}
+
+/// The rows of a block, of which only some ranges count.
+struct Runs<'a, F> {
+    row: F,
+    inner: &'a [Range<usize>],
+    skip: usize,
 }
 
 #[inline(always)]
 fn ranges<'a, S: Simd, const R: usize, const W: usize>(
     simd: S,
     ys: &mut [S::f32s],
-    (left, skip): (&impl Fn(usize) -> &'a [f32], usize),
-    (right, inner, at, vectors): (&[S::f32s], &[Range<usize>], usize, usize),
+    left: &Runs<impl Fn(usize) -> &'a [f32]>,
+    right: &[S::f32s],
+    Columns { at, vectors }: Columns,
 ) {
     let mut sums = [[simd.splat_f32s(0.0); W]; R];
-    for (index, range) in inner.iter().enumerate() {
+    for (index, range) in left.inner.iter().enumerate() {
         // Bounds are checked here, so that the loop below has nothing but products.
-        let start = range.start + index * skip;
+        let start = range.start + index * left.skip;
         let rows: [*const f32; R] =
-            std::array::from_fn(|r| left(r)[start..][..range.len()].as_ptr());
+            std::array::from_fn(|r| (left.row)(r)[start..][..range.len()].as_ptr());
         let right = &right[range.start * vectors..range.end * vectors];
         for (p, row) in right.chunks_exact(vectors).enumerate() {
             let row: &[S::f32s; W] = row[at..]
@@ -160,16 +219,15 @@ fn starts<S: Simd>(m: usize) -> impl Iterator<Item = (usize, usize)> {
 fn rows_of<S: Simd, const W: usize>(
     simd: S,
     ys: &mut [S::f32s],
-    (start, rows): (usize, usize),
     left: Left,
     right: &[S::f32s],
-    at: (usize, usize),
+    place: Place,
 ) {
-    match rows {
-        8 => block::<S, 8, W>(simd, ys, start, left, right, at),
-        4 => block::<S, 4, W>(simd, ys, start, left, right, at),
-        2 => block::<S, 2, W>(simd, ys, start, left, right, at),
-        _ => block::<S, 1, W>(simd, ys, start, left, right, at),
+    match place.rows {
+        8 => block::<S, 8, W>(simd, ys, left, right, place),
+        4 => block::<S, 4, W>(simd, ys, left, right, place),
+        2 => block::<S, 2, W>(simd, ys, left, right, place),
+        _ => block::<S, 1, W>(simd, ys, left, right, place),
     }
 }
 
@@ -177,11 +235,13 @@ fn rows_of<S: Simd, const W: usize>(
 fn block<S: Simd, const R: usize, const W: usize>(
     simd: S,
     ys: &mut [S::f32s],
-    start: usize,
     left: Left,
     right: &[S::f32s],
-    (at, vectors): (usize, usize),
+    place: Place,
 ) {
+    let Place {
+        start, at, vectors, ..
+    } = place;
     let mut sums = [[simd.splat_f32s(0.0); W]; R];
     let right = right.chunks_exact(vectors).map(|row| {
         let row: &[S::f32s; W] = row[at..]
@@ -191,7 +251,7 @@ fn block<S: Simd, const R: usize, const W: usize>(
     });
     // Bounds are checked before the loops, so that those have nothing but products.
     match left {
-        Left::Rows(values, stride) => {
+        Left::Rows { values, stride } => {
             let k = right.len();
             let rows: [*const f32; R] =
                 std::array::from_fn(|r| values[(start + r) * stride..][..k].as_ptr());
@@ -202,7 +262,7 @@ fn block<S: Simd, const R: usize, const W: usize>(
                 }
             }
         }
-        Left::Columns(values, stride) => {
+        Left::Columns { values, stride } => {
             let values = &values[start..];
             let k = right.len();
             assert!(k == 0 || values.len() >= (k - 1) * stride + R);
@@ -238,8 +298,7 @@ mod tests {
     struct Product<'a> {
         ys: &'a mut [f32],
         left: Left<'a>,
-        right: (&'a [f32], usize),
-        width: usize,
+        right: Right<'a>,
     }
 
     impl WithSimd for Product<'_> {
@@ -247,7 +306,7 @@ mod tests {
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            multiply(simd, self.ys, self.left, self.right, self.width);
+            multiply(simd, self.ys, self.left, self.right);
         }
     }
 
@@ -268,16 +327,29 @@ mod tests {
                     .map(|at| element(at / width, at % width))
                     .collect()
             };
-            let by_rows = (Left::Rows(&left, k), expected(|i, p, _, k| i * k + p));
-            let by_columns = (Left::Columns(&left, m), expected(|i, p, m, _| p * m + i));
+            let (by_rows, by_columns) = (
+                Left::Rows {
+                    values: &left,
+                    stride: k,
+                },
+                Left::Columns {
+                    values: &left,
+                    stride: m,
+                },
+            );
+            let by_rows = (by_rows, expected(|i, p, _, k| i * k + p));
+            let by_columns = (by_columns, expected(|i, p, m, _| p * m + i));
             for level in Level::available() {
                 for (left, expected) in [&by_rows, &by_columns] {
                     let mut ys = vec![f32::NAN; m * width];
                     level.dispatch(Product {
                         ys: &mut ys,
                         left: *left,
-                        right: (&right, k),
-                        width,
+                        right: Right {
+                            values: &right,
+                            rows: k,
+                            width,
+                        },
                     });
                     assert_eq!(&ys, expected, "{level:?} {m} {k} {width}");
                 }

@@ -6,31 +6,42 @@ use rayon::prelude::*;
 
 use crate::cpu::rows;
 use crate::cpu::simd::Level;
-use crate::cpu::tile::{LANES, Left, multiply};
+use crate::cpu::tile::{LANES, Left, Right, multiply};
 
-/// Elements of the product up to which each task sums some rows of both operands; above, the tasks
-/// divide the product, by the `gemm` crate.
+/// Largest product, in elements, of which each task sums some rows of both operands. A larger one is
+/// divided among the tasks by the `gemm` crate.
 const SMALL: usize = 1 << 16;
 
 /// Rows that a task sums.
 const ROWS: usize = 512;
 
+/// Rows of `width` values.
+#[derive(Clone, Copy)]
+pub(crate) struct Rowed<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) width: usize,
+}
+
 /// Returns `dy^T xs`, `(n_out, n_in)` for rows of `n_out` and `n_in` values.
-pub(crate) fn transposed_product(
-    level: Level,
-    (dy, n_out): (&[f32], usize),
-    (xs, n_in): (&[f32], usize),
-) -> Vec<f32> {
+pub(crate) fn transposed_product(level: Level, dy: Rowed, xs: Rowed) -> Vec<f32> {
+    let (n_out, n_in) = (dy.width, xs.width);
     if n_out * n_in <= SMALL && n_in.is_multiple_of(LANES) {
         let parts = dy
+            .values
             .par_chunks(ROWS * n_out)
-            .zip(xs.par_chunks(ROWS * n_in))
+            .zip(xs.values.par_chunks(ROWS * n_in))
             .map(|(dy, xs)| {
                 let mut sums = vec![0.0; n_out * n_in];
                 level.dispatch(Columns {
                     sums: &mut sums,
-                    dy: (dy, n_out),
-                    xs: (xs, n_in),
+                    dy: Rowed {
+                        values: dy,
+                        width: n_out,
+                    },
+                    xs: Rowed {
+                        values: xs,
+                        width: n_in,
+                    },
                 });
                 sums
             })
@@ -38,15 +49,16 @@ pub(crate) fn transposed_product(
         return rows::total(parts, n_out * n_in);
     }
     let mut product_sums = vec![0.0; n_out * n_in];
-    let dy = Matrix::new(dy, n_out).t();
-    product(&mut product_sums, dy, Matrix::new(xs, n_in));
+    let dy = Matrix::new(dy).t();
+    product(&mut product_sums, dy, Matrix::new(xs));
     product_sums
 }
 
+/// The product of a few rows, as an operation.
 struct Columns<'a> {
     sums: &'a mut [f32],
-    dy: (&'a [f32], usize),
-    xs: (&'a [f32], usize),
+    dy: Rowed<'a>,
+    xs: Rowed<'a>,
 }
 
 impl WithSimd for Columns<'_> {
@@ -54,9 +66,16 @@ impl WithSimd for Columns<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let ((dy, n_out), (xs, n_in)) = (self.dy, self.xs);
-        let right = (xs, xs.len() / n_in);
-        multiply(simd, self.sums, Left::Columns(dy, n_out), right, n_in);
+        let left = Left::Columns {
+            values: self.dy.values,
+            stride: self.dy.width,
+        };
+        let right = Right {
+            values: self.xs.values,
+            rows: self.xs.values.len() / self.xs.width,
+            width: self.xs.width,
+        };
+        multiply(simd, self.sums, left, right);
     }
 }
 
@@ -71,14 +90,13 @@ struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Returns `values` as rows of `columns` elements.
-    fn new(values: &'a [f32], columns: usize) -> Self {
-        let rows = values.len() / columns.max(1);
+    fn new(rowed: Rowed<'a>) -> Self {
+        let Rowed { values, width } = rowed;
         Self {
             values,
-            rows,
-            columns,
-            row: columns,
+            rows: values.len() / width.max(1),
+            columns: width,
+            row: width,
             column: 1,
         }
     }

@@ -1,5 +1,5 @@
-//! GELU, exact: y = x / 2 (1 + erf(x / sqrt 2)), Hendrycks and Gimpel 2016 (arXiv 1606.08415);
-//! erf; tanh; and softmax over the last dimension.
+//! The exact GELU, y = x / 2 (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016, arXiv 1606.08415), erf,
+//! tanh, and softmax over the last dimension.
 
 use std::f32::consts::FRAC_2_SQRT_PI;
 use std::marker::PhantomData;
@@ -7,8 +7,9 @@ use std::marker::PhantomData;
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
 use crate::composed;
+use crate::cpu::rows::Pass;
 use crate::cpu::simd::Level;
-use crate::cpu::{lanes, math, rows};
+use crate::cpu::{lanes, math};
 use crate::ops::fused::{self, slice, tensor, values};
 use crate::trace::operation;
 
@@ -60,7 +61,7 @@ pub(crate) fn softmax_at(level: Level, xs: &Tensor) -> Result<Tensor> {
     composed::softmax(xs)
 }
 
-/// A function of one number, by what its loops need.
+/// A function of one number, and its derivative.
 trait Function {
     const NAME: &'static str;
     const BACKWARD: &'static str;
@@ -144,10 +145,8 @@ impl<F: Function + Send + Sync> CustomOp1 for Elementwise<F> {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let _span = operation(F::NAME, 0);
-        let ys = rows::map(
-            self.level,
+        let ys = Pass::elementwise(self.level).map(
             slice(storage, layout)?,
-            1,
             #[inline(always)]
             |_, ys, xs| {
                 for (y, x) in ys.iter_mut().zip(xs) {
@@ -162,10 +161,9 @@ impl<F: Function + Send + Sync> CustomOp1 for Elementwise<F> {
         let _span = operation(F::BACKWARD, 0);
         let grad = grad.contiguous()?;
         let (x_values, y_values) = (values(xs)?, values(ys)?);
-        let ds = rows::map2(
-            self.level,
-            (&x_values, &values(&grad)?),
-            1,
+        let ds = Pass::elementwise(self.level).map2(
+            &x_values,
+            &values(&grad)?,
             #[inline(always)]
             |first, ds, xs, grad| {
                 let inputs = xs.iter().zip(&y_values[first..]).zip(grad);
@@ -176,53 +174,6 @@ impl<F: Function + Send + Sync> CustomOp1 for Elementwise<F> {
         );
         Ok(Some(tensor(ds, xs)?))
     }
-}
-
-/// Returns the GELU of every element.
-pub(crate) fn gelu_values(level: Level, xs: &[f32]) -> Vec<f32> {
-    rows::map(
-        level,
-        xs,
-        1,
-        #[inline(always)]
-        |_, ys, xs| {
-            for (y, x) in ys.iter_mut().zip(xs) {
-                *y = math::gelu(*x);
-            }
-        },
-    )
-}
-
-/// Returns the GELU of every element and its derivative.
-pub(crate) fn gelu_and_derivative(level: Level, xs: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let mut derivatives = vec![0.0; xs.len()];
-    let ys = rows::map_into(
-        level,
-        xs,
-        &mut derivatives,
-        #[inline(always)]
-        |ys, ds, xs| {
-            for ((y, d), x) in ys.iter_mut().zip(ds).zip(xs) {
-                (*y, *d) = math::gelu_and_derivative(*x);
-            }
-        },
-    );
-    (ys, derivatives)
-}
-
-/// Returns the gradient of the input of a GELU.
-pub(crate) fn gelu_grad(level: Level, xs: &[f32], grad: &[f32]) -> Vec<f32> {
-    rows::map2(
-        level,
-        (xs, grad),
-        1,
-        #[inline(always)]
-        |_, ds, xs, grad| {
-            for ((d, x), g) in ds.iter_mut().zip(xs).zip(grad) {
-                *d = g * math::gelu_derivative(*x);
-            }
-        },
-    )
 }
 
 struct Softmax {
@@ -237,10 +188,8 @@ impl CustomOp1 for Softmax {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let _span = operation("softmax", 0);
         let len = layout.shape().dim(D::Minus1)?;
-        let ys = rows::map(
-            self.level,
+        let ys = Pass::rows(self.level, len).map(
             slice(storage, layout)?,
-            len,
             #[inline(always)]
             |_, ys, xs| {
                 ys.copy_from_slice(xs);
@@ -259,10 +208,9 @@ impl CustomOp1 for Softmax {
         let _span = operation("softmax backward", 0);
         let grad = grad.contiguous()?;
         let len = ys.dim(D::Minus1)?;
-        let ds = rows::map2(
-            self.level,
-            (&values(ys)?, &values(&grad)?),
-            len,
+        let ds = Pass::rows(self.level, len).map2(
+            &values(ys)?,
+            &values(&grad)?,
             #[inline(always)]
             |_, ds, ys, grad| {
                 let inputs = ys.chunks_exact(len).zip(grad.chunks_exact(len));

@@ -4,8 +4,7 @@
 //! m <- b1 m + (1 - b1) c g          v <- b2 v + (1 - b2) (c g)^2
 //! w <- w (1 - lr wd) - lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 //! ```
-//! c scales the gradient down where its norm over all parameters is clipped. (Loshchilov & Hutter,
-//! 2019, arXiv 1711.05101.)
+//! c is the factor of gradient clipping, 1 without it. (Loshchilov & Hutter, 2019, arXiv 1711.05101.)
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -21,10 +20,10 @@ use crate::ops::fused::{self, values};
 use crate::shape;
 use crate::trace::operation;
 
-/// Elements of a task, whatever parameter they belong to.
-const TASK: usize = 1 << 14;
+/// Elements of a task.
+const TASK_LEN: usize = 1 << 14;
 
-/// Squares that are summed in f32 before the sum goes on in f64.
+/// Squares that are summed in f32; the sums of these runs are added in f64.
 const RUN: usize = 1 << 10;
 
 /// A parameter with its gradient and its state.
@@ -44,7 +43,7 @@ pub struct AdamWSlot<'a> {
     pub weight_decay: f64,
 }
 
-/// What all parameters share in a step.
+/// The numbers that all parameters share in a step.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamWStep {
     /// Decay of the mean of gradients.
@@ -79,7 +78,7 @@ pub(crate) fn squared_norms_at(level: Level, grads: &[Option<&Tensor>]) -> Resul
             return Ok(0.0);
         };
         let parts: Vec<f64> = values(grad)?
-            .par_chunks(TASK)
+            .par_chunks(TASK_LEN)
             .map(|xs| sum_of_squares(level, xs))
             .collect();
         Ok(parts.iter().sum())
@@ -115,7 +114,7 @@ fn composed_norms(grads: &[Option<&Tensor>]) -> Result<Vec<f64>> {
 
 /// Does a step of every parameter.
 ///
-/// While it runs the variables have no values: no other thread may read them.
+/// While it runs, the variables hold no values: other threads must not read them.
 ///
 /// # Errors
 /// If shapes within a slot differ, or `step.step` is 0; nothing has changed then.
@@ -138,6 +137,15 @@ pub(crate) fn adamw_at(level: Level, slots: &[AdamWSlot], step: &AdamWStep) -> R
         return slots.iter().try_for_each(|slot| composed_step(slot, step));
     }
     fused_step(level, slots, step)
+}
+
+/// Some elements of a parameter: its values, its two means, its gradient.
+struct Task<'a> {
+    w: &'a mut [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    grad: Option<&'a [f32]>,
+    factors: Factors,
 }
 
 /// Takes the values of all variables out, updates them in one pass, and puts them back.
@@ -164,16 +172,22 @@ fn fused_step(level: Level, slots: &[AdamWSlot], step: &AdamWStep) -> Result<()>
     let mut tasks = Vec::new();
     for ((slot, buffers), grad) in slots.iter().zip(&mut buffers).zip(&grads) {
         let factors = Factors::new(slot, step);
-        let [w, m, v] = buffers.each_mut().map(|buffer| buffer.chunks_mut(TASK));
+        let [w, m, v] = buffers.each_mut().map(|buffer| buffer.chunks_mut(TASK_LEN));
         for (i, ((w, m), v)) in w.zip(m).zip(v).enumerate() {
-            let grad = grad.as_ref().map(|grad| &grad[i * TASK..][..w.len()]);
-            tasks.push((w, m, v, grad, factors));
+            let grad = grad.as_ref().map(|grad| &grad[i * TASK_LEN..][..w.len()]);
+            tasks.push(Task {
+                w,
+                m,
+                v,
+                grad,
+                factors,
+            });
         }
     }
-    tasks.par_iter_mut().for_each(|(w, m, v, grad, factors)| {
+    tasks.par_iter_mut().for_each(|task| {
         level.run(
             #[inline(always)]
-            || factors.apply((&mut **w, &mut **m, &mut **v), *grad),
+            || task.factors.apply(task.w, task.m, task.v, task.grad),
         );
     });
     drop(tasks);
@@ -185,8 +199,8 @@ fn fused_step(level: Level, slots: &[AdamWSlot], step: &AdamWStep) -> Result<()>
     Ok(())
 }
 
-/// Tells whether every tensor is f32 on the CPU and every variable owns the whole of a storage that
-/// no other tensor of the step shares: only then can values be taken out.
+/// Returns whether every tensor is f32 on the CPU, and every variable owns the whole of a storage that
+/// no other tensor of the step shares. Only then can values be taken out.
 fn applies(slots: &[AdamWSlot]) -> bool {
     let mut taken = HashSet::new();
     let alone = |var: &Var| whole(var).is_some_and(|(at, len)| len == 0 || taken.insert(at));
@@ -245,7 +259,7 @@ impl Factors {
     }
 
     #[inline(always)]
-    fn apply(&self, (w, m, v): (&mut [f32], &mut [f32], &mut [f32]), grad: Option<&[f32]>) {
+    fn apply(&self, w: &mut [f32], m: &mut [f32], v: &mut [f32], grad: Option<&[f32]>) {
         if let Some(grad) = grad {
             for ((m, v), g) in m.iter_mut().zip(v.iter_mut()).zip(grad) {
                 *m = self.beta1 * *m + self.weight1 * g;

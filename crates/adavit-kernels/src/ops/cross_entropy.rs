@@ -5,8 +5,9 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use crate::composed;
+use crate::cpu::lanes;
+use crate::cpu::rows::Pass;
 use crate::cpu::simd::Level;
-use crate::cpu::{lanes, rows};
 use crate::ops::fused::{self, slice, tensor, values};
 use crate::shape;
 use crate::trace::operation;
@@ -64,11 +65,9 @@ impl CustomOp1 for CrossEntropy {
         let _span = operation("cross_entropy backward", 0);
         let (b, k) = logits.dims2()?;
         let scale = grad.to_scalar::<f32>()? / b as f32;
-        let inputs = (&*values(logits)?, &*values(&self.targets)?);
-        let ds = rows::map2(
-            self.level,
-            inputs,
-            k,
+        let ds = Pass::rows(self.level, k).map2(
+            &values(logits)?,
+            &values(&self.targets)?,
             #[inline(always)]
             |_, ds, logits, targets| {
                 ds.copy_from_slice(logits);

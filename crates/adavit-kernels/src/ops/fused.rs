@@ -1,13 +1,11 @@
-//! What every fused operation needs from candle: when it applies, and tensors as slices.
+//! What every fused operation needs from candle: whether the fused path applies, and tensors as
+//! slices.
 
 use std::ops::{Deref, Range};
 
-use candle_core::{CpuStorage, DType, Layout, Result, Storage, StorageRef, Tensor, bail};
+use candle_core::{CpuStorage, DType, Layout, Result, Shape, Storage, StorageRef, Tensor, bail};
 
-/// Elements below which a pass stays on one thread, and the size of a task above.
-const TASK: usize = 1 << 14;
-
-/// Tells whether all tensors are f32 on the CPU; otherwise the composed path takes over.
+/// Returns whether all tensors are f32 on the CPU. Otherwise the operation takes the composed path.
 pub(crate) fn applies(tensors: &[&Tensor]) -> bool {
     tensors
         .iter()
@@ -28,12 +26,12 @@ fn within(start: usize, end: usize) -> Range<usize> {
 }
 
 /// A read lock on the values of a contiguous f32 tensor.
-pub(crate) struct Values<'a> {
+pub(crate) struct TensorValues<'a> {
     guard: StorageRef<'a>,
     range: Range<usize>,
 }
 
-impl Deref for Values<'_> {
+impl Deref for TensorValues<'_> {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
@@ -45,7 +43,7 @@ impl Deref for Values<'_> {
 }
 
 /// Returns the values of a contiguous f32 tensor on the CPU.
-pub(crate) fn values(xs: &Tensor) -> Result<Values<'_>> {
+pub(crate) fn values(xs: &Tensor) -> Result<TensorValues<'_>> {
     let (guard, layout) = xs.storage_and_layout();
     let Some((start, end)) = layout.contiguous_offsets() else {
         bail!("fused operation: expected a contiguous tensor, found {layout:?}");
@@ -56,7 +54,7 @@ pub(crate) fn values(xs: &Tensor) -> Result<Values<'_>> {
             xs.dtype()
         );
     }
-    Ok(Values {
+    Ok(TensorValues {
         guard,
         range: within(start, end),
     })
@@ -67,8 +65,11 @@ pub(crate) fn tensor(values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, like.dims(), like.device())
 }
 
-/// Returns how many rows of `row_len` elements one task takes: a function of the shape alone, so
-/// that partial sums do not depend on the number of threads.
-pub(crate) fn rows_per_task(row_len: usize) -> usize {
-    (TASK / row_len.max(1)).max(1)
+/// Returns the shape `(.., O)` of the output of an affine map for inputs `(.., I)`.
+pub(crate) fn output_shape(layout: &Layout, n_out: usize) -> Shape {
+    let mut dims = layout.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = n_out;
+    }
+    Shape::from(dims)
 }

@@ -1,12 +1,13 @@
 //! Products with gates, one factor per token, per group of channels or per image, with gradients
 //! of both sides.
 //!
-//! The gradient of a gate is a sum over the rows that share it: each row gives its part, and the
-//! parts are added in order, so that the threads may divide one image and the sum stays the same.
+//! The gradient of a gate is a sum over the rows that share it. Each row gives one term, and the terms
+//! are added in order. So threads may divide one image without changing the sum.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 
 use crate::composed;
+use crate::cpu::rows::Pass;
 use crate::cpu::simd::Level;
 use crate::cpu::{lanes, rows};
 use crate::ops::fused::{self, slice, tensor, values};
@@ -111,10 +112,8 @@ impl CustomOp2 for GateRows {
         let (xs, gates) = (slice(xs, layout)?, slice(gates, gates_layout)?);
         let c = self.groups * self.width;
         let shared = GatesOfRows::new(gates, self.groups, xs.len() / c.max(1));
-        let ys = rows::map(
-            self.level,
+        let ys = Pass::rows(self.level, c).map(
             xs,
-            c,
             #[inline(always)]
             |first, ys, xs| self.multiply(ys, xs, shared, first),
         );
@@ -134,12 +133,10 @@ impl CustomOp2 for GateRows {
         let c = self.groups * self.width;
         let n_rows = x_values.len() / c.max(1);
         let shared = GatesOfRows::new(&gate_values, self.groups, n_rows);
-        let inputs = (&*x_values, &*values(&grad)?);
         let mut parts = vec![0.0; n_rows * self.groups];
-        let dx = rows::map2_reduce(
-            self.level,
-            inputs,
-            c,
+        let dx = Pass::rows(self.level, c).map2_reduce(
+            &x_values,
+            &values(&grad)?,
             &mut parts,
             #[inline(always)]
             |first, (dx, parts), xs, grad| {
@@ -178,8 +175,7 @@ impl GateRows {
 
 /// Gates, `groups` to a row, each row shared by as many consecutive rows of a tensor.
 ///
-/// Tasks are rows of the tensor rather than runs that share gates: such a run may be a whole image,
-/// and the only one.
+/// Tasks are rows of the tensor, not runs that share gates: one run may be the whole batch.
 #[derive(Clone, Copy)]
 struct GatesOfRows<'a> {
     gates: &'a [f32],
@@ -241,10 +237,9 @@ impl CustomOp3 for GatedResidual {
         let gates = slice(gates, gates_layout)?;
         let c = layout.shape().dim(D::Minus1)?.max(1);
         let shared = GatesOfRows::new(gates, 1, xs.len() / c);
-        let zs = rows::map2(
-            self.level,
-            (xs, ys),
-            c,
+        let zs = Pass::rows(self.level, c).map2(
+            xs,
+            ys,
             #[inline(always)]
             |first, zs, xs, ys| {
                 let inputs = xs.chunks_exact(c).zip(ys.chunks_exact(c));
@@ -273,12 +268,10 @@ impl CustomOp3 for GatedResidual {
         let c = ys.dim(D::Minus1)?.max(1);
         let n_rows = y_values.len() / c;
         let shared = GatesOfRows::new(&gate_values, 1, n_rows);
-        let inputs = (&*y_values, &*values(&grad)?);
         let mut parts = vec![0.0; n_rows];
-        let dy = rows::map2_reduce(
-            self.level,
-            inputs,
-            c,
+        let dy = Pass::rows(self.level, c).map2_reduce(
+            &y_values,
+            &values(&grad)?,
             &mut parts,
             #[inline(always)]
             |first, (dy, parts), ys, grad| {
@@ -294,6 +287,6 @@ impl CustomOp3 for GatedResidual {
             },
         );
         let (dy, dg) = (tensor(dy, ys)?, tensor(shared.gradient(&parts), gates)?);
-        Ok((Some(grad.clone()), Some(dy), Some(dg)))
+        Ok((Some(grad), Some(dy), Some(dg)))
     }
 }

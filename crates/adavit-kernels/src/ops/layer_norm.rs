@@ -8,9 +8,11 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::composed;
+use crate::cpu::norm::{moments, norm_row};
+use crate::cpu::rows::{Pass, rows_per_task};
 use crate::cpu::simd::Level;
 use crate::cpu::{lanes, rows};
-use crate::ops::fused::{self, rows_per_task, slice, tensor, values};
+use crate::ops::fused::{self, slice, tensor, values};
 use crate::shape;
 use crate::trace::operation;
 
@@ -19,13 +21,14 @@ use crate::trace::operation;
 /// # Shapes
 /// `xs`: `(.., C)`; `weight`, `bias`: `(C,)`.
 pub fn layer_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    layer_norm_at(Level::current(), xs, (weight, bias), eps)
+    layer_norm_at(Level::current(), xs, weight, bias, eps)
 }
 
 pub(crate) fn layer_norm_at(
     level: Level,
     xs: &Tensor,
-    (weight, bias): (&Tensor, &Tensor),
+    weight: &Tensor,
+    bias: &Tensor,
     eps: f64,
 ) -> Result<Tensor> {
     let c = xs.dim(D::Minus1)?;
@@ -45,33 +48,6 @@ struct LayerNorm {
     eps: f32,
 }
 
-/// Returns the mean of a row and 1 / sqrt(var + eps), from two passes.
-#[inline(always)]
-fn moments(xs: &[f32], eps: f32) -> (f32, f32) {
-    let scale = (xs.len() as f32).recip();
-    let mean = lanes::sum_of(
-        xs,
-        #[inline(always)]
-        |x| x,
-    ) * scale;
-    let variance = lanes::sum_of(
-        xs,
-        #[inline(always)]
-        |x| (x - mean) * (x - mean),
-    ) * scale;
-    (mean, (variance + eps).sqrt().recip())
-}
-
-/// Writes the normalised row.
-#[inline(always)]
-pub(crate) fn norm_row(ys: &mut [f32], xs: &[f32], (weight, bias): (&[f32], &[f32]), eps: f32) {
-    let (mean, r) = moments(xs, eps);
-    let affine = weight.iter().zip(bias);
-    for ((y, x), (w, b)) in ys.iter_mut().zip(xs).zip(affine) {
-        *y = (x - mean) * r * w + b;
-    }
-}
-
 impl CustomOp3 for LayerNorm {
     fn name(&self) -> &'static str {
         "layer_norm"
@@ -89,14 +65,12 @@ impl CustomOp3 for LayerNorm {
         let _span = operation("layer_norm", 0);
         let (weight, bias) = (slice(weight, weight_layout)?, slice(bias, bias_layout)?);
         let c = weight.len();
-        let ys = rows::map(
-            self.level,
+        let ys = Pass::rows(self.level, c).map(
             slice(xs, layout)?,
-            c,
             #[inline(always)]
             |_, ys, xs| {
                 for (ys, xs) in ys.chunks_exact_mut(c).zip(xs.chunks_exact(c)) {
-                    norm_row(ys, xs, (weight, bias), self.eps);
+                    norm_row(ys, xs, weight, bias, self.eps);
                 }
             },
         );
@@ -132,25 +106,43 @@ impl LayerNorm {
             .zip(grad.par_chunks(step))
             .map(|((dx, xs), grad)| {
                 let mut sums = vec![0.0; 2 * c];
+                let task = Task {
+                    xs,
+                    weight,
+                    grad,
+                    eps: self.eps,
+                };
                 self.level.run(
                     #[inline(always)]
-                    || self.task(dx, xs, weight, grad, &mut sums),
+                    || task.gradients(dx, &mut sums),
                 );
                 sums
             })
             .collect();
         (dx, rows::total(parts, 2 * c))
     }
+}
 
+/// Some rows of the backward.
+struct Task<'a> {
+    xs: &'a [f32],
+    weight: &'a [f32],
+    grad: &'a [f32],
+    eps: f32,
+}
+
+impl Task<'_> {
+    /// Writes dx, and adds dweight and dbias to the two halves of `sums`.
     #[inline(always)]
-    fn task(&self, dx: &mut [f32], xs: &[f32], weight: &[f32], grad: &[f32], sums: &mut [f32]) {
+    fn gradients(&self, dx: &mut [f32], sums: &mut [f32]) {
+        let weight = self.weight;
         let c = weight.len();
         let scale = (c as f32).recip();
         let (dw, db) = sums.split_at_mut(c);
-        let inputs = xs.chunks_exact(c).zip(grad.chunks_exact(c));
+        let inputs = self.xs.chunks_exact(c).zip(self.grad.chunks_exact(c));
         for (dx, (xs, grad)) in dx.chunks_exact_mut(c).zip(inputs) {
             let (mean, r) = moments(xs, self.eps);
-            // dx holds n for a while.
+            // dx holds n until it is overwritten.
             for (n, x) in dx.iter_mut().zip(xs) {
                 *n = (x - mean) * r;
             }

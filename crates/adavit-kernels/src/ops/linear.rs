@@ -1,18 +1,19 @@
-//! Affine maps of the last dimension: y = x W^T + b, weight stored `(out, in)` as PyTorch does;
-//! the same followed by or following an exact GELU.
+//! Affine maps of the last dimension: y = x W^T + b, weight stored `(out, in)` as in PyTorch. An exact
+//! GELU may come before or after the map.
 //!
 //! Gradients: dx = dy W, dW = dy^T x, db = column sums of dy. x W^T and dy W run on packed weights,
 //! with bias and GELU on each tile while it is in cache.
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
+use crate::cpu::affine::{affine_product, gelu_product, plain_product};
+use crate::cpu::gelu::{gelu_and_derivative, gelu_grad, gelu_values};
 use crate::cpu::packed::{Packed, product};
+use crate::cpu::rows;
 use crate::cpu::simd::Level;
-use crate::cpu::transposed::transposed_product;
-use crate::cpu::{math, rows};
-use crate::ops::activation::{gelu_and_derivative, gelu_grad, gelu_values};
+use crate::cpu::transposed::{Rowed, transposed_product};
 use crate::ops::fused::{self, slice, tensor, values};
 use crate::trace::operation;
 use crate::{composed, shape};
@@ -31,7 +32,7 @@ pub(crate) fn linear_at(
     weight: &Tensor,
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
-    check(xs, weight, bias)?;
+    shape::affine_map(xs, weight, bias)?;
     let operands: Vec<&Tensor> = [xs, weight].into_iter().chain(bias).collect();
     if !fused::applies(&operands) || weight.elem_count() == 0 {
         return composed::linear(xs, weight, bias);
@@ -49,7 +50,7 @@ pub(crate) fn linear_at(
 
 /// Returns the exact GELU of `xs weight^T + bias`.
 ///
-/// Where a gradient will be wanted the values before the GELU are kept for it.
+/// Where an operand is tracked, the values before the GELU are kept for the gradient.
 ///
 /// # Shapes
 /// `xs`: `(.., I)`, `weight`: `(O, I)`, `bias`: `(O,)` -> `(.., O)`.
@@ -63,7 +64,7 @@ pub(crate) fn linear_gelu_at(
     weight: &Tensor,
     bias: &Tensor,
 ) -> Result<Tensor> {
-    check(xs, weight, Some(bias))?;
+    shape::affine_map(xs, weight, Some(bias))?;
     if !fused::applies(&[xs, weight, bias]) || weight.elem_count() == 0 {
         return composed::gelu(&composed::linear(xs, weight, Some(bias))?);
     }
@@ -79,7 +80,7 @@ pub(crate) fn linear_gelu_at(
 
 /// Returns `gelu(xs) weight^T + bias`, with the exact GELU.
 ///
-/// The GELU is computed again for the gradient: nothing is kept but `xs`.
+/// The gradient computes the GELU again: only `xs` is kept.
 ///
 /// # Shapes
 /// `xs`: `(.., I)`, `weight`: `(O, I)`, `bias`: `(O,)` -> `(.., O)`.
@@ -93,7 +94,7 @@ pub(crate) fn gelu_linear_at(
     weight: &Tensor,
     bias: &Tensor,
 ) -> Result<Tensor> {
-    check(xs, weight, Some(bias))?;
+    shape::affine_map(xs, weight, Some(bias))?;
     if !fused::applies(&[xs, weight, bias]) || weight.elem_count() == 0 {
         return composed::linear(&composed::gelu(xs)?, weight, Some(bias));
     }
@@ -105,15 +106,6 @@ pub(crate) fn gelu_linear_at(
         .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
-pub(crate) fn check(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
-    let (n_out, _) = weight.dims2()?;
-    shape::expect("linear weight", weight, &[n_out, xs.dim(D::Minus1)?])?;
-    match bias {
-        Some(bias) => shape::expect("linear bias", bias, &[n_out]),
-        None => Ok(()),
-    }
-}
-
 /// Where an affine map has a GELU.
 enum Gelu {
     None,
@@ -123,62 +115,16 @@ enum Gelu {
     Before,
 }
 
-#[inline(always)]
-fn affine(ys: &mut [f32], sums: &[f32], bias: &[f32]) {
-    for ((y, sum), b) in ys.iter_mut().zip(sums).zip(bias) {
-        *y = sum + b;
-    }
-}
-
-/// Returns x B for rows of k values.
-pub(crate) fn plain_product(level: Level, xs: &[f32], b: &Packed) -> Vec<f32> {
-    let mut ys = vec![0.0; xs.len() / b.k() * b.n()];
-    product(
-        level,
-        xs,
-        b,
-        [&mut ys],
-        #[inline(always)]
-        |_, [ys], sums| ys.copy_from_slice(sums),
-    );
-    ys
-}
-
-/// Returns x B + bias.
-pub(crate) fn affine_product(level: Level, xs: &[f32], b: &Packed, bias: &[f32]) -> Vec<f32> {
-    let mut ys = vec![0.0; xs.len() / b.k() * b.n()];
-    product(
-        level,
-        xs,
-        b,
-        [&mut ys],
-        #[inline(always)]
-        |at, [ys], sums| affine(ys, sums, &bias[at.column..]),
-    );
-    ys
-}
-
-/// Returns gelu(x B + bias).
-pub(crate) fn gelu_product(level: Level, xs: &[f32], b: &Packed, bias: &[f32]) -> Vec<f32> {
-    let mut ys = vec![0.0; xs.len() / b.k() * b.n()];
-    product(
-        level,
-        xs,
-        b,
-        [&mut ys],
-        #[inline(always)]
-        |at, [ys], sums| {
-            for ((y, sum), b) in ys.iter_mut().zip(sums).zip(&bias[at.column..]) {
-                *y = math::gelu(sum + b);
-            }
-        },
-    );
-    ys
-}
-
 struct Linear {
     level: Level,
     gelu: Gelu,
+}
+
+/// What the backward finds; `None` for an operand that is not tracked.
+struct Gradients {
+    xs: Option<Tensor>,
+    weight: Option<Tensor>,
+    bias: Vec<f32>,
 }
 
 impl Linear {
@@ -201,11 +147,7 @@ impl Linear {
         }
     }
 
-    fn backward(
-        &self,
-        (xs, weight): (&Tensor, &Tensor),
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Vec<f32>)> {
+    fn backward(&self, xs: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<Gradients> {
         let (n_out, n_in) = weight.dims2()?;
         let needed = usize::from(xs.track_op()) + usize::from(weight.track_op());
         let _span = operation(self.backward_label(), xs.elem_count() * n_out * needed);
@@ -231,11 +173,25 @@ impl Linear {
             tensor(self.input_gradient(grad, &weight, derivatives), xs)
         });
         let dw = weight.track_op().then(|| {
-            let dw = transposed_product(self.level, (grad, n_out), (activations, n_in));
+            let dw = transposed_product(
+                self.level,
+                Rowed {
+                    values: grad,
+                    width: n_out,
+                },
+                Rowed {
+                    values: activations,
+                    width: n_in,
+                },
+            );
             tensor(dw, weight)
         });
         let db = rows::column_sums(self.level, grad, n_out);
-        Ok((dx.transpose()?, dw.transpose()?, db))
+        Ok(Gradients {
+            xs: dx.transpose()?,
+            weight: dw.transpose()?,
+            bias: db,
+        })
     }
 
     /// Returns dy W, times the derivatives of what came before, if something did.
@@ -283,15 +239,6 @@ impl Linear {
     }
 }
 
-/// Returns the shape `(.., O)` of the output for inputs `(.., I)`.
-pub(crate) fn output_shape(layout: &Layout, n_out: usize) -> Shape {
-    let mut dims = layout.dims().to_vec();
-    if let Some(last) = dims.last_mut() {
-        *last = n_out;
-    }
-    Shape::from(dims)
-}
-
 impl CustomOp2 for Linear {
     fn name(&self) -> &'static str {
         self.label()
@@ -307,7 +254,7 @@ impl CustomOp2 for Linear {
         let (n_out, n_in) = weight_layout.shape().dims2()?;
         let (xs, weight) = (slice(xs, layout)?, slice(weight, weight_layout)?);
         let ys = self.forward(xs, weight, None, n_in);
-        Ok((CpuStorage::F32(ys), output_shape(layout, n_out)))
+        Ok((CpuStorage::F32(ys), fused::output_shape(layout, n_out)))
     }
 
     fn bwd(
@@ -317,8 +264,8 @@ impl CustomOp2 for Linear {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw, _) = self.backward((xs, weight), grad)?;
-        Ok((dx, dw))
+        let found = self.backward(xs, weight, grad)?;
+        Ok((found.xs, found.weight))
     }
 }
 
@@ -340,7 +287,7 @@ impl CustomOp3 for Linear {
         let (xs, weight) = (slice(xs, layout)?, slice(weight, weight_layout)?);
         let bias = slice(bias, bias_layout)?;
         let ys = self.forward(xs, weight, Some(bias), n_in);
-        Ok((CpuStorage::F32(ys), output_shape(layout, n_out)))
+        Ok((CpuStorage::F32(ys), fused::output_shape(layout, n_out)))
     }
 
     fn bwd(
@@ -351,7 +298,7 @@ impl CustomOp3 for Linear {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw, db) = self.backward((xs, weight), grad)?;
-        Ok((dx, dw, Some(tensor(db, bias)?)))
+        let found = self.backward(xs, weight, grad)?;
+        Ok((found.xs, found.weight, Some(tensor(found.bias, bias)?)))
     }
 }

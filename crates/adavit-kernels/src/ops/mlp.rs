@@ -1,58 +1,62 @@
 //! The MLP of a block as one operation: y = gelu(x W1^T + b1) W2^T + b2.
 //!
-//! One copy of the hidden activations is kept for the gradient, before the GELU, and it is freed as
-//! soon as that is known. With h = x W1^T + b1, a = gelu(h): dW2 = dy^T a, dh = (dy W2) gelu'(h),
+//! The forward saves the hidden values before the GELU; the backward frees them as soon as it has used
+//! them. With h = x W1^T + b1, a = gelu(h): dW2 = dy^T a, dh = (dy W2) gelu'(h),
 //! dW1 = dh^T x, dx = dh W1.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
+use crate::args::MlpMaps;
+use crate::cpu::affine::{affine_product, gelu_product, plain_product};
+use crate::cpu::gelu::{gelu_and_derivative, gelu_values};
 use crate::cpu::packed::{Packed, product};
 use crate::cpu::rows;
 use crate::cpu::simd::Level;
-use crate::cpu::transposed::transposed_product;
-use crate::ops::activation::{gelu_and_derivative, gelu_values};
+use crate::cpu::transposed::{Rowed, transposed_product};
 use crate::ops::fused::{self, slice, tensor, values};
-use crate::ops::kept::Kept;
-use crate::ops::linear;
-use crate::ops::tap::{Gradients, tap};
+use crate::ops::saved::Saved;
+use crate::ops::tap::{TapGradients, tap};
 use crate::trace::operation;
 use crate::{composed, shape};
 
-/// A layer of the MLP: weight `(out, in)` and bias `(out,)`.
-type Layer<'a> = (&'a Tensor, &'a Tensor);
-
-/// Returns `gelu(xs fc1^T + b1) fc2^T + b2`, with the exact GELU; each layer is (weight, bias).
+/// Returns `gelu(xs fc1^T + b1) fc2^T + b2`, with the exact GELU.
 ///
 /// # Shapes
 /// `xs`: `(.., C)`, `fc1`: `(R, C)` and `(R,)`, `fc2`: `(O, R)` and `(O,)` -> `(.., O)`.
-pub fn mlp(xs: &Tensor, fc1: (&Tensor, &Tensor), fc2: (&Tensor, &Tensor)) -> Result<Tensor> {
-    mlp_at(Level::current(), xs, fc1, fc2)
+pub fn mlp(xs: &Tensor, maps: &MlpMaps) -> Result<Tensor> {
+    mlp_at(Level::current(), xs, maps)
 }
 
-pub(crate) fn mlp_at(level: Level, xs: &Tensor, fc1: Layer, fc2: Layer) -> Result<Tensor> {
-    linear::check(xs, fc1.0, Some(fc1.1))?;
-    let hidden = fc1.1.dims1()?;
-    shape::expect("mlp fc2 weight", fc2.0, &[fc2.0.dim(0)?, hidden])?;
-    shape::expect("mlp fc2 bias", fc2.1, &[fc2.0.dim(0)?])?;
-    let operands = [xs, fc1.0, fc1.1, fc2.0, fc2.1];
+pub(crate) fn mlp_at(level: Level, xs: &Tensor, maps: &MlpMaps) -> Result<Tensor> {
+    let MlpMaps {
+        fc1_weight,
+        fc1_bias,
+        fc2_weight,
+        fc2_bias,
+    } = maps;
+    shape::affine_map(xs, fc1_weight, Some(fc1_bias))?;
+    let (hidden, n_out) = (fc1_bias.dims1()?, fc2_weight.dim(0)?);
+    shape::expect("mlp fc2 weight", fc2_weight, &[n_out, hidden])?;
+    shape::expect("mlp fc2 bias", fc2_bias, &[n_out])?;
+    let operands = [xs, fc1_weight, fc1_bias, fc2_weight, fc2_bias];
     let empty = operands.iter().any(|xs| xs.elem_count() == 0);
     if !fused::applies(&operands) || empty {
-        let hidden = composed::linear(xs, fc1.0, Some(fc1.1))?;
-        return composed::linear(&composed::gelu(&hidden)?, fc2.0, Some(fc2.1));
+        let hidden = composed::linear(xs, fc1_weight, Some(fc1_bias))?;
+        return composed::linear(&composed::gelu(&hidden)?, fc2_weight, Some(fc2_bias));
     }
     let layers = [
-        fc1.0.contiguous()?,
-        fc1.1.contiguous()?,
-        fc2.0.contiguous()?,
-        fc2.1.contiguous()?,
+        fc1_weight.contiguous()?,
+        fc1_bias.contiguous()?,
+        fc2_weight.contiguous()?,
+        fc2_bias.contiguous()?,
     ];
-    let gradients = Gradients::default();
+    let gradients = TapGradients::default();
     let bundle = tap(&layers.each_ref(), &gradients)?;
     let tracked = operands.iter().any(|xs| xs.track_op());
     let op = Mlp {
         level,
         layers: layers.map(|tensor| tensor.detach()),
-        hidden: Kept::new(tracked),
+        hidden: Saved::new(tracked),
         gradients,
     };
     xs.contiguous()?.apply_op2(&bundle, op)
@@ -63,8 +67,8 @@ struct Mlp {
     /// Weight and bias of the first layer, then of the second.
     layers: [Tensor; 4],
     /// h.
-    hidden: Kept<Vec<f32>>,
-    gradients: Gradients,
+    hidden: Saved<Vec<f32>>,
+    gradients: TapGradients,
 }
 
 impl Mlp {
@@ -72,24 +76,14 @@ impl Mlp {
     fn hidden(&self, xs: &[f32]) -> Result<Vec<f32>> {
         let [weight, bias, ..] = &self.layers;
         let weight = Packed::transposed(&values(weight)?, weight.dim(1)?);
-        Ok(linear::affine_product(
-            self.level,
-            xs,
-            &weight,
-            &values(bias)?,
-        ))
+        Ok(affine_product(self.level, xs, &weight, &values(bias)?))
     }
 
     /// Returns gelu(x W1^T + b1), without keeping what is before the GELU.
     fn activations(&self, xs: &[f32]) -> Result<Vec<f32>> {
         let [weight, bias, ..] = &self.layers;
         let weight = Packed::transposed(&values(weight)?, weight.dim(1)?);
-        Ok(linear::gelu_product(
-            self.level,
-            xs,
-            &weight,
-            &values(bias)?,
-        ))
+        Ok(gelu_product(self.level, xs, &weight, &values(bias)?))
     }
 
     fn macs(&self, elements: usize) -> Result<usize> {
@@ -124,8 +118,8 @@ impl CustomOp2 for Mlp {
         let [.., weight, bias] = &self.layers;
         let (n_out, n_in) = weight.dims2()?;
         let weight = Packed::transposed(&values(weight)?, n_in);
-        let ys = linear::affine_product(self.level, &activations, &weight, &values(bias)?);
-        Ok((CpuStorage::F32(ys), linear::output_shape(layout, n_out)))
+        let ys = affine_product(self.level, &activations, &weight, &values(bias)?);
+        Ok((CpuStorage::F32(ys), fused::output_shape(layout, n_out)))
     }
 
     fn bwd(
@@ -147,8 +141,16 @@ impl CustomOp2 for Mlp {
         };
         let (activations, derivatives) = gelu_and_derivative(self.level, &hidden);
         drop(hidden);
-        let dw2 = transposed_product(self.level, (&grad, n_out), (&activations, hidden_size));
-        // The activations are done with, and their room takes dh.
+        let dy = Rowed {
+            values: &grad,
+            width: n_out,
+        };
+        let hidden = Rowed {
+            values: &activations,
+            width: hidden_size,
+        };
+        let dw2 = transposed_product(self.level, dy, hidden);
+        // The activations are no longer needed: dh takes their memory.
         let mut dh = activations;
         product(
             self.level,
@@ -164,8 +166,16 @@ impl CustomOp2 for Mlp {
             },
         );
         drop(derivatives);
-        let dw1 = transposed_product(self.level, (&dh, hidden_size), (&inputs, n_in));
-        self.gradients.leave(vec![
+        let rows_of_dh = Rowed {
+            values: &dh,
+            width: hidden_size,
+        };
+        let inputs = Rowed {
+            values: &inputs,
+            width: n_in,
+        };
+        let dw1 = transposed_product(self.level, rows_of_dh, inputs);
+        self.gradients.store(vec![
             Some(tensor(dw1, fc1)?),
             Some(tensor(rows::column_sums(self.level, &dh, hidden_size), b1)?),
             Some(tensor(dw2, fc2)?),
@@ -173,7 +183,7 @@ impl CustomOp2 for Mlp {
         ]);
         let dx = if xs.track_op() {
             let weight = Packed::rows(&values(fc1)?, n_in);
-            let dx = linear::plain_product(self.level, &dh, &weight);
+            let dx = plain_product(self.level, &dh, &weight);
             Some(tensor(dx, xs)?)
         } else {
             None

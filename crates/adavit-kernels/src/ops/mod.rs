@@ -7,10 +7,10 @@ pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod fused;
 pub(crate) mod gate;
-pub(crate) mod kept;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod mlp;
+pub(crate) mod saved;
 pub(crate) mod tap;
 #[cfg(test)]
 mod tests;

@@ -1,21 +1,21 @@
 //! More than three differentiable inputs for one operation.
 //!
-//! candle's operations take three tensors. A [`tap`] takes any number more and gives a tensor of one
-//! element, which stands for them as an input of the operation. The backward of the operation
-//! leaves their gradients with [`Gradients`]; the tap's, which candle runs later since the tap is a
-//! producer, hands them over.
+//! A custom operation of candle takes three tensors at most. A [`tap`] takes any number and gives a
+//! tensor of one element, which stands for them as an input of the operation. The backward of the
+//! operation stores their gradients in [`TapGradients`]. candle then runs the backward of the tap,
+//! since the tap produced an input, and that returns the gradients.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-/// The place where an operation leaves gradients for its taps.
+/// Where an operation stores gradients for its taps.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Gradients(Arc<Mutex<Vec<Option<Tensor>>>>);
+pub(crate) struct TapGradients(Arc<Mutex<Vec<Option<Tensor>>>>);
 
-impl Gradients {
-    /// Leaves the gradients of all tapped inputs, in order.
-    pub(crate) fn leave(&self, gradients: Vec<Option<Tensor>>) {
+impl TapGradients {
+    /// Stores the gradients of all tapped inputs, in order.
+    pub(crate) fn store(&self, gradients: Vec<Option<Tensor>>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = gradients;
     }
 
@@ -26,7 +26,7 @@ impl Gradients {
 }
 
 /// Returns the tensor that stands for `inputs`, two or more.
-pub(crate) fn tap(inputs: &[&Tensor], gradients: &Gradients) -> Result<Tensor> {
+pub(crate) fn tap(inputs: &[&Tensor], gradients: &TapGradients) -> Result<Tensor> {
     let [first, second, rest @ ..] = inputs else {
         bail!("tap: expected two inputs or more, found {}", inputs.len());
     };
@@ -47,7 +47,7 @@ struct Tap {
     /// The place of the left input, unless it is a bundle.
     left: Option<usize>,
     right: usize,
-    gradients: Gradients,
+    gradients: TapGradients,
 }
 
 impl CustomOp2 for Tap {
@@ -74,7 +74,7 @@ impl CustomOp2 for Tap {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let left = match self.left {
             Some(index) => self.gradients.collect(index),
-            // A bundle's own gradient is nothing but the sign to go on.
+            // The gradient of a bundle only makes candle run the tap before it.
             None => Some(grad.clone()),
         };
         Ok((left, self.gradients.collect(self.right)))

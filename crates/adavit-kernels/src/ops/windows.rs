@@ -1,41 +1,17 @@
 //! Images to rows of pixels, so that a convolution is one product: the patch embedding and, where
 //! the windows overlap, the soft split of T2T-ViT (Yuan et al. 2021, arXiv 2101.11986).
 //!
-//! A window's row of pixels within the image is one run, here and there. The gradient adds the
-//! runs back; one task owns one channel of one image, so that no two tasks add to one pixel.
+//! A row of a window is one run of pixels in the image and one run in the output. The gradient adds
+//! the runs back. One task owns one channel of one image, so that no two tasks add to the same pixel.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use crate::args::Window;
 use crate::cpu::rows::add_to;
 use crate::ops::fused::{self, slice, tensor, values};
 use crate::trace::operation;
 use crate::{composed, shape};
-
-/// The square windows that [`im2col`] reads, as a convolution does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    /// The side of a window, in pixels.
-    pub kernel_size: usize,
-    /// The distance from one window to the next, in pixels, in both directions.
-    pub stride: usize,
-    /// The zeros around the image, in pixels on each side.
-    pub padding: usize,
-}
-
-impl Window {
-    /// Returns how many windows fit `size` pixels; pixels beyond the last one are left out.
-    pub(crate) fn count(&self, size: usize) -> Result<usize> {
-        let (k, padded) = (self.kernel_size, size + 2 * self.padding);
-        if k == 0 || k > padded {
-            bail!("window: expected a kernel size between 1 and {padded}, found {k}");
-        }
-        if self.stride == 0 {
-            bail!("window: expected a stride of at least 1, found 0");
-        }
-        Ok((padded - k) / self.stride + 1)
-    }
-}
 
 /// Returns the windows of each image, row by row, each laid out `(C, k, k)` like the weight of
 /// the convolution that it replaces. This is PyTorch's `nn.Unfold`, transposed.
@@ -72,7 +48,7 @@ pub fn patchify(xs: &Tensor, patch_size: usize) -> Result<Tensor> {
         };
         return im2col(xs, window);
     }
-    // No pixel is read twice, so a permutation does, which no device has to look up.
+    // No pixel is read twice, so a permutation is enough: no device needs indices.
     composed::patchify(xs, patch_size)
 }
 
@@ -87,7 +63,7 @@ impl CustomOp1 for Im2col {
 
     fn cpu_fwd(&self, xs: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let _span = operation("im2col", 0);
-        let grid = Grid::new(self.window, layout.shape().dims4()?)?;
+        let grid = WindowGrid::new(self.window, layout.shape())?;
         let (b, c, _, _) = layout.shape().dims4()?;
         let xs = slice(xs, layout)?;
         let mut ys = vec![0.0; b * grid.rows * grid.row_len()];
@@ -108,7 +84,7 @@ impl CustomOp1 for Im2col {
 
     fn bwd(&self, xs: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let _span = operation("im2col backward", 0);
-        let grid = Grid::new(self.window, xs.dims4()?)?;
+        let grid = WindowGrid::new(self.window, xs.shape())?;
         let grad = grad.contiguous()?;
         let grad = values(&grad)?;
         let mut dx = vec![0.0; xs.elem_count()];
@@ -128,7 +104,7 @@ impl CustomOp1 for Im2col {
 }
 
 /// Where the windows of an image lie.
-struct Grid {
+struct WindowGrid {
     window: Window,
     channels: usize,
     /// The image, in pixels.
@@ -139,8 +115,10 @@ struct Grid {
     columns: usize,
 }
 
-impl Grid {
-    fn new(window: Window, (_, c, h, w): (usize, usize, usize, usize)) -> Result<Self> {
+impl WindowGrid {
+    /// Lays windows over images of `shape`, `(B, C, H, W)`.
+    fn new(window: Window, shape: &Shape) -> Result<Self> {
+        let (_, c, h, w) = shape.dims4()?;
         Ok(Self {
             window,
             channels: c,

@@ -1,7 +1,7 @@
-//! Convolutions at inference: on slices, weights packed once, and no copy of the windows.
+//! Convolutions at inference, without copies of the windows.
 //!
-//! Pixels lie channels last, so that each row of a window is one run of values, and the product
-//! reads its runs where they are.
+//! The channels of a pixel lie side by side. So each row of a window is one run of values, and the
+//! product reads the runs in place.
 
 use std::ops::Range;
 
@@ -9,10 +9,12 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::cpu::math;
-use crate::cpu::packed::{Multiply, Packed};
+use crate::cpu::packed::Packed;
 use crate::cpu::shared::{Shared, with_scratch};
 use crate::cpu::simd::Level;
-use crate::prepared::linear::{Work, biases, floats};
+use crate::cpu::tile::{PanelProduct, PlacedRows};
+use crate::prepared::weights::{biases, floats};
+use crate::prepared::workspace::Workspace;
 use crate::shape;
 use crate::trace::operation;
 
@@ -65,7 +67,7 @@ impl PixelGrid {
     }
 }
 
-/// What a convolution reads and writes of each image.
+/// Where a convolution reads and writes its pixels.
 #[derive(Debug, Clone, Copy)]
 pub struct ConvolutionPlaces {
     /// Height and width of the output.
@@ -130,7 +132,7 @@ impl PreparedConvolution {
     ///
     /// # Panics
     /// If a place lies out of bounds.
-    pub fn write_gelu(&self, images: usize, xs: &[f32], ys: &mut [f32], work: &mut Work) {
+    pub fn write_gelu(&self, images: usize, xs: &[f32], ys: &mut [f32], work: &mut Workspace) {
         let ConvolutionPlaces { size, outputs, .. } = self.places;
         let (pixels, n) = (size.0 * size.1, self.weight.n());
         let end = outputs.end(images, size).and_then(|end| end.checked_mul(n));
@@ -157,34 +159,38 @@ impl PreparedConvolution {
     fn piece(&self, image: usize, some: Range<usize>, xs: &[f32], ys: &Shared) {
         let (level, panel_width, n) = (Level::current(), self.weight.width(), self.weight.n());
         // Where each window starts and each output lies.
-        let mut table = [(0, 0); PIXELS];
+        let mut table = [OutputPlace::default(); PIXELS];
         let table = &mut table[..some.len()];
         for (places, index) in table.iter_mut().zip(some) {
             let pixel = (index / self.places.size.1, index % self.places.size.1);
-            let window = self.places.windows.at(image, pixel) * self.channels;
-            *places = (window, self.places.outputs.at(image, pixel) * n);
+            *places = OutputPlace {
+                window: self.places.windows.at(image, pixel) * self.channels,
+                output: self.places.outputs.at(image, pixel) * n,
+            };
         }
         let run = self.runs.first().map_or(0, Range::len);
         with_scratch(table.len() * panel_width, |tile| {
             for column in (0..n).step_by(panel_width) {
-                level.dispatch(Multiply {
-                    tile,
-                    xs,
-                    place: |index: usize| table[index].0,
+                level.dispatch(PanelProduct {
+                    ys: tile,
+                    left: PlacedRows {
+                        values: xs,
+                        place: |index: usize| table[index].window,
+                        inner: &self.runs,
+                        skip: self.places.input_row * self.channels - run,
+                    },
                     panel: self.weight.panel(column),
-                    inner: &self.runs,
-                    skip: self.places.input_row * self.channels - run,
                     width: panel_width,
                 });
                 let bias = &self.bias[column..(column + panel_width).min(n)];
                 level.run(
                     #[inline(always)]
                     || {
-                        for (sums, (_, place)) in tile.chunks_exact(panel_width).zip(&*table) {
-                            // SAFETY: outputs lie in different places by the check in `new`, none
-                            // of which wraps around by that in `write_gelu`, and every piece has
-                            // others.
-                            let ys = unsafe { ys.range(place + column, bias.len()) };
+                        for (sums, place) in tile.chunks_exact(panel_width).zip(&*table) {
+                            // SAFETY: outputs lie in different places by the check in `new`; none of
+                            // these places wraps around by the check in `write_gelu`; and no two
+                            // pieces have the same outputs.
+                            let ys = unsafe { ys.range(place.output + column, bias.len()) };
                             for ((y, sum), b) in ys.iter_mut().zip(sums).zip(bias) {
                                 *y = math::gelu(sum + b);
                             }
@@ -194,4 +200,11 @@ impl PreparedConvolution {
             }
         });
     }
+}
+
+/// Where the window of an output starts among the inputs, and where the output lies.
+#[derive(Clone, Copy, Default)]
+struct OutputPlace {
+    window: usize,
+    output: usize,
 }

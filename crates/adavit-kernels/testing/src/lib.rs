@@ -1,6 +1,10 @@
 //! Checks a function of tensors three ways: f32 (the fused path) against f64 (the composed path),
 //! outputs and gradients, and f64 gradients against central differences.
-#![expect(clippy::unwrap_used, reason = "a failure anywhere here fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a failure anywhere here fails its test"
+)]
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use rand::{Rng, SeedableRng};

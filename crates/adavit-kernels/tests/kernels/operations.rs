@@ -30,7 +30,13 @@ fn gelu_linear(xs: &[Tensor]) -> Result<Tensor> {
 }
 
 fn mlp(xs: &[Tensor]) -> Result<Tensor> {
-    kernels::mlp(&xs[0], (&xs[1], &xs[2]), (&xs[3], &xs[4]))
+    let maps = kernels::MlpMaps {
+        fc1_weight: &xs[1],
+        fc1_bias: &xs[2],
+        fc2_weight: &xs[3],
+        fc2_bias: &xs[4],
+    };
+    kernels::mlp(&xs[0], &maps)
 }
 
 fn layer_norm(xs: &[Tensor]) -> Result<Tensor> {

@@ -11,7 +11,7 @@ const FIRST: AdamWStep = AdamWStep {
 };
 
 const STEPS: u64 = 4;
-const SIZES: [usize; 4] = [3, 0, TASK + 5, 2 * TASK];
+const SIZES: [usize; 4] = [3, 0, TASK_LEN + 5, 2 * TASK_LEN];
 
 /// A number for each place, in [-1, 1].
 fn number(seed: usize, i: usize) -> f64 {

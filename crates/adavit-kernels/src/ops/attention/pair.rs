@@ -2,14 +2,14 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::cpu::head::{self as kernel, Head, Inputs};
+use crate::cpu::head::{self, Head, HeadInputs, Source};
 use crate::cpu::lanes;
 use crate::cpu::shared::Shared;
 use crate::cpu::tile::padded;
 
 /// What the gate of a head does.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Gate {
+pub(super) enum GateValue {
     /// A factor of q, k, v and of the output.
     Full(f32),
     /// The weight of attention against the value itself.
@@ -20,8 +20,8 @@ pub(super) enum Gate {
 pub(super) struct Pair<'a> {
     pub(super) kept: Head<'a>,
     pub(super) dropped: Head<'a>,
-    pub(super) gate: Gate,
-    /// Whether anyone wants the gradient of a full gate.
+    pub(super) gate: GateValue,
+    /// Whether the gradient of a full gate is wanted.
     pub(super) gated: bool,
     pub(super) q: &'a [f32],
     pub(super) k: &'a [f32],
@@ -29,8 +29,8 @@ pub(super) struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    fn inputs(&self, gate: f32) -> Inputs<'a> {
-        Inputs {
+    fn inputs(&self, gate: f32) -> HeadInputs<'a> {
+        HeadInputs {
             q: self.q,
             k: self.k,
             v: self.v,
@@ -54,7 +54,7 @@ fn scale(ys: &mut [f32], xs: &[f32], factor: f32) {
 
 /// Fills `ys` with `a x + b z`.
 #[inline(always)]
-fn blend(ys: &mut [f32], (a, xs): (f32, &[f32]), (b, zs): (f32, &[f32])) {
+fn blend(ys: &mut [f32], a: f32, xs: &[f32], b: f32, zs: &[f32]) {
     for ((y, x), z) in ys.iter_mut().zip(xs).zip(zs) {
         *y = a * x + b * z;
     }
@@ -74,27 +74,29 @@ impl WithSimd for Forward<'_> {
     fn with_simd<S: Simd>(mut self, simd: S) {
         let (pair, v, d) = (self.pair, self.pair.v, self.pair.kept.width);
         match pair.gate {
-            Gate::Full(0.0) => {}
-            Gate::Full(gate) => {
+            GateValue::Full(0.0) => {}
+            GateValue::Full(gate) => {
                 // A token that sees only itself attends to its own value.
                 for (from, to) in pair.dropped.places() {
                     self.scale(to, &v[from..], gate * gate);
                 }
                 let scratch = std::mem::take(&mut self.scratch);
-                let attended = kernel::forward(simd, pair.kept, pair.inputs(gate), scratch);
+                let attended = head::forward(simd, pair.kept, pair.inputs(gate), scratch);
                 for ((_, to), y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
                     self.scale(to, y, gate);
                 }
             }
-            Gate::Partial(0.0) => self.pass_on(pair.dropped.places().chain(pair.kept.places())),
-            Gate::Partial(gate) => {
+            GateValue::Partial(0.0) => {
+                self.pass_on(pair.dropped.places().chain(pair.kept.places()));
+            }
+            GateValue::Partial(gate) => {
                 self.pass_on(pair.dropped.places());
                 let scratch = std::mem::take(&mut self.scratch);
-                let attended = kernel::forward(simd, pair.kept, pair.inputs(1.0), scratch);
+                let attended = head::forward(simd, pair.kept, pair.inputs(1.0), scratch);
                 for ((from, to), y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
                     // SAFETY: the rows of a pair are its own, and this is the only one held.
                     let row = unsafe { self.ys.range(to, d) };
-                    blend(row, (gate, y), (1.0 - gate, &v[from..]));
+                    blend(row, gate, y, 1.0 - gate, &v[from..]);
                 }
             }
         }
@@ -134,10 +136,10 @@ impl WithSimd for Backward<'_> {
     fn with_simd<S: Simd>(self, simd: S) -> f32 {
         match self.pair.gate {
             // Each of the four factors meets another one that is zero.
-            Gate::Full(0.0) => 0.0,
-            Gate::Full(gate) => self.full(simd, gate),
-            Gate::Partial(0.0) => self.partial_off(simd),
-            Gate::Partial(gate) => self.partial(simd, gate),
+            GateValue::Full(0.0) => 0.0,
+            GateValue::Full(gate) => self.full(simd, gate),
+            GateValue::Partial(0.0) => self.partial_off(simd),
+            GateValue::Partial(gate) => self.partial(simd, gate),
         }
     }
 }
@@ -149,6 +151,16 @@ impl Backward<'_> {
         // SAFETY: the rows of a pair are its own, and this is the only one held.
         let row = unsafe { self.outputs[index].range(place, self.pair.kept.width) };
         scale(row, xs, factor);
+    }
+
+    /// Returns the gradient of the output, times the gate.
+    #[inline(always)]
+    fn grads(&self, gate: f32) -> Source<'_> {
+        Source {
+            values: self.grad,
+            channels: self.pair.kept.outputs,
+            factor: gate,
+        }
     }
 
     /// Passes the gradient of the output on to v, for tokens whose output is their value.
@@ -169,8 +181,8 @@ impl Backward<'_> {
             gate_gradient += 2.0 * gate * lanes::dot(v, grad);
         }
         let scratch = std::mem::take(&mut self.scratch);
-        let grads = (self.grad, gate);
-        let found = kernel::backward(simd, pair.kept, pair.inputs(gate), grads, scratch);
+        let grads = self.grads(gate);
+        let found = head::backward(simd, pair.kept, pair.inputs(gate), grads, scratch);
         for (i, (place, _)) in pair.kept.places().enumerate() {
             for (index, (dx, x)) in found.with([pair.q, pair.k, pair.v]).enumerate() {
                 let dx = &dx[i * padded(d)..][..d];
@@ -189,8 +201,8 @@ impl Backward<'_> {
         let (pair, d) = (self.pair, self.pair.kept.width);
         self.pass_on(pair.dropped.places());
         let scratch = std::mem::take(&mut self.scratch);
-        let grads = (self.grad, gate);
-        let found = kernel::backward(simd, pair.kept, pair.inputs(1.0), grads, scratch);
+        let grads = self.grads(gate);
+        let found = head::backward(simd, pair.kept, pair.inputs(1.0), grads, scratch);
         let mut gate_gradient = 0.0;
         for (i, (place, from)) in pair.kept.places().enumerate() {
             let packed = i * padded(d)..i * padded(d) + d;
@@ -199,7 +211,7 @@ impl Backward<'_> {
             self.scale(1, place, &found.k[packed.clone()], 1.0);
             // SAFETY: the rows of a pair are its own, and this is the only one held.
             let dv = unsafe { self.outputs[2].range(place, d) };
-            blend(dv, (1.0, &found.v[packed]), (1.0 - gate, grad));
+            blend(dv, 1.0, &found.v[packed], 1.0 - gate, grad);
             // y = v + gate (attended - v).
             gate_gradient -= lanes::dot(v, grad);
         }
@@ -212,7 +224,7 @@ impl Backward<'_> {
         let (pair, d) = (self.pair, self.pair.kept.width);
         self.pass_on(pair.dropped.places().chain(pair.kept.places()));
         let scratch = std::mem::take(&mut self.scratch);
-        let attended = kernel::forward(simd, pair.kept, pair.inputs(1.0), scratch);
+        let attended = head::forward(simd, pair.kept, pair.inputs(1.0), scratch);
         let mut gate_gradient = 0.0;
         for ((place, from), y) in pair.kept.places().zip(attended.chunks_exact(padded(d))) {
             let (v, grad) = (&pair.v[place..place + d], &self.grad[from..from + d]);

@@ -1,25 +1,18 @@
-//! Attention as operations of candle: all (image, head) pairs over rayon's pool, head gates inside.
-//!
-//! candle's operations take three tensors, and the gates would be the fourth. So [`Attention`]
-//! holds their values, and its backward leaves their gradient in a place shared with [`GateTap`],
-//! which takes (q, gates), passes q on, and hands that gradient over: as q's producer its backward
-//! runs after that of attention.
+//! Attention of a batch: all (image, head) pairs on rayon's pool.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::pair::{Backward, Forward, Gate, Pair};
+use crate::args::HeadGate;
 use crate::cpu::head::{Channels, Head};
 use crate::cpu::shared::{Shared, with_scratch};
 use crate::cpu::simd::Level;
-use crate::ops::fused::{slice, tensor, values};
+use crate::ops::attention::pair::{Backward, Forward, GateValue, Pair};
 use crate::trace::operation;
 
 /// The gates of the heads, `(B, H)`, by value.
 #[derive(Debug, Clone)]
-pub(super) enum Gates {
+pub(super) enum GateValues {
     All,
     Full(Vec<f32>),
     Partial(Vec<f32>),
@@ -30,16 +23,21 @@ pub(super) enum Gates {
 pub(super) struct Selection {
     pub(super) kept: Vec<usize>,
     pub(super) dropped: Vec<usize>,
-    /// Whether a token gate is NaN, so that nobody knows which tokens are kept.
+    /// Whether a token gate is NaN, so that the kept tokens are unknown.
     pub(super) unknown: bool,
 }
 
-/// The gradient of the gates, `(B, H)`, from the last backward of an [`Attention`].
-pub(super) type GateGradient = Arc<Mutex<Vec<f32>>>;
+/// The sizes of q, k and v, `(B, N, C)` each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dims {
+    pub(super) b: usize,
+    pub(super) n: usize,
+    pub(super) c: usize,
+}
 
-/// q, k and v, each with `stride` values from token to token.
+/// The values of q, k and v, each with `stride` values from token to token.
 #[derive(Clone, Copy)]
-pub(super) struct Operands<'a> {
+pub(super) struct QkvValues<'a> {
     pub(super) q: &'a [f32],
     pub(super) k: &'a [f32],
     pub(super) v: &'a [f32],
@@ -53,33 +51,29 @@ pub(super) struct Pairs {
     pub(super) num_heads: usize,
     /// One per image, or a single one for all.
     pub(super) selections: Vec<Selection>,
-    pub(super) gates: Gates,
+    pub(super) gates: GateValues,
 }
 
 impl Pairs {
     /// Multiply-adds of the two products of a forward, as if every head were on.
-    pub(super) fn macs(&self, (b, _, c): (usize, usize, usize)) -> usize {
+    fn macs(&self, Dims { b, c, .. }: Dims) -> usize {
         let each = |selection: &Selection| 2 * selection.kept.len().pow(2) * c;
         let sum: usize = self.selections.iter().map(each).sum();
         sum * b / self.selections.len().max(1)
     }
 
-    /// Returns pair `index`, counted image by image, of `n` tokens and `c` channels.
-    fn pair<'a>(
-        &'a self,
-        index: usize,
-        (n, c): (usize, usize),
-        operands: Operands<'a>,
-    ) -> Pair<'a> {
+    /// Returns pair `index`, counted image by image.
+    fn pair<'a>(&'a self, index: usize, dims: Dims, values: QkvValues<'a>) -> Pair<'a> {
+        let Dims { n, c, .. } = dims;
         let (image, head) = (index / self.num_heads, index % self.num_heads);
         let selection = &self.selections[if self.selections.len() == 1 { 0 } else { image }];
         let gate = match &self.gates {
-            Gates::Full(gates) if gates[index] == 0.0 => Gate::Full(0.0),
+            GateValues::Full(gates) if gates[index] == 0.0 => GateValue::Full(0.0),
             // A factor of everything that the pair gives.
-            _ if selection.unknown => Gate::Full(f32::NAN),
-            Gates::All => Gate::Full(1.0),
-            Gates::Full(gates) => Gate::Full(gates[index]),
-            Gates::Partial(gates) => Gate::Partial(gates[index]),
+            _ if selection.unknown => GateValue::Full(f32::NAN),
+            GateValues::All => GateValue::Full(1.0),
+            GateValues::Full(gates) => GateValue::Full(gates[index]),
+            GateValues::Partial(gates) => GateValue::Partial(gates[index]),
         };
         let width = c / self.num_heads;
         let channels = |stride: usize| Channels {
@@ -87,7 +81,7 @@ impl Pairs {
             stride,
         };
         let kept = Head {
-            inputs: channels(operands.stride),
+            inputs: channels(values.stride),
             outputs: channels(c),
             width,
             tokens: &selection.kept,
@@ -100,20 +94,21 @@ impl Pairs {
             kept,
             dropped,
             gate,
-            gated: !matches!(self.gates, Gates::All),
-            q: operands.q,
-            k: operands.k,
-            v: operands.v,
+            gated: !matches!(self.gates, GateValues::All),
+            q: values.q,
+            k: values.k,
+            v: values.v,
         }
     }
 
     /// Returns the attended values `(B, N, C)`.
-    pub(super) fn forward(&self, (b, n, c): (usize, usize, usize), operands: Operands) -> Vec<f32> {
-        let _span = operation("attention", self.macs((b, n, c)));
+    pub(super) fn forward(&self, dims: Dims, values: QkvValues) -> Vec<f32> {
+        let _span = operation("attention", self.macs(dims));
+        let Dims { b, n, c } = dims;
         let mut ys = vec![0.0; b * n * c];
         let shared = Shared::new(&mut ys);
         (0..b * self.num_heads).into_par_iter().for_each(|index| {
-            let pair = self.pair(index, (n, c), operands);
+            let pair = self.pair(index, dims, values);
             with_scratch(pair.scratch_len(), |scratch| {
                 self.level.dispatch(Forward {
                     pair: &pair,
@@ -129,16 +124,16 @@ impl Pairs {
     /// attended values, and returns the gradient of the gates.
     pub(super) fn backward(
         &self,
-        (b, n, c): (usize, usize, usize),
-        operands: Operands,
+        dims: Dims,
+        values: QkvValues,
         grad: &[f32],
         outputs: &[Shared; 3],
     ) -> Vec<f32> {
-        let _span = operation("attention backward", self.macs((b, n, c)) * 5 / 2);
-        (0..b * self.num_heads)
+        let _span = operation("attention backward", self.macs(dims) * 5 / 2);
+        (0..dims.b * self.num_heads)
             .into_par_iter()
             .map(|index| {
-                let pair = self.pair(index, (n, c), operands);
+                let pair = self.pair(index, dims, values);
                 with_scratch(pair.scratch_len(), |scratch| {
                     self.level.dispatch(Backward {
                         pair: &pair,
@@ -152,106 +147,32 @@ impl Pairs {
     }
 }
 
-/// Attention on q, k and v.
-#[derive(Debug)]
-pub(super) struct Attention {
-    pub(super) pairs: Pairs,
-    pub(super) gate_gradient: GateGradient,
-}
-
-impl CustomOp3 for Attention {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        layout: &Layout,
-        k: &CpuStorage,
-        k_layout: &Layout,
-        v: &CpuStorage,
-        v_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (b, n, c) = layout.shape().dims3()?;
-        let operands = Operands {
-            q: slice(q, layout)?,
-            k: slice(k, k_layout)?,
-            v: slice(v, v_layout)?,
-            stride: c,
+/// Returns each image's kept and dropped tokens, or one selection of all `n`.
+pub(super) fn selections(n: usize, tokens: Option<&Tensor>) -> Result<Vec<Selection>> {
+    let Some(tokens) = tokens else {
+        let all = Selection {
+            kept: (0..n).collect(),
+            ..Selection::default()
         };
-        let ys = self.pairs.forward((b, n, c), operands);
-        Ok((CpuStorage::F32(ys), layout.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (b, n, c) = q.dims3()?;
-        let grad = grad.contiguous()?;
-        let operands = Operands {
-            q: &values(q)?,
-            k: &values(k)?,
-            v: &values(v)?,
-            stride: c,
-        };
-        let mut found = [(); 3].map(|()| vec![0.0; b * n * c]);
-        let outputs = found.each_mut().map(|found| Shared::new(found));
-        let gates = self
-            .pairs
-            .backward((b, n, c), operands, &values(&grad)?, &outputs);
-        *self
-            .gate_gradient
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = gates;
-        let [dq, dk, dv] = found;
-        Ok((
-            Some(tensor(dq, q)?),
-            Some(tensor(dk, k)?),
-            Some(tensor(dv, v)?),
-        ))
-    }
+        return Ok(vec![all]);
+    };
+    let rows = tokens.to_vec2::<f32>()?;
+    let split = |row: Vec<f32>| {
+        let (kept, dropped) = (0..n).partition(|token| row[*token] != 0.0);
+        Selection {
+            kept,
+            dropped,
+            unknown: row.iter().any(|gate| gate.is_nan()),
+        }
+    };
+    Ok(rows.into_iter().map(split).collect())
 }
 
-/// Passes q on, and the gradient that attention found for the gates back to them.
-pub(super) struct GateTap {
-    pub(super) gate_gradient: GateGradient,
-}
-
-impl CustomOp2 for GateTap {
-    fn name(&self) -> &'static str {
-        "attention_gate_tap"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        layout: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let _span = operation("gate tap", 0);
-        let q = slice(q, layout)?.to_vec();
-        Ok((CpuStorage::F32(q), layout.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        gates: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let _span = operation("gate tap backward", 0);
-        let found = self
-            .gate_gradient
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Ok((Some(grad.clone()), Some(tensor(found.clone(), gates)?)))
-    }
+pub(super) fn gate_values(heads: HeadGate) -> Result<GateValues> {
+    let values = |gates: &Tensor| gates.flatten_all()?.to_vec1();
+    Ok(match heads {
+        HeadGate::All => GateValues::All,
+        HeadGate::Full(gates) => GateValues::Full(values(gates)?),
+        HeadGate::Partial(gates) => GateValues::Partial(values(gates)?),
+    })
 }

@@ -1,19 +1,20 @@
 //! Every operation, forward and backward, at every level of the machine: f32 against the composed
 //! operation in f64, and the same bits where a level promises them.
 
+use adavit_kernels_testing::{Op, TOLERANCE, Values, assert_close, check, evaluate, flat};
 use candle_core::{DType, Result, Tensor};
 
+use crate::args::{AffineMap, AttentionMaps, HeadGate, Qkv};
 use crate::composed;
 use crate::cpu::simd::Level;
 use crate::ops::activation::{erf_at, gelu_at, softmax_at, tanh_at};
-use crate::ops::attention::{
-    AttentionMaps, HeadGate, attention_at, class_attention_at, multi_head_attention_at,
-};
+use crate::ops::attention::class::class_attention_at;
+use crate::ops::attention::multi_head::multi_head_attention_at;
+use crate::ops::attention::qkv::attention_at;
 use crate::ops::cross_entropy::cross_entropy_at;
 use crate::ops::gate::{gate_groups_at, gate_tokens_at, gated_residual_at};
 use crate::ops::layer_norm::layer_norm_at;
 use crate::ops::linear::{linear_at, linear_gelu_at};
-use adavit_kernels_testing::{Op, TOLERANCE, Values, assert_close, check, evaluate, flat};
 
 type AtLevel<'a> = &'a dyn Fn(Level, &[Tensor]) -> Result<Tensor>;
 
@@ -85,7 +86,7 @@ fn activations_and_the_norm_agree_at_every_level() {
         );
         compare_bits(
             "layer_norm",
-            &|level, xs| layer_norm_at(level, &xs[0], (&xs[1], &xs[2]), 1e-6),
+            &|level, xs| layer_norm_at(level, &xs[0], &xs[1], &xs[2], 1e-6),
             &|xs| composed::layer_norm(&xs[0], &xs[1], &xs[2], 1e-6),
             &[xs, values.tensor(&[c]), values.tensor(&[c])],
         );
@@ -162,12 +163,22 @@ fn cross_entropy_agrees_at_every_level() {
     }
 }
 
-type Kind = fn(&[Tensor]) -> HeadGate<'_>;
+/// The first three tensors.
+fn qkv(xs: &[Tensor]) -> Qkv<'_> {
+    Qkv {
+        q: &xs[0],
+        k: &xs[1],
+        v: &xs[2],
+    }
+}
+
+/// The head gates among the inputs.
+type ToGate = fn(&[Tensor]) -> HeadGate<'_>;
 
 /// Compares both kinds of attention under the token gates, for every kind of head gate.
 fn compare_attention(inputs: &[Tensor], num_heads: usize, tokens: Option<&Tensor>) {
     let narrow = tokens.map(|tokens| tokens.to_dtype(DType::F32).unwrap());
-    let kinds: [(Kind, usize); 3] = [
+    let kinds: [(ToGate, usize); 3] = [
         (|_| HeadGate::All, 3),
         (|xs| HeadGate::Full(&xs[3]), 4),
         (|xs| HeadGate::Partial(&xs[3]), 4),
@@ -175,17 +186,14 @@ fn compare_attention(inputs: &[Tensor], num_heads: usize, tokens: Option<&Tensor
     for (kind, n_inputs) in kinds {
         compare(
             "attention",
-            &|level, xs| {
-                let qkv = (&xs[0], &xs[1], &xs[2]);
-                attention_at(level, qkv, num_heads, narrow.as_ref(), kind(xs))
-            },
-            &|xs| composed::attention((&xs[0], &xs[1], &xs[2]), num_heads, tokens, kind(xs)),
+            &|level, xs| attention_at(level, qkv(xs), num_heads, narrow.as_ref(), kind(xs)),
+            &|xs| composed::attention(qkv(xs), num_heads, tokens, kind(xs)),
             &inputs[..n_inputs],
         );
     }
     compare_bits(
         "class_attention",
-        &|level, xs| class_attention_at(level, (&xs[0], &xs[1]), num_heads, narrow.as_ref()),
+        &|level, xs| class_attention_at(level, &xs[0], &xs[1], num_heads, narrow.as_ref()),
         &|xs| composed::class_attention(&xs[0], &xs[1], num_heads, tokens),
         &inputs[..2],
     );
@@ -212,7 +220,10 @@ fn attention_agrees_at_every_level_under_masks_of_tokens_and_heads() {
 
 /// Maps from inputs x, the four weights, the four biases and the gates.
 fn maps(xs: &[Tensor], with_bias: bool) -> AttentionMaps<'_> {
-    let map = |index: usize| (&xs[index], with_bias.then(|| &xs[index + 4]));
+    let map = |index: usize| AffineMap {
+        weight: &xs[index],
+        bias: with_bias.then(|| &xs[index + 4]),
+    };
     AttentionMaps {
         query: map(1),
         key: map(2),
@@ -246,7 +257,7 @@ fn multi_head_attention_agrees_at_every_level() {
         inputs.push(values.mask(&[b, num_heads], 0.6));
         let tokens = values.token_mask(b, n, 0.5);
         let narrow = tokens.to_dtype(DType::F32).unwrap();
-        let kinds: [(Kind, usize, bool); 4] = [
+        let kinds: [(ToGate, usize, bool); 4] = [
             (|_| HeadGate::All, 5, false),
             (|_| HeadGate::All, 9, true),
             (|xs| HeadGate::Full(&xs[9]), 10, true),
@@ -257,8 +268,8 @@ fn multi_head_attention_agrees_at_every_level() {
                 compare(
                     "multi_head_attention",
                     &|level, xs| {
-                        let inputs = (&xs[0], &maps(xs, with_bias));
-                        multi_head_attention_at(level, inputs, num_heads, some, kind(xs))
+                        let maps = maps(xs, with_bias);
+                        multi_head_attention_at(level, &xs[0], &maps, num_heads, some, kind(xs))
                     },
                     &|xs| {
                         let maps = maps(xs, with_bias);
@@ -276,8 +287,7 @@ fn gradients_at_every_level_agree_with_differences() {
     let mut values = Values::new(6);
     let inputs = [(); 3].map(|()| values.tensor(&[1, 9, 22]));
     for level in Level::available() {
-        let op =
-            |xs: &[Tensor]| attention_at(level, (&xs[0], &xs[1], &xs[2]), 2, None, HeadGate::All);
+        let op = |xs: &[Tensor]| attention_at(level, qkv(xs), 2, None, HeadGate::All);
         check(&op, &inputs, 6);
     }
 }
@@ -291,7 +301,7 @@ fn one_image(xs: &[Tensor]) -> Result<Tensor> {
     let ys = gate_groups_at(level, &gate_tokens_at(level, x, tokens)?, heads)?;
     let ys = gated_residual_at(level, x, &ys, image)?;
     let ys = gated_residual_at(level, &ys, x, tokens)?;
-    let ps = class_attention_at(level, (&ys, x), 3, None)?;
+    let ps = class_attention_at(level, &ys, x, 3, None)?;
     ps.sqr()?.sum_all()? + ys.sqr()?.mean_all()?
 }
 

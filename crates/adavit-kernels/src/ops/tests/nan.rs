@@ -1,16 +1,19 @@
 //! NaN in, NaN out, at every level: where a NaN among the inputs arrives, forward and backward, and
 //! where it does not.
 
+use adavit_kernels_testing::{Evaluation, Op, Values, evaluate, flat};
 use candle_core::{DType, Result, Tensor};
 
+use crate::args::{HeadGate, Qkv};
+use crate::composed;
 use crate::cpu::simd::Level;
 use crate::ops::activation::{gelu_at, softmax_at};
-use crate::ops::attention::{HeadGate, attention_at, class_attention_at};
+use crate::ops::attention::class::class_attention_at;
+use crate::ops::attention::qkv::attention_at;
 use crate::ops::cross_entropy::cross_entropy_at;
 use crate::ops::gate::{gate_groups_at, gate_tokens_at, gated_residual_at};
 use crate::ops::layer_norm::layer_norm_at;
 use crate::ops::linear::{linear_at, linear_gelu_at};
-use adavit_kernels_testing::{Evaluation, Op, Values, evaluate, flat};
 
 /// Images, tokens, channels: rows end within a vector.
 const DIMS: [usize; 3] = [2, 13, 37];
@@ -106,7 +109,7 @@ fn softmax_and_layer_norm_give_nan_in_that_row_only() {
             let found = run(&|xs| softmax_at(level, &xs[0]), std::slice::from_ref(&xs));
             assert_nan("softmax", &found.output, in_row);
             assert_nan("softmax gradient", &found.gradients[0], in_row);
-            let op = |xs: &[Tensor]| layer_norm_at(level, &xs[0], (&xs[1], &xs[2]), 1e-6);
+            let op = |xs: &[Tensor]| layer_norm_at(level, &xs[0], &xs[1], &xs[2], 1e-6);
             let found = run(&op, &[xs.clone(), weight.clone(), bias.clone()]);
             assert_nan("layer_norm", &found.output, in_row);
             assert_nan("layer_norm gradient", &found.gradients[0], in_row);
@@ -216,22 +219,33 @@ impl Masked {
     }
 
     /// Runs attention with input `index` spoiled at a place; all heads are on without `gates`.
-    fn attend(&self, level: Level, gates: Option<Gate>, (index, at): (usize, usize)) -> Evaluation {
+    fn attend(
+        &self,
+        level: Level,
+        gates: Option<ToGate>,
+        (index, at): (usize, usize),
+    ) -> Evaluation {
         let mut inputs = self.inputs.to_vec();
         inputs[index] = spoil(&inputs[index], at);
         let n_inputs = if gates.is_some() { 4 } else { 3 };
         let tokens = narrow(&self.tokens);
         let op = |xs: &[Tensor]| -> Result<Tensor> {
             let heads = gates.map_or(HeadGate::All, |gate| gate(&xs[xs.len() - 1]));
-            attention_at(level, (&xs[0], &xs[1], &xs[2]), 2, Some(&tokens), heads)
+            let qkv = Qkv {
+                q: &xs[0],
+                k: &xs[1],
+                v: &xs[2],
+            };
+            attention_at(level, qkv, 2, Some(&tokens), heads)
         };
         run(&op, &inputs[..n_inputs])
     }
 }
 
-type Gate = fn(&Tensor) -> HeadGate<'_>;
-const FULL: Gate = |gates| HeadGate::Full(gates);
-const PARTIAL: Gate = |gates| HeadGate::Partial(gates);
+/// The head gates for a tensor of gates.
+type ToGate = fn(&Tensor) -> HeadGate<'_>;
+const FULL: ToGate = |gates| HeadGate::Full(gates);
+const PARTIAL: ToGate = |gates| HeadGate::Partial(gates);
 
 #[test]
 fn nan_in_a_kept_token_reaches_what_attends_to_it() {
@@ -324,7 +338,7 @@ fn class_attention_gives_nan_to_what_the_class_token_sees() {
         inputs[index] = spoil(&inputs[index], at);
         let tokens = narrow(tokens);
         run(
-            &|xs| class_attention_at(level, (&xs[0], &xs[1]), 2, Some(&tokens)),
+            &|xs| class_attention_at(level, &xs[0], &xs[1], 2, Some(&tokens)),
             &inputs,
         )
     };
@@ -353,8 +367,8 @@ fn nan_in_a_token_gate_reaches_its_image_on_the_composed_path() {
     let case = Masked::new();
     let [q, k, v, _] = &case.inputs;
     let tokens = spoil(&case.tokens, 9 + 5);
-    let ys = crate::composed::attention((q, k, v), 2, Some(&tokens), HeadGate::All);
+    let ys = composed::attention(Qkv { q, k, v }, 2, Some(&tokens), HeadGate::All);
     assert_nan("attention", &ys.unwrap(), |at| parts(at).0 == 1);
-    let ps = crate::composed::class_attention(q, k, 2, Some(&tokens)).unwrap();
+    let ps = composed::class_attention(q, k, 2, Some(&tokens)).unwrap();
     assert_nan("class attention", &ps, |at| at >= 18);
 }

@@ -1,13 +1,13 @@
-//! What a forward leaves for its backward.
+//! What a forward saves for its backward.
 
 use std::sync::{Mutex, PoisonError};
 
-/// A place that the forward fills and the first backward empties; there is none where no gradient
-/// will be wanted.
+/// A place that the forward fills and the first backward empties. Without a wanted gradient it stores
+/// nothing.
 #[derive(Debug)]
-pub(crate) struct Kept<T>(Option<Mutex<Option<T>>>);
+pub(crate) struct Saved<T>(Option<Mutex<Option<T>>>);
 
-impl<T> Kept<T> {
+impl<T> Saved<T> {
     pub(crate) fn new(wanted: bool) -> Self {
         Self(wanted.then(|| Mutex::new(None)))
     }
@@ -23,7 +23,7 @@ impl<T> Kept<T> {
         }
     }
 
-    /// Returns what was put, once: a second backward of the same graph finds nothing.
+    /// Returns the saved value, once: a second backward of the same graph finds none.
     pub(crate) fn take(&self) -> Option<T> {
         let place = self.0.as_ref()?;
         place.lock().unwrap_or_else(PoisonError::into_inner).take()
