@@ -2,7 +2,7 @@
 
 use adavit_decision::{DecisionConfig, HardPolicy, HeadDeactivation, Thresholds};
 use adavit_gumbel::is_on;
-use adavit_kernels::{PreparedLayerNorm, Rows, SmallLinear, Work};
+use adavit_kernels::{PreparedLayerNorm, Rows, SmallLinear, Workspace};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -103,7 +103,7 @@ impl PreparedDecision {
         seen: &Seen,
         logits: &mut Logits,
         (policy, block, first): (&mut HardPolicy, usize, usize),
-        (unknown, work): (&mut [bool], &mut Work),
+        (unknown, work): (&mut [bool], &mut Workspace),
     ) {
         let b = seen.class_rows.len();
         if let Some(map) = &self.policy_token {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use adavit_decision::{HardPolicy, Thresholds};
 use adavit_kernels::{
-    Parts, PreparedLayerNorm, PreparedLinear, Rows, patchify, side_by_side, threads,
+    PreparedLayerNorm, PreparedLinear, ProductParts, Rows, patchify, side_by_side, threads,
 };
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
@@ -96,7 +96,7 @@ struct Room {
     class: Vec<f32>,
     /// The logits of the distillation token.
     dist_logits: Vec<f32>,
-    parts: Parts,
+    parts: ProductParts,
 }
 
 impl PackedTransformer {
