@@ -3,9 +3,10 @@
 use adavit_decision::{DecisionConfig, Geometry};
 use serde::{Deserialize, Serialize};
 
-use crate::conv_stem::ConvStemConfig;
-use crate::tokens_to_token::{self, T2tConfig};
-use crate::{Error, Preprocessing, Result};
+use crate::error::{Error, Result};
+use crate::preprocessing::Preprocessing;
+use crate::stem::conv_stem::ConvStemConfig;
+use crate::stem::tokens_to_token::{self, T2tConfig};
 
 /// Where the position embedding comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

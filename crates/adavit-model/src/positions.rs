@@ -4,8 +4,8 @@ use candle_core::{Device, Tensor};
 use fast_image_resize::PixelType;
 use fast_image_resize::images::Image;
 
+use crate::error::{Error, Result};
 use crate::preprocessing::{Interpolation, resize};
-use crate::{Error, Result};
 
 /// Returns the embedding of a grid of patches for another grid, rows then columns; the first
 /// `num_prefix_tokens` tokens stay as they are.

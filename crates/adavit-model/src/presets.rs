@@ -1,9 +1,11 @@
 //! Models by name: published ones, and small ones for small images.
 
-use crate::tokens_to_token::TokensType::{self, Performer, Transformer};
-use crate::{
-    ConvStemConfig, Error, ModelConfig, Normalization, PosEmbed, Preprocessing, Result, T2tConfig,
-};
+use crate::config::{ModelConfig, Normalization, PosEmbed};
+use crate::error::{Error, Result};
+use crate::preprocessing::Preprocessing;
+use crate::stem::conv_stem::ConvStemConfig;
+use crate::stem::tokens_to_token::T2tConfig;
+use crate::stem::tokens_to_token::TokensType::{self, Performer, Transformer};
 
 /// Every preset's name.
 pub const PRESETS: [&str; 16] = [

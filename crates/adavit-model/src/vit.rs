@@ -8,10 +8,12 @@ use candle_core::{Tensor, bail};
 use candle_nn::VarBuilder;
 
 use crate::block::{Block, BlockOutput, Decide, Gathered};
-use crate::embed::Embed;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
 use crate::layers::{LayerNorm, Linear};
 use crate::reduction::Reducer;
-use crate::{Error, ModelConfig, Result, TokenReduction};
+use crate::reduction::TokenReduction;
+use crate::stem::embed::Embed;
 
 /// What a forward keeps besides logits and decisions; each costs memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

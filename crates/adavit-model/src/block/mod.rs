@@ -24,9 +24,10 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 pub(crate) use self::gathered::Gathered;
+use crate::config::ModelConfig;
 use crate::layers::{LayerNorm, Linear, Mlp};
 use crate::reduction::Reducer;
-use crate::{Capture, ModelConfig};
+use crate::vit::Capture;
 
 /// Where a block's decisions come from.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use candle_nn::VarBuilder;
 
 use super::decide::{Logits, PreparedDecision, Seen};
 use super::packed::{linear, norm};
-use crate::ModelConfig;
+use crate::config::ModelConfig;
 
 #[derive(Debug)]
 pub(super) struct PreparedBlock {

@@ -9,8 +9,8 @@ use adavit_kernels::{
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::ModelConfig;
-use crate::conv_stem::{ConvStemConfig, Convolution, PADDING, convolutions};
+use crate::config::ModelConfig;
+use crate::stem::conv_stem::{ConvStemConfig, Convolution, PADDING, convolutions};
 
 /// Images that are worked on at a time: their pixels stay in cache.
 const IMAGES: usize = 4;

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::packed::norm;
-use crate::ModelConfig;
+use crate::config::ModelConfig;
 
 /// What a block decides on, and how.
 #[derive(Debug)]

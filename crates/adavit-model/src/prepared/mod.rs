@@ -17,7 +17,9 @@ use candle_nn::VarBuilder;
 pub use self::block::Strategy;
 use self::packed::{PackedTransformer, Rooms};
 use crate::block::Gathered;
-use crate::{Capture, Error, ModelConfig, Result, VisionTransformer};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::vit::{Capture, VisionTransformer};
 
 /// A ViT/DeiT for inference, with decision networks if its configuration has decisions.
 ///
@@ -247,7 +249,9 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::{Capture, Checkpoint, initial_tensors};
+    use crate::checkpoint::native::Checkpoint;
+    use crate::checkpoint::tensors::initial_tensors;
+    use crate::vit::Capture;
 
     fn images(config: &ModelConfig, b: usize) -> Tensor {
         let (height, width) = config.img_size;

@@ -13,8 +13,9 @@ use rayon::prelude::*;
 use super::block::{Buffers, PreparedBlock};
 use super::conv_stem::{PreparedConvStem, StemRoom};
 use super::{Decide, Strategy};
-use crate::tokens_to_token::TokensToToken;
-use crate::{ModelConfig, Result};
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::stem::tokens_to_token::TokensToToken;
 
 /// Tokens that a thread works on at a time, whole images: their hidden activations stay in cache.
 const TOKENS: usize = 800;

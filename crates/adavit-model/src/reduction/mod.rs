@@ -20,7 +20,8 @@ use adavit_decision::{BlockUse, DecisionConfig, Geometry};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::reducer::Reducer;
-use crate::{Error, ModelConfig};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
 
 /// How tokens become fewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +86,7 @@ impl TokenReduction {
         method: ReductionMethod,
         budget: f64,
         blocks: &[usize],
-    ) -> crate::Result<Self> {
+    ) -> Result<Self> {
         let of = |share: f64| match method {
             ReductionMethod::Evit => Self::evit(config, share, blocks),
             ReductionMethod::Tome => Self::tome(config, (1.0 - share) * config.num_tokens() as f64),
@@ -115,7 +116,7 @@ impl TokenReduction {
     ///
     /// # Errors
     /// If there is not one for each block, or a step is one that the method cannot do.
-    pub fn validate(&self, config: &ModelConfig) -> crate::Result<()> {
+    pub fn validate(&self, config: &ModelConfig) -> Result<()> {
         let fail = |message: String| Err(Error::Config(format!("token reduction: {message}")));
         if self.tokens.len() != config.depth {
             return fail(format!(

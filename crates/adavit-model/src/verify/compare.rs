@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::Comparison;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Relative differences are over at least this.
 const SMALLEST: f64 = 1e-6;

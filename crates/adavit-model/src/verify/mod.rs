@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use self::compare::Comparer;
 pub use self::recording::Recording;
-use crate::{Result, import_as};
+use crate::checkpoint::import::import_as;
+use crate::error::Result;
 
 /// Which path replays an evaluation recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,9 +7,12 @@ use candle_core::Tensor;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::file::SafetensorsFile;
-use crate::import::own_names;
-use crate::{Error, ModelConfig, PosEmbed, Result, T2tConfig, Tensors, TokensType};
+use crate::checkpoint::file::SafetensorsFile;
+use crate::checkpoint::import::own_names;
+use crate::checkpoint::tensors::Tensors;
+use crate::config::{ModelConfig, PosEmbed};
+use crate::error::{Error, Result};
+use crate::stem::tokens_to_token::{T2tConfig, TokensType};
 
 /// The temperature of training recordings that do not tell theirs.
 const TAU: f64 = 5.0;

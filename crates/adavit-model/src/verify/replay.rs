@@ -9,9 +9,10 @@ use candle_nn::VarBuilder;
 
 use super::compare::{Comparer, Kind};
 use super::{Recording, Replay};
-use crate::{
-    Capture, Error, Output, PreparedTransformer, Result, Tensors, VisionTransformer, Workspace,
-};
+use crate::checkpoint::tensors::Tensors;
+use crate::error::{Error, Result};
+use crate::prepared::{PreparedTransformer, Workspace};
+use crate::vit::{Capture, Output, VisionTransformer};
 
 const CAPTURE: Capture = Capture {
     hidden: true,

@@ -10,10 +10,12 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use tempfile::NamedTempFile;
 
-use crate::file::SafetensorsFile;
-use crate::{
-    Error, ModelConfig, PreparedTransformer, Result, Tensors, VisionTransformer, tensor_shapes,
-};
+use crate::checkpoint::file::SafetensorsFile;
+use crate::checkpoint::tensors::{Tensors, tensor_shapes};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::prepared::PreparedTransformer;
+use crate::vit::VisionTransformer;
 
 const WEIGHTS_FILE: &str = "model.safetensors";
 const CONFIG_FILE: &str = "config.json";

@@ -5,7 +5,10 @@ use candle_core::Tensor;
 
 use super::foreign::Told;
 use super::{ImportOptions, Source};
-use crate::{ModelConfig, PRESETS, PosEmbed, T2tConfig, Tensors, TokensType};
+use crate::checkpoint::tensors::Tensors;
+use crate::config::{ModelConfig, PosEmbed};
+use crate::presets::PRESETS;
+use crate::stem::tokens_to_token::{T2tConfig, TokensType};
 
 /// Channels of a head in every ViT, DeiT and T2T-ViT that is published.
 const HEAD_WIDTH: usize = 64;

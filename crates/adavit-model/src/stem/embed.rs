@@ -5,9 +5,9 @@ use adavit_kernels::patchify;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::conv_stem::ConvStem;
-use crate::tokens_to_token::TokensToToken;
-use crate::{ModelConfig, PosEmbed};
+use crate::config::{ModelConfig, PosEmbed};
+use crate::stem::conv_stem::ConvStem;
+use crate::stem::tokens_to_token::TokensToToken;
 
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_field_names, reason = "the names of a checkpoint")]

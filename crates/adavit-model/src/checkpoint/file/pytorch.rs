@@ -11,7 +11,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{self, Id, Node, Pickle, TensorNode};
 use super::{StateDict, checked_elements, tensor_of};
-use crate::Tensors;
+use crate::checkpoint::tensors::Tensors;
 
 /// Where training code puts weights, the better ones first: as timm and the published AdaViT code
 /// look for them.

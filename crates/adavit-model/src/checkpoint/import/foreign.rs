@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{CropMode, Interpolation, Normalization, Preprocessing};
+use crate::config::Normalization;
+use crate::preprocessing::{CropMode, Interpolation, Preprocessing};
 
 /// What shapes do not tell, as far as a file does.
 #[derive(Debug, Default)]

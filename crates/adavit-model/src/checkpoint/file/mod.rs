@@ -14,7 +14,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 pub(crate) use self::safetensors::SafetensorsFile;
-use crate::{Error, Result, Tensors};
+use crate::checkpoint::tensors::Tensors;
+use crate::error::{Error, Result};
 
 /// The tensors of a file, and how they were found.
 #[derive(Debug)]

@@ -9,7 +9,8 @@ use candle_core::{DType, Tensor};
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::tensor_of;
-use crate::{Error, Result, Tensors};
+use crate::checkpoint::tensors::Tensors;
+use crate::error::{Error, Result};
 
 /// The longest header that the format allows, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;

@@ -11,7 +11,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::{ModelConfig, PosEmbed, Result, VisionTransformer};
+use crate::config::{ModelConfig, PosEmbed};
+use crate::error::Result;
+use crate::vit::VisionTransformer;
 
 /// Tensors by their names, as in published checkpoints.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -257,7 +259,7 @@ mod tests {
         let tensors = tensors.into_iter().collect();
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &dev).pp("patch_embed");
         let stem = config.conv_stem.as_ref().unwrap();
-        let stem = crate::conv_stem::ConvStem::new(stem, 1, config.embed_dim, &vb).unwrap();
+        let stem = crate::stem::conv_stem::ConvStem::new(stem, 1, config.embed_dim, &vb).unwrap();
         let mut rng = named_rng(0, "image");
         let image = normal(&mut rng, 4 * 28 * 28, 1.0);
         let image = Tensor::from_vec(image, (4, 1, 28, 28), &dev).unwrap();

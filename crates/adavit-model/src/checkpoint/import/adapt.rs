@@ -4,7 +4,9 @@ use candle_core::Tensor;
 
 use super::shapes::preset_of;
 use super::{ImportOptions, Imported};
-use crate::{Error, Result, initial_tensors, resample_pos_embed};
+use crate::checkpoint::tensors::initial_tensors;
+use crate::error::{Error, Result};
+use crate::positions::resample_pos_embed;
 
 /// Changes a checkpoint as the options ask, and notes it.
 pub(super) fn adapt(imported: &mut Imported, options: &ImportOptions) -> Result<()> {

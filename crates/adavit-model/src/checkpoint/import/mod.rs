@@ -11,8 +11,11 @@ mod shapes;
 use std::path::Path;
 
 pub(crate) use self::names::own_names;
-use crate::file::{StateDict, is_safetensors, read_state_dict};
-use crate::{Checkpoint, Error, ModelConfig, Result, Tensors};
+use crate::checkpoint::file::{StateDict, is_safetensors, read_state_dict};
+use crate::checkpoint::native::Checkpoint;
+use crate::checkpoint::tensors::Tensors;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
 
 /// Who wrote a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 
 use super::Source;
-use crate::{Result, Tensors};
+use crate::checkpoint::tensors::Tensors;
+use crate::error::Result;
 
 /// Gives tensors our names, with query, key and value apart, and tells whose names they had.
 pub(crate) fn own_names(tensors: Tensors, notes: &mut Vec<String>) -> Result<(Tensors, Source)> {
