@@ -3,7 +3,7 @@
 //! Dosovitskiy et al. 2021 (arXiv 2010.11929), Touvron et al. 2021 (arXiv 2012.12877), Yuan et al.
 //! 2021 (arXiv 2101.11986).
 
-use adavit_decision::{Decision, Gating, Policy, Thresholds};
+use adavit_decision::{Gating, Policy, Thresholds};
 use candle_core::{Tensor, bail};
 use candle_nn::VarBuilder;
 
@@ -11,55 +11,10 @@ use crate::block::{Block, BlockOutput, Decide, Gathered};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::layers::{LayerNorm, Linear};
+use crate::output::{Capture, Output};
 use crate::reduction::Reducer;
 use crate::reduction::TokenReduction;
 use crate::stem::embed::Embed;
-
-/// What a forward keeps besides logits and decisions; each costs memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Capture {
-    /// The hidden state after each block.
-    pub hidden: bool,
-    /// The class token's hidden state after each block.
-    pub class_hidden: bool,
-    /// The class token's attention rows in each block.
-    pub class_attention: bool,
-}
-
-/// What a forward returns.
-#[derive(Debug, Clone)]
-pub struct Output {
-    /// `(B, K)`.
-    pub logits: Tensor,
-    /// The decisions of each block; all kept, without logits, for the plain path.
-    pub decisions: Vec<Decision>,
-    /// `(B, N, C)` after each block, if captured.
-    pub hidden: Vec<Tensor>,
-    /// `(B, C)` after each block, if captured.
-    pub class_hidden: Vec<Tensor>,
-    /// `(B, H, N)` of each block, if captured.
-    pub class_attention: Vec<Tensor>,
-}
-
-impl Output {
-    /// Logits without anything beside them.
-    pub fn of_logits(logits: Tensor) -> Self {
-        Self {
-            logits,
-            decisions: Vec::new(),
-            hidden: Vec::new(),
-            class_hidden: Vec::new(),
-            class_attention: Vec::new(),
-        }
-    }
-
-    /// The policy of every block.
-    pub fn policy(&self) -> Policy {
-        Policy {
-            blocks: self.decisions.iter().map(|d| d.policy.clone()).collect(),
-        }
-    }
-}
 
 /// A ViT, DeiT or T2T-ViT, with decision networks if its configuration has decisions.
 #[derive(Debug, Clone)]

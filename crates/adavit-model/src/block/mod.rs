@@ -27,7 +27,7 @@ pub(crate) use self::gathered::Gathered;
 use crate::config::ModelConfig;
 use crate::layers::{LayerNorm, Linear, Mlp};
 use crate::reduction::Reducer;
-use crate::vit::Capture;
+use crate::output::Capture;
 
 /// Where a block's decisions come from.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::config::{ModelConfig, PosEmbed};
 use crate::error::Result;
+use crate::stem::Stem;
 use crate::vit::VisionTransformer;
 
 /// Tensors by their names, as in published checkpoints.
@@ -120,7 +121,8 @@ fn initial_values(
             let fan_in: usize = dims[1..].iter().product();
             // PyTorch's values shrink from convolution to convolution, and a residual stream that
             // begins small is soon all blocks and no image.
-            let square = if config.conv_stem.is_some() { 6.0 } else { 1.0 };
+            let convolutions = matches!(config.stem, Stem::Convolutions(_));
+            let square = if convolutions { 6.0 } else { 1.0 };
             uniform(&mut rng, n, (square / fan_in as f64).sqrt())
         }
     }
@@ -200,6 +202,7 @@ mod tests {
     use adavit_decision::DecisionConfig;
 
     use super::*;
+    use crate::stem::conv_stem::ConvStem;
 
     #[test]
     fn a_tensor_starts_the_same_with_and_without_decision_networks() {
@@ -258,8 +261,10 @@ mod tests {
         let dev = Device::Cpu;
         let tensors = tensors.into_iter().collect();
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &dev).pp("patch_embed");
-        let stem = config.conv_stem.as_ref().unwrap();
-        let stem = crate::stem::conv_stem::ConvStem::new(stem, 1, config.embed_dim, &vb).unwrap();
+        let Stem::Convolutions(stem) = &config.stem else {
+            panic!("no convolutions");
+        };
+        let stem = ConvStem::new(stem, 1, config.embed_dim, &vb).unwrap();
         let mut rng = named_rng(0, "image");
         let image = normal(&mut rng, 4 * 28 * 28, 1.0);
         let image = Tensor::from_vec(image, (4, 1, 28, 28), &dev).unwrap();

@@ -6,20 +6,26 @@
 //! and for any number of threads. On other devices the rows are gathered for candle's operations.
 
 mod block;
+mod buffers;
 mod conv_stem;
 mod decide;
+mod layers;
 mod packed;
+mod plan;
+mod stem;
 
 use adavit_decision::{DecisionConfig, HardPolicy, Thresholds};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 pub use self::block::Strategy;
+use self::decide::PolicySource;
 use self::packed::{PackedTransformer, Rooms};
-use crate::block::Gathered;
+use crate::block::gathered::Gathered;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::vit::{Capture, VisionTransformer};
+use crate::output::Capture;
+use crate::vit::VisionTransformer;
 
 /// A ViT/DeiT for inference, with decision networks if its configuration has decisions.
 ///
@@ -27,11 +33,11 @@ use crate::vit::{Capture, VisionTransformer};
 #[derive(Debug)]
 pub struct PreparedTransformer {
     config: ModelConfig,
-    kind: Kind,
+    path: ComputePath,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ComputePath {
     Packed(Box<PackedTransformer>),
     Gathered(Box<VisionTransformer>),
 }
@@ -57,16 +63,6 @@ impl Workspace {
     }
 }
 
-/// Where a forward's decisions come from.
-#[derive(Debug, Clone, Copy)]
-enum Decide<'a> {
-    /// Everything is kept.
-    Nothing,
-    Networks,
-    /// Decided, but others are taken.
-    Given(&'a HardPolicy),
-}
-
 impl PreparedTransformer {
     /// Prepares the tensors of `vb`, named as in published checkpoints, for the device that they
     /// are on.
@@ -79,7 +75,7 @@ impl PreparedTransformer {
         }
         config.validate()?;
         Ok(Self {
-            kind: Kind::Packed(Box::new(PackedTransformer::new(config, vb)?)),
+            path: ComputePath::Packed(Box::new(PackedTransformer::new(config, vb)?)),
             config: config.clone(),
         })
     }
@@ -90,7 +86,7 @@ impl PreparedTransformer {
     /// As for [`Self::new`].
     pub fn gathered(config: &ModelConfig, vb: &VarBuilder) -> Result<Self> {
         Ok(Self {
-            kind: Kind::Gathered(Box::new(VisionTransformer::new(config, vb)?)),
+            path: ComputePath::Gathered(Box::new(VisionTransformer::new(config, vb)?)),
             config: config.clone(),
         })
     }
@@ -105,15 +101,15 @@ impl PreparedTransformer {
         if let Some(decisions) = &mut self.config.decisions {
             decisions.thresholds = thresholds;
         }
-        match &mut self.kind {
-            Kind::Packed(model) => model.set_thresholds(thresholds),
-            Kind::Gathered(model) => model.set_thresholds(thresholds),
+        match &mut self.path {
+            ComputePath::Packed(model) => model.set_thresholds(thresholds),
+            ComputePath::Gathered(model) => model.set_thresholds(thresholds),
         }
     }
 
     /// Forces a strategy; without, it is [`Strategy::Auto`]. Only the CPU has a choice.
     pub fn set_strategy(&mut self, strategy: Strategy) {
-        if let Kind::Packed(model) = &mut self.kind {
+        if let ComputePath::Packed(model) = &mut self.path {
             model.set_strategy(strategy);
         }
     }
@@ -126,7 +122,7 @@ impl PreparedTransformer {
     /// # Errors
     /// If `xs` has another shape, dtype or device.
     pub fn forward_dense(&self, xs: &Tensor, workspace: &mut Workspace) -> Result<Tensor> {
-        self.run(xs, Decide::Nothing, workspace)
+        self.run(xs, PolicySource::KeepAll, workspace)
     }
 
     /// Returns the logits, `(B, K)`, under the model's own decisions: those of
@@ -136,7 +132,7 @@ impl PreparedTransformer {
     /// # Shapes and errors
     /// As for [`Self::forward_dense`].
     pub fn forward_sparse(&self, xs: &Tensor, workspace: &mut Workspace) -> Result<Tensor> {
-        self.run(xs, Decide::Networks, workspace)
+        self.run(xs, PolicySource::Networks, workspace)
     }
 
     /// As [`Self::forward_sparse`] under given decisions. The decision networks run all the same,
@@ -152,7 +148,7 @@ impl PreparedTransformer {
         workspace: &mut Workspace,
     ) -> Result<Tensor> {
         self.check_policy(policy, xs.dim(0)?)?;
-        self.run(xs, Decide::Given(policy), workspace)
+        self.run(xs, PolicySource::Given(policy), workspace)
     }
 
     fn check_policy(&self, policy: &HardPolicy, b: usize) -> Result<()> {
@@ -194,7 +190,7 @@ impl PreparedTransformer {
         Ok(())
     }
 
-    fn run(&self, xs: &Tensor, decide: Decide, workspace: &mut Workspace) -> Result<Tensor> {
+    fn run(&self, xs: &Tensor, source: PolicySource, workspace: &mut Workspace) -> Result<Tensor> {
         let (b, c, h, w) = xs.dims4()?;
         let (height, width) = self.config.img_size;
         if (c, h, w) != (self.config.in_chans, height, width) {
@@ -205,15 +201,15 @@ impl PreparedTransformer {
             )));
         }
         workspace.policy.keep_all(&self.config.geometry(), b);
-        match &self.kind {
-            Kind::Packed(_) if !xs.device().is_cpu() => Err(Error::Config(format!(
+        match &self.path {
+            ComputePath::Packed(_) if !xs.device().is_cpu() => Err(Error::Config(format!(
                 "images: expected the CPU, where the model is, found {:?}",
                 xs.device().location()
             ))),
-            Kind::Packed(model) => {
-                model.run(xs, decide, &mut workspace.policy, &mut workspace.rooms)
+            ComputePath::Packed(model) => {
+                model.run(xs, source, &mut workspace.policy, &mut workspace.rooms)
             }
-            Kind::Gathered(model) => run_gathered(model, xs, decide, workspace),
+            ComputePath::Gathered(model) => run_gathered(model, xs, source, workspace),
         }
     }
 }
@@ -221,17 +217,17 @@ impl PreparedTransformer {
 fn run_gathered(
     model: &VisionTransformer,
     xs: &Tensor,
-    decide: Decide,
+    source: PolicySource,
     workspace: &mut Workspace,
 ) -> Result<Tensor> {
     let b = xs.dim(0)?;
-    let given = match decide {
-        Decide::Nothing => {
+    let given = match source {
+        PolicySource::KeepAll => {
             workspace.gathered_macs += b as u64 * model.config().geometry().dense_macs();
             return Ok(model.forward(xs, Capture::default())?.logits);
         }
-        Decide::Networks => None,
-        Decide::Given(policy) => Some(policy),
+        PolicySource::Networks => None,
+        PolicySource::Given(policy) => Some(policy),
     };
     let mut state = Gathered {
         given,
@@ -251,7 +247,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::native::Checkpoint;
     use crate::checkpoint::tensors::initial_tensors;
-    use crate::vit::Capture;
+    use crate::output::Capture;
 
     fn images(config: &ModelConfig, b: usize) -> Tensor {
         let (height, width) = config.img_size;

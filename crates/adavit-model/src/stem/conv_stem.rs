@@ -13,6 +13,8 @@ use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{self, Error};
+
 /// The side of every convolution but the last.
 const KERNEL_SIZE: usize = 3;
 /// Zeros around the image: a convolution of stride 1 keeps its size.
@@ -37,27 +39,31 @@ pub struct ConvStemConfig {
 }
 
 impl ConvStemConfig {
-    pub(crate) fn validate(&self, patch_size: usize) -> std::result::Result<(), String> {
+    /// The product of the strides.
+    pub(crate) fn patch_size(&self) -> usize {
+        let strides = self.strides.iter().copied();
+        strides.fold(1, usize::saturating_mul)
+    }
+
+    pub(crate) fn validate(&self) -> error::Result<()> {
+        let fail = |message: String| Err(Error::Config(format!("conv_stem{message}")));
         let convolutions = self.channels.len();
         if !(1..=32).contains(&convolutions) || self.strides.len() != convolutions {
-            return Err(format!(
-                "conv_stem: expected between 1 and 32 channels and as many strides, found \
-                 {convolutions} and {}",
+            return fail(format!(
+                ": expected between 1 and 32 channels and as many strides, found {convolutions} \
+                 and {}",
                 self.strides.len()
             ));
         }
-        if self.strides.iter().any(|stride| !(1..=2).contains(stride))
-            || self.strides.iter().product::<usize>() != patch_size
-        {
-            return Err(format!(
-                "conv_stem.strides: expected 1 or 2 each, and patch_size {patch_size} as their \
-                 product, found {:?}",
+        if self.strides.iter().any(|stride| !(1..=2).contains(stride)) {
+            return fail(format!(
+                ".strides: expected 1 or 2 each, found {:?}",
                 self.strides
             ));
         }
         if let Some(wrong) = self.channels.iter().find(|c| !(1..=1 << 14).contains(*c)) {
-            return Err(format!(
-                "conv_stem.channels: expected between 1 and 16384, found {wrong}"
+            return fail(format!(
+                ".channels: expected between 1 and 16384, found {wrong}"
             ));
         }
         Ok(())
@@ -171,22 +177,22 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_size_that_the_convolutions_do_not_make_is_refused() {
+    fn convolutions_that_make_no_patches_are_refused() {
         let config = |channels: &[usize], strides: &[usize]| ConvStemConfig {
             channels: channels.to_vec(),
             strides: strides.to_vec(),
         };
-        config(&[8, 16], &[2, 2]).validate(4).unwrap();
-        config(&[8, 16], &[1, 2]).validate(2).unwrap();
-        for (channels, strides, patch_size) in [
-            (&[8, 16][..], &[2, 2][..], 7),
-            (&[8], &[2], 4),
-            (&[8], &[4], 4),
-            (&[8, 16], &[2], 2),
-            (&[], &[], 1),
-            (&[8, 0], &[2, 2], 4),
+        config(&[8, 16], &[2, 2]).validate().unwrap();
+        assert_eq!(config(&[8, 16], &[2, 2]).patch_size(), 4);
+        assert_eq!(config(&[8, 16], &[1, 2]).patch_size(), 2);
+        for (channels, strides) in [
+            (&[8][..], &[4][..]),
+            (&[8], &[0]),
+            (&[8, 16], &[2]),
+            (&[], &[]),
+            (&[8, 0], &[2, 2]),
         ] {
-            assert!(config(channels, strides).validate(patch_size).is_err());
+            assert!(config(channels, strides).validate().is_err());
         }
     }
 }

@@ -6,22 +6,23 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::config::{ModelConfig, PosEmbed};
+use crate::stem::Stem;
 use crate::stem::conv_stem::ConvStem;
 use crate::stem::tokens_to_token::TokensToToken;
 
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_field_names, reason = "the names of a checkpoint")]
 pub(crate) struct Embed {
-    stem: Stem,
+    stem: StemLayer,
     cls_token: Tensor,
     /// Of distilled DeiT.
     dist_token: Option<Tensor>,
     pos_embed: Tensor,
 }
 
-/// What makes tokens of pixels.
+/// A stem with its tensors.
 #[derive(Debug, Clone)]
-enum Stem {
+enum StemLayer {
     Patches {
         patch_size: usize,
         weight: Tensor,
@@ -31,24 +32,27 @@ enum Stem {
     TokensToToken(Box<TokensToToken>),
 }
 
-impl Stem {
+impl StemLayer {
     fn new(config: &ModelConfig, vb: &VarBuilder) -> Result<Self> {
-        let (c, p) = (config.embed_dim, config.patch_size);
-        if let Some(t2t) = &config.tokens_to_token {
-            let vb = vb.pp("tokens_to_token");
-            let module = TokensToToken::new(t2t, config.in_chans, c, &vb)?;
-            return Ok(Self::TokensToToken(Box::new(module)));
-        }
+        let (c, chans) = (config.embed_dim, config.in_chans);
         let patch_embed = vb.pp("patch_embed");
-        if let Some(stem) = &config.conv_stem {
-            let stem = ConvStem::new(stem, config.in_chans, c, &patch_embed)?;
-            return Ok(Self::Convolutions(stem));
-        }
-        let proj = patch_embed.pp("proj");
-        Ok(Self::Patches {
-            patch_size: p,
-            weight: proj.get((c, config.in_chans, p, p), "weight")?,
-            bias: proj.get(c, "bias")?,
+        Ok(match &config.stem {
+            &Stem::Patches { patch_size } => {
+                let shape = (c, chans, patch_size, patch_size);
+                let proj = patch_embed.pp("proj");
+                Self::Patches {
+                    patch_size,
+                    weight: proj.get(shape, "weight")?,
+                    bias: proj.get(c, "bias")?,
+                }
+            }
+            Stem::Convolutions(stem) => {
+                Self::Convolutions(ConvStem::new(stem, chans, c, &patch_embed)?)
+            }
+            Stem::TokensToToken(t2t) => {
+                let module = TokensToToken::new(t2t, chans, c, &vb.pp("tokens_to_token"))?;
+                Self::TokensToToken(Box::new(module))
+            }
         })
     }
 
@@ -73,7 +77,7 @@ impl Embed {
         let c = config.embed_dim;
         let pos_embed = vb.get((1, config.num_tokens(), c), "pos_embed")?;
         Ok(Self {
-            stem: Stem::new(config, vb)?,
+            stem: StemLayer::new(config, vb)?,
             cls_token: vb.get((1, 1, c), "cls_token")?,
             dist_token: config
                 .distilled

@@ -10,14 +10,18 @@
 //! 2009.14794). Both add their values, since in- and output differ in width.
 
 use adavit_kernels::{HeadGate, Window, attention, im2col, linear};
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{self, Error};
 use crate::layers::{LayerNorm, Linear, Mlp};
 
 /// The three splits, from image to tokens.
 const SPLITS: [Window; 3] = [split(7, 4, 2), split(3, 2, 1), split(3, 2, 1)];
+
+/// Pixels from one token to the next.
+pub(crate) const PATCH_SIZE: usize = SPLITS[0].stride * SPLITS[1].stride * SPLITS[2].stride;
 
 /// Of the module's own norms, whatever the blocks have: PyTorch's default.
 const LAYER_NORM_EPS: f64 = 1e-5;
@@ -54,16 +58,18 @@ pub struct T2tConfig {
 }
 
 impl T2tConfig {
-    pub(crate) fn validate(&self, (height, width): (usize, usize)) -> Result<()> {
+    pub(crate) fn validate(&self, (height, width): (usize, usize)) -> error::Result<()> {
         let d = self.token_dim;
         if !(2..=1 << 14).contains(&d) {
-            bail!("tokens_to_token.token_dim: expected between 2 and 16384, found {d}");
+            return Err(Error::Config(format!(
+                "tokens_to_token.token_dim: expected between 2 and 16384, found {d}"
+            )));
         }
         let smallest = SPLITS[0].kernel_size - 2 * SPLITS[0].padding;
         if height < smallest || width < smallest {
-            bail!(
+            return Err(Error::Config(format!(
                 "img_size {height}x{width}: expected at least {smallest} pixels in each direction"
-            );
+            )));
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::checkpoint::import::own_names;
 use crate::checkpoint::tensors::Tensors;
 use crate::config::{ModelConfig, PosEmbed};
 use crate::error::{Error, Result};
+use crate::stem::Stem;
 use crate::stem::tokens_to_token::{T2tConfig, TokensType};
 
 /// The temperature of training recordings that do not tell theirs.
@@ -246,12 +247,16 @@ impl PublishedConfig {
                 Size::Square(side) => (side, side),
                 Size::Sides(height, width) => (height, width),
             },
-            patch_size: self.patch_size,
-            conv_stem: None,
-            tokens_to_token: self.use_t2t.then(|| T2tConfig {
-                tokens_type: self.tokens_type.unwrap_or(TokensType::Performer),
-                token_dim: self.token_dim,
-            }),
+            stem: if self.use_t2t {
+                Stem::TokensToToken(T2tConfig {
+                    tokens_type: self.tokens_type.unwrap_or(TokensType::Performer),
+                    token_dim: self.token_dim,
+                })
+            } else {
+                Stem::Patches {
+                    patch_size: self.patch_size,
+                }
+            },
             in_chans: self.in_chans,
             num_classes: self.num_classes,
             embed_dim: self.embed_dim,

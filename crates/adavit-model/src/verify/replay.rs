@@ -12,7 +12,8 @@ use super::{Recording, Replay};
 use crate::checkpoint::tensors::Tensors;
 use crate::error::{Error, Result};
 use crate::prepared::{PreparedTransformer, Workspace};
-use crate::vit::{Capture, Output, VisionTransformer};
+use crate::output::{Capture, Output};
+use crate::vit::VisionTransformer;
 
 const CAPTURE: Capture = Capture {
     hidden: true,
