@@ -1,6 +1,7 @@
 //! What a model is made of: everything that its checkpoint's `config.json` says.
 
 use adavit_decision::{DecisionConfig, Geometry};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -71,7 +72,7 @@ pub struct ModelConfig {
     /// Whether there is a distillation token with a head of its own, as in distilled DeiT; logits
     /// are the mean of both heads. Such a model makes no decisions.
     pub distilled: bool,
-    /// The decisions; none for a plain model.
+    /// The decisions; none for a dense model.
     pub decisions: Option<DecisionConfig>,
     /// How pixels become numbers, where known.
     pub normalization: Option<Normalization>,
@@ -188,6 +189,19 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// Checks that images are of the model's size: `(B, in_chans, height, width)`.
+    pub(crate) fn check_images(&self, images: &Tensor) -> Result<()> {
+        let (height, width) = self.img_size;
+        if images.rank() == 4 && images.dims()[1..] == [self.in_chans, height, width] {
+            return Ok(());
+        }
+        Err(Error::Input(format!(
+            "images: expected shape (B, {}, {height}, {width}), found {:?}",
+            self.in_chans,
+            images.dims()
+        )))
+    }
+
     /// R, the width of fc1's output.
     pub fn hidden_dim(&self) -> usize {
         (self.embed_dim as f64 * self.mlp_ratio) as usize
@@ -269,6 +283,11 @@ struct StoredConfig {
     preprocessing: Option<Preprocessing>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     class_names: Vec<String>,
+}
+
+/// Whether a text is a `config.json` of adavit, also one that describes no model.
+pub(crate) fn is_stored_config(text: &str) -> bool {
+    serde_json::from_str::<StoredConfig>(text).is_ok()
 }
 
 impl TryFrom<StoredConfig> for ModelConfig {

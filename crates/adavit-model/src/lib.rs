@@ -16,22 +16,32 @@ mod stem;
 mod verify;
 mod vit;
 
-pub use checkpoint::import::{ImportOptions, Imported, Source, import, import_as, inspect};
-pub use checkpoint::native::{Checkpoint, read_tensors, write_file, write_tensors};
-pub use checkpoint::tensors::{
-    Tensors, initial_tensors, is_decision_tensor, is_random_features, tensor_shapes,
-};
-pub use config::{ModelConfig, Normalization, PosEmbed};
-pub use cost_table::paper_cost_table;
+pub use checkpoint::native::Checkpoint;
+pub use config::ModelConfig;
+pub use prepared::{PreparedTransformer, Workspace};
+pub use vit::VisionTransformer;
+
+pub use config::{Normalization, PosEmbed};
 pub use error::{Error, Result};
-pub use positions::resample_pos_embed;
-pub use prepared::{PreparedTransformer, Strategy, Workspace};
-pub use preprocessing::{CropMode, Interpolation, Picture, Preprocessing};
+pub use output::{Capture, Output};
+pub use prepared::block::Strategy;
 pub use presets::PRESETS;
-pub use reduction::{ReductionMethod, TokenReduction};
 pub use stem::Stem;
 pub use stem::conv_stem::ConvStemConfig;
 pub use stem::tokens_to_token::{T2tConfig, TokensType};
-pub use verify::{Comparison, Recording, Replay, Verification, verify};
-pub use output::{Capture, Output};
-pub use vit::VisionTransformer;
+
+pub use checkpoint::file::safetensors::read_tensors;
+pub use checkpoint::file::write::{write_file, write_tensors};
+pub use checkpoint::import::imported::{ImportOptions, Imported, Origin};
+pub use checkpoint::import::read::{import, import_as, inspect};
+pub use checkpoint::tensors::{
+    Tensors, initial_tensors, is_decision_tensor, is_random_features, tensor_shapes,
+};
+pub use cost_table::paper_cost_table;
+pub use positions::resample_pos_embed;
+pub use preprocessing::{CropMode, Interpolation, Picture, Preprocessing};
+pub use reduction::{ReductionMethod, TokenReduction};
+pub use verify::compare::TensorComparison;
+pub use verify::recording::Recording;
+pub use verify::replay::Replay;
+pub use verify::{Verification, verify};

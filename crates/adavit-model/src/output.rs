@@ -19,7 +19,7 @@ pub struct Capture {
 pub struct Output {
     /// `(B, K)`.
     pub logits: Tensor,
-    /// The decisions of each block; all kept, without logits, for the plain path.
+    /// The decisions of each block; all kept, without logits, for the dense path.
     pub decisions: Vec<Decision>,
     /// `(B, N, C)` after each block, if captured.
     pub hidden: Vec<Tensor>,

@@ -24,12 +24,12 @@ pub fn resample_pos_embed(
     let (_, n, c) = pos_embed.dims3()?;
     let cells = |grid: (usize, usize)| grid.0.checked_mul(grid.1).filter(|cells| *cells > 0);
     let (Some(old), Some(new)) = (cells(from), cells(to)) else {
-        return Err(Error::Config(format!(
+        return Err(Error::Import(format!(
             "pos_embed: expected grids of at least one patch, found {from:?} and {to:?}"
         )));
     };
     if n != num_prefix_tokens + old {
-        return Err(Error::Config(format!(
+        return Err(Error::Import(format!(
             "pos_embed: expected {num_prefix_tokens} tokens and {}x{} patches, found {n} tokens",
             from.0, from.1
         )));
@@ -56,7 +56,7 @@ fn resampled_plane(
     from: (usize, usize),
     to: (usize, usize),
 ) -> Result<Vec<f32>> {
-    let fail = |error: &dyn std::fmt::Display| Error::Config(format!("pos_embed: {error}"));
+    let fail = |error: &dyn std::fmt::Display| Error::Import(format!("pos_embed: {error}"));
     let bytes: Vec<u8> = plane.flat_map(f32::to_ne_bytes).collect();
     let from = Image::from_vec_u8(from.1 as u32, from.0 as u32, bytes, PixelType::F32)
         .map_err(|error| fail(&error))?;

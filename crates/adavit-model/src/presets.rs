@@ -29,7 +29,7 @@ pub const PRESETS: [&str; 16] = [
 ];
 
 impl ModelConfig {
-    /// The plain model of a preset; see [`PRESETS`].
+    /// The dense model of a preset; see [`PRESETS`].
     ///
     /// # Errors
     /// If there is no such preset.
@@ -43,8 +43,9 @@ impl ModelConfig {
             depth: 6,
             num_heads: 4,
         };
-        let nano = |patch_size, embed_dim| Self::plain(name, small_pictures(patch_size, embed_dim));
-        let deit = |embed_dim, num_heads| Self::plain(name, Sizes::imagenet(embed_dim, 12, num_heads));
+        let nano = |patch_size, embed_dim| Self::dense(name, small_pictures(patch_size, embed_dim));
+        let deit =
+            |embed_dim, num_heads| Self::dense(name, Sizes::imagenet(embed_dim, 12, num_heads));
         let t2t = |tokens_type, embed_dim, depth| Self::t2t(name, tokens_type, embed_dim, depth);
         Ok(match name {
             "deit_tiny_patch16_224" => deit(192, 3),
@@ -79,7 +80,7 @@ impl ModelConfig {
         })
     }
 
-    fn plain(name: &str, sizes: Sizes) -> Self {
+    fn dense(name: &str, sizes: Sizes) -> Self {
         let of_pictures = sizes.in_chans == 3;
         Self {
             preset: name.into(),
@@ -118,7 +119,7 @@ impl ModelConfig {
                 crop_pct: 0.9,
                 ..Preprocessing::default()
             }),
-            ..Self::plain(name, Sizes::imagenet(embed_dim, depth, embed_dim / 64))
+            ..Self::dense(name, Sizes::imagenet(embed_dim, depth, embed_dim / 64))
         }
     }
 }

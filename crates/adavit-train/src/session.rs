@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use adavit_model::{
-    Checkpoint, ImportOptions, ModelConfig, Normalization, Source, import, initial_tensors,
+    Checkpoint, ImportOptions, ModelConfig, Normalization, Origin, import, initial_tensors,
     is_decision_tensor,
 };
 use candle_core::Device;
@@ -167,7 +167,7 @@ fn given_dense(
             path.display()
         )));
     }
-    if imported.source != Source::Adavit {
+    if imported.origin != Origin::Adavit {
         // Others tell no preset, and not how the position embedding came about.
         checkpoint.config.preset.clone_from(&expected.preset);
         checkpoint.config.pos_embed = expected.pos_embed;
@@ -180,7 +180,12 @@ fn given_dense(
         class_names: Vec::new(),
         ..checkpoint.config.clone()
     };
-    if found != expected {
+    // Sizes decide, not the name that they have.
+    let named_alike = ModelConfig {
+        preset: expected.preset.clone(),
+        ..found.clone()
+    };
+    if named_alike != expected {
         return Err(Error::Input(format!(
             "{}: expected a checkpoint of {}, found one of {}; give another --preset, another \
              [model] table, or another checkpoint (adavit convert changes classes, image size and \
@@ -202,7 +207,7 @@ fn sizes(config: &ModelConfig) -> String {
         config.preset,
         config.img_size.0,
         config.img_size.1,
-        config.patch_size,
+        config.stem.patch_size(),
         config.embed_dim,
         config.depth,
         config.num_heads,

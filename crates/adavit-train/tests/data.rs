@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use adavit_model::{ModelConfig, Picture};
+use adavit_model::{ModelConfig, Picture, Stem};
 use adavit_train::Error;
 use adavit_train::data::{
     Augment, Dataset, Labelled, MeanStd, Part, PictureFolder, Splits, batches, epoch_order,
@@ -412,7 +412,7 @@ fn a_folder_of_pictures_gives_what_its_files_hold() {
     }
     let model = ModelConfig {
         img_size: (16, 24),
-        patch_size: 8,
+        stem: Stem::Patches { patch_size: 8 },
         ..ModelConfig::preset("deit_tiny_patch16_224").unwrap()
     };
     assert!(PictureFolder::is_one(folder.path()));

@@ -1,4 +1,4 @@
-//! Checkpoints: the tensors of a model, its configuration beside them, and the files of others.
+//! Checkpoints: a model's tensors by name, its configuration beside them, and the files of others.
 
 pub(crate) mod file;
 pub(crate) mod import;

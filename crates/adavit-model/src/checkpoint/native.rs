@@ -1,16 +1,15 @@
 //! Native checkpoints: a folder with `model.safetensors` and `config.json`.
 //!
-//! Loading is strict: every missing, unused and misshapen tensor is told, all at once.
+//! Loading is strict: the error names every missing, unused and misshapen tensor, all at once.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use tempfile::NamedTempFile;
 
-use crate::checkpoint::file::SafetensorsFile;
+use crate::checkpoint::file::safetensors::read_tensors;
+use crate::checkpoint::file::write::{write_file, write_tensors};
 use crate::checkpoint::tensors::{Tensors, tensor_shapes};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -18,7 +17,7 @@ use crate::prepared::PreparedTransformer;
 use crate::vit::VisionTransformer;
 
 const WEIGHTS_FILE: &str = "model.safetensors";
-const CONFIG_FILE: &str = "config.json";
+pub(super) const CONFIG_FILE: &str = "config.json";
 
 /// A model's configuration and weights.
 #[derive(Debug, Clone)]
@@ -42,28 +41,34 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// As [`Self::load`] without comparing tensors and configuration; also tells the weights' file.
+    /// As [`Self::load`] without comparing tensors and configuration; also returns the weights' file.
     pub(crate) fn read(path: &Path) -> Result<(Self, PathBuf)> {
         let weights_path = locate(path)?;
         let config_path = weights_path.with_file_name(CONFIG_FILE);
-        let text = std::fs::read_to_string(&config_path)
-            .map_err(|error| unreadable(&config_path, &error))?;
+        let text = std::fs::read_to_string(&config_path).map_err(|source| Error::Unreadable {
+            path: config_path.clone(),
+            source,
+        })?;
         let config: ModelConfig =
             serde_json::from_str(&text).map_err(|error| Error::Checkpoint {
-                path: config_path.clone(),
+                path: config_path,
                 message: format!("not a model configuration: {error}"),
             })?;
         let tensors = read_tensors(&weights_path)?;
         Ok((Self { config, tensors }, weights_path))
     }
 
-    /// Writes `model.safetensors` and `config.json` into `folder`, each beside and renamed.
+    /// Writes `model.safetensors` and `config.json` into `folder`, which is made if it is missing.
+    ///
+    /// # Errors
+    /// If the folder or a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io("creating", folder))?;
         write_tensors(&folder.join(WEIGHTS_FILE), &self.tensors)?;
+        let config_path = folder.join(CONFIG_FILE);
         let config = serde_json::to_string_pretty(&self.config)
-            .map_err(|error| Error::Config(format!("writing config.json: {error}")))?;
-        write_file(&folder.join(CONFIG_FILE), format!("{config}\n").as_bytes())
+            .map_err(|error| Error::io("writing", &config_path)(error.into()))?;
+        write_file(&config_path, format!("{config}\n").as_bytes())
     }
 
     /// Returns the number of parameters.
@@ -103,18 +108,18 @@ impl Checkpoint {
         })?;
         let missing = expected.keys().filter(|n| !self.tensors.contains_key(*n));
         let unused = self.tensors.keys().filter(|n| !expected.contains_key(*n));
+        let (missing, unused): (Vec<_>, Vec<_>) =
+            (missing.cloned().collect(), unused.cloned().collect());
         let both = expected
             .iter()
             .filter_map(|(name, shape)| Some((name, shape.dims(), self.tensors.get(name)?)));
-        let misshapen = both
+        let misshapen: Vec<String> = both
             .filter(|(_, expected, found)| *expected != found.dims() || found.dtype() != DType::F32)
             .map(|(name, expected, found)| {
                 let (dims, dtype) = (found.dims(), found.dtype());
                 format!("{name} (expected {expected:?} floats, found {dims:?} {dtype:?})")
-            });
-        let (missing, unused): (Vec<_>, Vec<_>) =
-            (missing.cloned().collect(), unused.cloned().collect());
-        let misshapen: Vec<_> = misshapen.collect();
+            })
+            .collect();
         if missing.is_empty() && unused.is_empty() && misshapen.is_empty() {
             return Ok(());
         }
@@ -144,61 +149,4 @@ fn locate(path: &Path) -> Result<PathBuf> {
              with best/, or a {WEIGHTS_FILE} file"
         ),
     })
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    Error::Checkpoint {
-        path: path.to_path_buf(),
-        message: format!("cannot be read: {error}"),
-    }
-}
-
-/// Reads every tensor of a safetensors file, as float32 where it is a float, one after the other.
-///
-/// # Errors
-/// If the file is missing, truncated or not of the format.
-pub fn read_tensors(path: &Path) -> Result<Tensors> {
-    SafetensorsFile::open(path)?.read_all()
-}
-
-/// Writes tensors as a safetensors file, beside and renamed; the same tensors give the same bytes.
-pub fn write_tensors(path: &Path, tensors: &Tensors) -> Result<()> {
-    // One entry: several would be written in random order.
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let views: Vec<(&str, &Tensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
-    replace(path, |file| {
-        // One tensor at a time, so that memory does not hold the whole file.
-        let written = safetensors::serialize_to_file(views, Some(metadata), file.path());
-        written.map_err(std::io::Error::other)
-    })
-}
-
-/// Writes a file so that at any moment either the old or the whole new one is there: beside,
-/// flushed to the disk, renamed.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, |file| file.write_all(bytes))
-}
-
-/// Replaces a file by what `write` makes of a temporary one.
-fn replace(
-    path: &Path,
-    write: impl FnOnce(&mut NamedTempFile) -> std::io::Result<()>,
-) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let replace = || {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".adavit-");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // What a plain write gives, less the umask; the default is for secrets.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut file = builder.tempfile_in(folder)?;
-        write(&mut file)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    replace().map_err(Error::io("writing", path))
 }

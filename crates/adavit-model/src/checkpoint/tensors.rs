@@ -206,9 +206,9 @@ mod tests {
 
     #[test]
     fn a_tensor_starts_the_same_with_and_without_decision_networks() {
-        let plain = ModelConfig::preset("nano_patch7_28").unwrap();
-        let adaptive = plain.clone().with_decisions(DecisionConfig::default());
-        let without = initial_tensors(&plain, 3, 0.0).unwrap();
+        let dense = ModelConfig::preset("nano_patch7_28").unwrap();
+        let adaptive = dense.clone().with_decisions(DecisionConfig::default());
+        let without = initial_tensors(&dense, 3, 0.0).unwrap();
         let with = initial_tensors(&adaptive, 3, 0.0).unwrap();
         let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(with.len() > without.len());

@@ -95,7 +95,7 @@ impl PreparedConvStem {
     pub(super) fn add(
         &self,
         images: &Tensor,
-        tokens: TokenRows,
+        tokens: &mut TokenRows,
         room: &mut ConvStemRoom,
         work: &mut Work,
     ) -> Result<()> {
@@ -116,19 +116,13 @@ impl PreparedConvStem {
             if let Some((input, values)) = room.inputs.first_mut() {
                 input.fill(pixels, values);
             }
-            self.add_some(some, TokenRows { xs, patch_rows }, room, work);
+            self.add_some(some, &mut TokenRows { xs, patch_rows }, room, work);
         }
         Ok(())
     }
 
     /// Adds the tokens of the `b` images whose pixels are the first input.
-    fn add_some(
-        &self,
-        b: usize,
-        tokens: TokenRows,
-        room: &mut ConvStemRoom,
-        work: &mut Work,
-    ) {
+    fn add_some(&self, b: usize, tokens: &mut TokenRows, room: &mut ConvStemRoom, work: &mut Work) {
         let ConvStemRoom {
             inputs,
             rows,

@@ -5,7 +5,7 @@
 //! out is neither read nor computed. An image's logits have the same bits alone and in any batch,
 //! and for any number of threads. On other devices the rows are gathered for candle's operations.
 
-mod block;
+pub(crate) mod block;
 mod buffers;
 mod conv_stem;
 mod decide;
@@ -18,7 +18,7 @@ use adavit_decision::{DecisionConfig, HardPolicy, Thresholds};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-pub use self::block::Strategy;
+use self::block::Strategy;
 use self::decide::PolicySource;
 use self::packed::{PackedTransformer, Rooms};
 use crate::block::gathered::Gathered;
@@ -96,7 +96,7 @@ impl PreparedTransformer {
         &self.config
     }
 
-    /// Moves the thresholds of every decision network; a plain model has none to move.
+    /// Moves the thresholds of every decision network; a dense model has none to move.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         if let Some(decisions) = &mut self.config.decisions {
             decisions.thresholds = thresholds;
@@ -114,7 +114,7 @@ impl PreparedTransformer {
         }
     }
 
-    /// Returns the logits, `(B, K)`, of the plain model; decision networks are not run.
+    /// Returns the logits, `(B, K)`, of the dense model; decision networks are not run.
     ///
     /// # Shapes
     /// `xs`: `(B, in_chans, height, width)`, f32 on the model's device.
@@ -127,7 +127,7 @@ impl PreparedTransformer {
 
     /// Returns the logits, `(B, K)`, under the model's own decisions: those of
     /// [`crate::VisionTransformer::forward_masked`] at inference, from what they keep alone.
-    /// [`Workspace::policy`] tells what that was.
+    /// [`Workspace::policy`] reports what that was.
     ///
     /// # Shapes and errors
     /// As for [`Self::forward_dense`].
@@ -151,36 +151,35 @@ impl PreparedTransformer {
         self.run(xs, PolicySource::Given(policy), workspace)
     }
 
+    /// Checks that a policy is of this model and of `b` images.
     fn check_policy(&self, policy: &HardPolicy, b: usize) -> Result<()> {
-        let (n, heads) = (self.config.num_tokens(), self.config.num_heads);
-        let fail = |message: String| Err(Error::Config(format!("policy: {message}")));
-        if policy.batch() != b || (b > 0 && policy.depth() != self.config.depth) {
+        let fail = |message: String| Err(Error::Input(format!("policy: {message}")));
+        let (depth, n) = (self.config.depth, self.config.num_tokens());
+        let num_heads = self.config.num_heads;
+        if policy.batch() != b || (b > 0 && policy.depth() != depth) {
             return fail(format!(
-                "expected {} blocks of {b} images, found {} of {}",
-                self.config.depth,
+                "expected {depth} blocks of {b} images, found {} of {}",
                 policy.depth(),
                 policy.batch()
             ));
         }
-        let plain = DecisionConfig::none();
-        let decisions = self.config.decisions.as_ref().unwrap_or(&plain);
-        let allowed = |gates: bool, bits: &[bool]| gates || !bits.contains(&false);
-        for (block, image) in (0..self.config.depth).flat_map(|l| (0..b).map(move |i| (l, i))) {
-            let (tokens, kept) = (policy.tokens(block, image), policy.heads(block, image));
-            if tokens.len() != n || kept.len() != heads {
+        let none = DecisionConfig::none();
+        let decisions = self.config.decisions.as_ref().unwrap_or(&none);
+        for (block, image) in (0..depth).flat_map(|l| (0..b).map(move |i| (l, i))) {
+            let (tokens, heads) = (policy.tokens(block, image), policy.heads(block, image));
+            if tokens.len() != n || heads.len() != num_heads {
                 return fail(format!(
-                    "expected {n} tokens and {heads} heads, found {} and {}",
+                    "expected {n} tokens and {num_heads} heads, found {} and {}",
                     tokens.len(),
-                    kept.len()
+                    heads.len()
                 ));
             }
-            if !(tokens[0]
-                && allowed(decisions.gates_tokens(block), tokens)
-                && allowed(decisions.gates_heads(block).is_some(), kept)
-                && allowed(
-                    decisions.gates_sublayers(block),
-                    &policy.sublayers(block, image),
-                ))
+            let sublayers = policy.sublayers(block, image);
+            let off = |bits: &[bool]| bits.contains(&false);
+            if !tokens[0]
+                || (off(tokens) && !decisions.gates_tokens(block))
+                || (off(heads) && decisions.gates_heads(block).is_none())
+                || (off(&sublayers) && !decisions.gates_sublayers(block))
             {
                 return fail(format!(
                     "image {image} drops in block {block} what the model has no gate for"
@@ -191,18 +190,12 @@ impl PreparedTransformer {
     }
 
     fn run(&self, xs: &Tensor, source: PolicySource, workspace: &mut Workspace) -> Result<Tensor> {
-        let (b, c, h, w) = xs.dims4()?;
-        let (height, width) = self.config.img_size;
-        if (c, h, w) != (self.config.in_chans, height, width) {
-            return Err(Error::Config(format!(
-                "images: expected shape (B, {}, {height}, {width}), found {:?}",
-                self.config.in_chans,
-                xs.dims()
-            )));
-        }
-        workspace.policy.keep_all(&self.config.geometry(), b);
+        self.config.check_images(xs)?;
+        workspace
+            .policy
+            .keep_all(&self.config.geometry(), xs.dim(0)?);
         match &self.path {
-            ComputePath::Packed(_) if !xs.device().is_cpu() => Err(Error::Config(format!(
+            ComputePath::Packed(_) if !xs.device().is_cpu() => Err(Error::Input(format!(
                 "images: expected the CPU, where the model is, found {:?}",
                 xs.device().location()
             ))),
@@ -265,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn logits_are_those_of_the_plain_forward_for_any_batch() {
+    fn logits_are_those_of_the_dense_forward_for_any_batch() {
         for preset in [
             "nano_patch4_28",
             "nano_patch7_28",
@@ -283,7 +276,7 @@ mod tests {
                 assert_eq!(found.dims(), expected.dims());
                 let difference = (found - expected).unwrap().abs().unwrap();
                 let values = difference.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-                // The plain forward embeds in another order; both round.
+                // The dense forward embeds in another order; both round.
                 assert!(values.iter().all(|x| *x <= 1e-5), "{preset}, {b} images");
                 let macs = checkpoint.config.geometry().dense_macs();
                 assert_eq!(workspace.take_macs(), macs * b as u64, "{preset}");

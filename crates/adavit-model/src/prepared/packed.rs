@@ -214,7 +214,9 @@ impl PackedTransformer {
         }
         // A gate that nobody knows makes everything unknown.
         let rows = logits.chunks_exact_mut(self.config.num_classes);
-        let unknown = rows.zip(&room.buffers.unknown).filter(|(_, unknown)| **unknown);
+        let unknown = rows
+            .zip(&room.buffers.unknown)
+            .filter(|(_, unknown)| **unknown);
         for (logits, _) in unknown {
             logits.fill(f32::NAN);
         }
@@ -252,10 +254,10 @@ impl PackedTransformer {
         for tokens in buffers.xs.chunks_exact_mut(self.positions.len()) {
             tokens.copy_from_slice(&self.positions);
         }
-        let tokens = TokenRows {
+        let mut tokens = TokenRows {
             xs: &mut buffers.xs,
             patch_rows: &buffers.patch_rows,
         };
-        self.stem.add(xs, tokens, stem, &mut buffers.work)
+        self.stem.add(xs, &mut tokens, stem, &mut buffers.work)
     }
 }

@@ -109,8 +109,7 @@ impl BlockPlan {
         } else {
             0..0
         };
-        self.kept
-            .attention(rules, kept.heads, !computed.is_empty());
+        self.kept.attention(rules, kept.heads, !computed.is_empty());
         let Ranges { channels, qkv, .. } = &self.kept;
         let start = self.qkv.rows().len();
         self.qkv.push(rows.clone(), &[0..c], qkv);

@@ -56,7 +56,7 @@ impl PreparedStem {
     pub(super) fn add(
         &self,
         images: &Tensor,
-        tokens: TokenRows,
+        tokens: &mut TokenRows,
         room: &mut StemRoom,
         work: &mut Work,
     ) -> Result<()> {
@@ -91,7 +91,7 @@ impl PreparedStem {
         &self,
         patches: &Tensor,
         proj: &PreparedLinear,
-        tokens: TokenRows,
+        tokens: &mut TokenRows,
         room: &mut StemRoom,
         work: &mut Work,
     ) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Token reduction: the rivals that people ask about, on any plain model.
+//! Token reduction: the rivals that people ask about, on any dense model.
 //!
 //! Both leave fewer tokens from one block to the next, between attention and MLP, as many for every
 //! image; where AdaViT's tokens may come back, these are gone:
@@ -14,12 +14,11 @@
 //! Liang et al. 2022 (arXiv 2202.07800); Bolya et al. 2023 (arXiv 2210.09461). The choice of tokens
 //! has no gradient, the tokens that come of it have.
 
-mod reducer;
+pub(crate) mod reducer;
 
 use adavit_decision::{BlockUse, DecisionConfig, Geometry};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::reducer::Reducer;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 
@@ -76,7 +75,7 @@ impl TokenReduction {
         }
     }
 
-    /// The reduction by `method` that comes nearest to `budget`, a share of the plain model's
+    /// The reduction by `method` that comes nearest to `budget`, a share of the dense model's
     /// multiply-adds, from below. EViT reduces in `blocks`, ToMe in all.
     ///
     /// # Errors
@@ -94,8 +93,9 @@ impl TokenReduction {
         let most = budget * config.geometry().dense_macs() as f64;
         let (mut low, mut high) = (0.0, 1.0);
         if of(low).macs(config) as f64 > most {
-            return Err(Error::Config(format!(
-                "token reduction: no reduction of this model is within {budget} of its multiply-adds"
+            return Err(Error::Reduction(format!(
+                "no reduction of this model is within {budget} of its multiply-adds; raise the \
+                 budget"
             )));
         }
         if of(high).macs(config) as f64 <= most {
@@ -117,7 +117,7 @@ impl TokenReduction {
     /// # Errors
     /// If there is not one for each block, or a step is one that the method cannot do.
     pub fn validate(&self, config: &ModelConfig) -> Result<()> {
-        let fail = |message: String| Err(Error::Config(format!("token reduction: {message}")));
+        let fail = |message: String| Err(Error::Reduction(message));
         if self.tokens.len() != config.depth {
             return fail(format!(
                 "expected the tokens of {} blocks, found {}",
@@ -126,7 +126,7 @@ impl TokenReduction {
             ));
         }
         if config.decisions.is_some() || config.distilled {
-            return fail("expected a plain model with a class token alone".into());
+            return fail("expected a dense model with a class token alone".into());
         }
         let mut before = config.num_tokens();
         for (block, after) in self.tokens.iter().copied().enumerate() {
@@ -149,7 +149,7 @@ impl TokenReduction {
     /// to keep is not counted.
     pub fn macs(&self, config: &ModelConfig) -> u64 {
         let geometry = config.geometry();
-        let plain = DecisionConfig::none();
+        let none = DecisionConfig::none();
         let part = |tokens: usize, attention: bool, geometry: &Geometry| {
             let used = BlockUse {
                 tokens,
@@ -161,7 +161,7 @@ impl TokenReduction {
                 num_tokens: tokens,
                 ..geometry.clone()
             };
-            let parts = geometry.block_parts(&plain, 0, used);
+            let parts = geometry.block_parts(&none, 0, used);
             parts.qkv + parts.attention + parts.proj + parts.mlp
         };
         let mut before = config.num_tokens();

@@ -76,6 +76,11 @@ impl Stem {
         }
     }
 
+    /// Whether the tokens are those of T2T-ViT.
+    pub(crate) fn is_tokens_to_token(&self) -> bool {
+        matches!(self, Self::TokensToToken(_))
+    }
+
     /// Checks that images of `img_size` (height, width) make tokens.
     pub(crate) fn validate(&self, (height, width): (usize, usize)) -> Result<()> {
         match self {
@@ -108,12 +113,7 @@ impl Stem {
     }
 
     /// Multiply-adds of an image.
-    pub(crate) fn macs(
-        &self,
-        img_size: (usize, usize),
-        in_chans: usize,
-        embed_dim: usize,
-    ) -> u64 {
+    pub(crate) fn macs(&self, img_size: (usize, usize), in_chans: usize, embed_dim: usize) -> u64 {
         match self {
             Self::Patches { patch_size } => {
                 let (rows, columns) = self.grid(img_size);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Tensor};
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::tensor_of;
+use super::state_dict::tensor_of;
 use crate::checkpoint::tensors::Tensors;
 use crate::error::{Error, Result};
 
@@ -24,6 +24,14 @@ pub(crate) struct SafetensorsFile {
     header: Metadata,
 }
 
+/// Reads every tensor of a safetensors file, as float32 where it is a float, one after the other.
+///
+/// # Errors
+/// If the file is missing, truncated or not of the format.
+pub fn read_tensors(path: &Path) -> Result<Tensors> {
+    SafetensorsFile::open(path)?.read_all()
+}
+
 impl SafetensorsFile {
     /// Opens a file and checks that its header fits its length.
     pub(crate) fn open(path: &Path) -> Result<Self> {
@@ -31,7 +39,10 @@ impl SafetensorsFile {
             path: path.to_path_buf(),
             message,
         };
-        let unreadable = |error: std::io::Error| fail(format!("cannot be read: {error}"));
+        let unreadable = |source| Error::Unreadable {
+            path: path.to_path_buf(),
+            source,
+        };
         let damaged = |what: &str| fail(format!("not a whole safetensors file: {what}"));
         let mut file = File::open(path).map_err(unreadable)?;
         let len = file.metadata().map_err(unreadable)?.len();

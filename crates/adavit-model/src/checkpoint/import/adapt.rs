@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::shapes::preset_of;
-use super::{ImportOptions, Imported};
+use super::imported::{ImportOptions, Imported};
+use super::preset::preset_name;
 use crate::checkpoint::tensors::initial_tensors;
 use crate::error::{Error, Result};
 use crate::positions::resample_pos_embed;
@@ -25,8 +25,9 @@ pub(super) fn adapt(imported: &mut Imported, options: &ImportOptions) -> Result<
 fn drop_distillation(imported: &mut Imported) -> Result<()> {
     let checkpoint = &mut imported.checkpoint;
     if !checkpoint.config.distilled {
-        return Err(Error::Config(
-            "there is no distillation token to leave out".into(),
+        return Err(Error::Import(
+            "drop_distillation: the checkpoint has no distillation token; leave the option out"
+                .into(),
         ));
     }
     let names = ["dist_token", "head_dist.weight", "head_dist.bias"];
@@ -39,9 +40,7 @@ fn drop_distillation(imported: &mut Imported) -> Result<()> {
         *pos_embed = Tensor::cat(&[class, patches], 1)?;
     }
     checkpoint.config.distilled = false;
-    if let Some(preset) = preset_of(&checkpoint.config) {
-        checkpoint.config.preset = preset.preset;
-    }
+    checkpoint.config.preset = preset_name(&checkpoint.config);
     imported
         .notes
         .push("the distillation token and its head were left out".into());
@@ -56,6 +55,7 @@ fn resize(imported: &mut Imported, img_size: (usize, usize)) -> Result<()> {
     }
     checkpoint.config.img_size = img_size;
     checkpoint.config.validate()?;
+    checkpoint.config.preset = preset_name(&checkpoint.config);
     let (from, to) = (before.grid(), checkpoint.config.grid());
     if let Some(pos_embed) = checkpoint.tensors.get_mut("pos_embed") {
         *pos_embed = resample_pos_embed(pos_embed, before.num_prefix_tokens(), from, to)?;

@@ -2,19 +2,19 @@
 
 use candle_core::Tensor;
 
-use super::Source;
+use super::imported::Origin;
 use crate::checkpoint::tensors::Tensors;
 use crate::error::Result;
 
-/// Gives tensors our names, with query, key and value apart, and tells whose names they had.
-pub(crate) fn own_names(tensors: Tensors, notes: &mut Vec<String>) -> Result<(Tensors, Source)> {
+/// Gives tensors our names, with query, key and value apart, and returns whose names they had.
+pub(crate) fn own_names(tensors: Tensors, notes: &mut Vec<String>) -> Result<(Tensors, Origin)> {
     let tensors = without_prefix(tensors, "module.", notes);
-    let (tensors, source) = if are_hugging_face(&tensors) {
-        (from_hugging_face(tensors), Source::HuggingFace)
+    let (tensors, origin) = if are_hugging_face(&tensors) {
+        (from_hugging_face(tensors), Origin::HuggingFace)
     } else {
-        (tensors, Source::Timm)
+        (tensors, Origin::Timm)
     };
-    Ok((split_qkv(tensors, notes)?, source))
+    Ok((split_qkv(tensors, notes)?, origin))
 }
 
 /// Takes off a prefix that every name has.
@@ -56,22 +56,22 @@ fn own_name(name: &str) -> Option<String> {
     if let Some((_, own)) = whole.iter().find(|(theirs, _)| *theirs == inner) {
         return Some((*own).to_string());
     }
-    let (stem, kind) = inner.rsplit_once('.')?;
-    let stem = match stem {
+    let (module, leaf) = inner.rsplit_once('.')?;
+    let module = match module {
         "embeddings.patch_embeddings.projection" => "patch_embed.proj".to_string(),
         "layernorm" => "norm".to_string(),
         "classifier" | "cls_classifier" => "head".to_string(),
         "distillation_classifier" => "head_dist".to_string(),
         _ => {
             // Of transformers before version 5 and since.
-            let block = stem.strip_prefix("encoder.layer.");
+            let block = module.strip_prefix("encoder.layer.");
             let (block, part) = block
-                .or_else(|| stem.strip_prefix("layers."))?
+                .or_else(|| module.strip_prefix("layers."))?
                 .split_once('.')?;
             format!("blocks.{block}.{}", own_part(part)?)
         }
     };
-    Some(format!("{stem}.{kind}"))
+    Some(format!("{module}.{leaf}"))
 }
 
 /// Of a block.
@@ -94,14 +94,14 @@ fn split_qkv(tensors: Tensors, notes: &mut Vec<String>) -> Result<Tensors> {
     let mut split = Tensors::new();
     let mut count = 0;
     for (name, tensor) in tensors {
-        let Some((stem, kind)) = fused(&name, &tensor) else {
+        let Some((block, leaf)) = fused(&name, &tensor) else {
             split.insert(name, tensor);
             continue;
         };
         let rows = tensor.dim(0)? / 3;
         for (index, part) in ["query", "key", "value"].into_iter().enumerate() {
             let part_tensor = tensor.narrow(0, index * rows, rows)?.force_contiguous()?;
-            split.insert(format!("{stem}.attn.{part}.{kind}"), part_tensor);
+            split.insert(format!("{block}.attn.{part}.{leaf}"), part_tensor);
         }
         count += 1;
     }
@@ -116,7 +116,7 @@ fn split_qkv(tensors: Tensors, notes: &mut Vec<String>) -> Result<Tensors> {
 /// What comes before and after `attn.qkv` in a name, if the tensor is such a one; the
 /// tokens-to-token module keeps its own in one.
 fn fused<'a>(name: &'a str, tensor: &Tensor) -> Option<(&'a str, &'a str)> {
-    let (stem, kind) = name.split_once(".attn.qkv.")?;
+    let (block, leaf) = name.split_once(".attn.qkv.")?;
     let rows = *tensor.dims().first()?;
-    (stem.starts_with("blocks.") && rows > 0 && rows.is_multiple_of(3)).then_some((stem, kind))
+    (block.starts_with("blocks.") && rows > 0 && rows.is_multiple_of(3)).then_some((block, leaf))
 }

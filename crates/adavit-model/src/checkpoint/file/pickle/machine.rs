@@ -1,26 +1,17 @@
 //! The stack machine that a pickle is a program for, one operation after the other.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
-use super::{Id, LONGEST, Node, TensorNode, global};
-
-/// More values than any state dict needs, with its optimizer; bounds memory.
-const MOST_NODES: usize = 1 << 20;
+use super::node::{Id, MOST_DIMS, MOST_NODES, Node, Nodes, OPAQUE, global};
+use super::reader::Reader;
 
 /// How many values calls may copy out of others, in all: one argument can serve any number of calls.
 const MOST_COPIED: usize = 1 << 19;
 
-/// The most dimensions of a tensor; PyTorch has 64.
-const MOST_DIMS: usize = 64;
-
-const OPAQUE: Id = 0;
-
 /// The machine, and what it has built.
 pub(super) struct Machine<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    nodes: Vec<Node>,
+    reader: Reader<'a>,
+    nodes: Nodes,
     stack: Vec<Id>,
     /// How high the stack was at each mark.
     marks: Vec<usize>,
@@ -34,10 +25,8 @@ type Step<T = ()> = Result<T, String>;
 impl<'a> Machine<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self {
-            bytes,
-            at: 0,
-            // One for everything that needs no number of its own.
-            nodes: vec![Node::Opaque],
+            reader: Reader::new(bytes),
+            nodes: Nodes::new(),
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
@@ -47,79 +36,90 @@ impl<'a> Machine<'a> {
 
     /// How many bytes it has read.
     pub(super) fn at(&self) -> usize {
-        self.at
+        self.reader.at()
     }
 
     /// The values that it has built.
-    pub(super) fn into_nodes(self) -> Vec<Node> {
+    pub(super) fn into_nodes(self) -> Nodes {
         self.nodes
     }
 
     /// Runs to the end of the pickle, and returns what it is.
     pub(super) fn run(&mut self) -> Step<Id> {
         loop {
-            let code = self.take(1)?;
-            let code = self.bytes[code.start];
+            let [code] = self.reader.array()?;
             if code == b'.' {
                 return self.pop();
             }
             if self.stack.len().max(self.memo.len()) > MOST_NODES {
                 return Err(format!("more than {MOST_NODES} values"));
             }
-            let known = self.data(code)? || self.container(code)? || self.object(code)?;
+            let known = self.value(code)?
+                || self.stack_operation(code)?
+                || self.container(code)?
+                || self.object(code)?;
             if !known {
                 return Err(format!("operation {code:#04x} is not understood"));
             }
         }
     }
 
-    /// Operations that push a plain value, and those of the stack and the memory.
-    fn data(&mut self, code: u8) -> Step<bool> {
+    /// Operations that push a plain value.
+    fn value(&mut self, code: u8) -> Step<bool> {
         match code {
-            // Protocol and frames: nothing to do.
-            0x80 | 0x95 => {
-                self.take(if code == 0x80 { 1 } else { 8 })?;
-            }
             // None, true, false.
             b'N' | 0x88 | 0x89 => self.stack.push(OPAQUE),
             b'G' => {
-                self.take(8)?;
+                self.reader.take(8)?;
                 self.stack.push(OPAQUE);
             }
             b'F' => {
-                self.line()?;
+                self.reader.line()?;
                 self.stack.push(OPAQUE);
             }
             b'J' => {
-                let [a, b, c, d] = self.array()?;
-                self.push(Node::Int(i64::from(i32::from_le_bytes([a, b, c, d]))))?;
+                let number = i32::from_le_bytes(self.reader.array()?);
+                self.push(Node::Int(i64::from(number)))?;
             }
-            b'K' | b'M' => {
-                let range = self.take(if code == b'K' { 1 } else { 2 })?;
-                let node = long(&[&self.bytes[range], &[0]].concat());
-                self.push(node)?;
+            b'K' => {
+                let [byte] = self.reader.array()?;
+                self.push(Node::Int(i64::from(byte)))?;
+            }
+            b'M' => {
+                let number = u16::from_le_bytes(self.reader.array()?);
+                self.push(Node::Int(i64::from(number)))?;
             }
             b'I' | b'L' => {
-                let line = self.line()?;
-                let text = std::str::from_utf8(&self.bytes[line]).unwrap_or_default();
+                let text = self.reader.text_line()?;
                 let number = text.trim_end_matches('L').parse().map(Node::Int);
                 self.push(number.unwrap_or(Node::Opaque))?;
             }
             0x8a | 0x8b => {
-                let n = self.unsigned(if code == 0x8a { 1 } else { 4 })?;
-                let range = self.take(n)?;
-                let node = long(&self.bytes[range]);
+                let n = self.reader.unsigned(if code == 0x8a { 1 } else { 4 })?;
+                let range = self.reader.take(n)?;
+                let node = long(&self.reader.bytes()[range]);
                 self.push(node)?;
             }
             b'S' | b'V' => {
-                let line = self.line()?;
-                let text = unquoted(self.bytes, line);
+                let text = self.reader.unquoted_line()?;
                 self.push(Node::Text(text))?;
             }
             // Text and bytes by the size of their length.
             b'U' | b'C' | 0x8c => self.sized_text(1)?,
             b'T' | b'X' | b'B' => self.sized_text(4)?,
             0x8d | 0x8e | 0x96 => self.sized_text(8)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Operations of the stack and the memory, and those of which nothing comes.
+    fn stack_operation(&mut self, code: u8) -> Step<bool> {
+        match code {
+            // Protocol and frames.
+            0x80 | 0x95 => {
+                self.reader.take(if code == 0x80 { 1 } else { 8 })?;
+            }
             b'0' => drop(self.pop()?),
             b'1' => drop(self.pop_mark()?),
             b'2' => {
@@ -139,11 +139,10 @@ impl<'a> Machine<'a> {
 
     fn memory(&mut self, code: u8) -> Step {
         let key = match code {
-            b'q' | b'h' => self.unsigned(1)? as u64,
-            b'r' | b'j' => self.unsigned(4)? as u64,
+            b'q' | b'h' => self.reader.unsigned(1)? as u64,
+            b'r' | b'j' => self.reader.unsigned(4)? as u64,
             _ => {
-                let line = self.line()?;
-                let text = std::str::from_utf8(&self.bytes[line]).unwrap_or_default();
+                let text = self.reader.text_line()?;
                 text.parse()
                     .map_err(|_| "a memory place without a number")?
             }
@@ -206,12 +205,12 @@ impl<'a> Machine<'a> {
     fn object(&mut self, code: u8) -> Step<bool> {
         match code {
             b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
+                let (module, name) = (self.reader.line()?, self.reader.line()?);
                 self.push(Node::Global(module, name))?;
             }
             0x93 => {
                 let parts = self.pop_many(2)?;
-                let node = match (&self.nodes[parts[0]], &self.nodes[parts[1]]) {
+                let node = match (self.nodes.get(parts[0]), self.nodes.get(parts[1])) {
                     (Node::Text(module), Node::Text(name)) => {
                         Node::Global(module.clone(), name.clone())
                     }
@@ -236,8 +235,8 @@ impl<'a> Machine<'a> {
                 self.stack.push(OPAQUE);
             }
             b'i' => {
-                self.line()?;
-                self.line()?;
+                self.reader.line()?;
+                self.reader.line()?;
                 self.pop_mark()?;
                 self.stack.push(OPAQUE);
             }
@@ -252,27 +251,20 @@ impl<'a> Machine<'a> {
     fn call(&mut self, mut callable: Id, mut args: Id) -> Step {
         loop {
             self.charge(args)?;
-            let name = global(self.bytes, &self.nodes[callable]);
-            let items: &[Id] = match &self.nodes[args] {
+            let name = global(self.reader.bytes(), self.nodes.get(callable));
+            let items: &[Id] = match self.nodes.get(args) {
                 Node::Tuple(items) => items,
                 _ => &[],
             };
             let node = match (name, items) {
-                (Some(("collections", "OrderedDict")), _) => {
-                    Node::Dict(items.first().map_or_else(Vec::new, |id| self.pairs_of(*id)))
+                (Some(("collections", "OrderedDict")), _) => Node::Dict(
+                    items
+                        .first()
+                        .map_or_else(Vec::new, |id| self.nodes.pairs_of(*id)),
+                ),
+                (Some(("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor")), _) => {
+                    self.nodes.tensor(items).map_or(Node::Opaque, Node::Tensor)
                 }
-                (
-                    Some(("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor")),
-                    [storage, offset, shape, stride, ..],
-                ) => match (self.int(*offset), self.ints(*shape), self.ints(*stride)) {
-                    (Some(offset), Some(shape), Some(stride)) => Node::Tensor(TensorNode {
-                        storage: *storage,
-                        offset,
-                        shape,
-                        stride,
-                    }),
-                    _ => Node::Opaque,
-                },
                 (
                     Some(("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state")),
                     [data, ..],
@@ -296,11 +288,11 @@ impl<'a> Machine<'a> {
 
     /// Counts what a call may copy of its arguments, one level down.
     fn charge(&mut self, args: Id) -> Step {
-        let len = |id: Id| match &self.nodes[id] {
+        let len = |id: Id| match self.nodes.get(id) {
             Node::Tuple(items) | Node::List(items) => items.len(),
             _ => 0,
         };
-        let within: usize = match &self.nodes[args] {
+        let within: usize = match self.nodes.get(args) {
             Node::Tuple(items) => items.iter().take(MOST_DIMS).map(|id| len(*id)).sum(),
             _ => 0,
         };
@@ -311,37 +303,9 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The pairs of a list of pairs.
-    fn pairs_of(&self, id: Id) -> Vec<(Id, Id)> {
-        let (Node::List(items) | Node::Tuple(items)) = &self.nodes[id] else {
-            return Vec::new();
-        };
-        let pair = |id: &Id| match &self.nodes[*id] {
-            Node::Tuple(pair) | Node::List(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
-            _ => None,
-        };
-        items.iter().filter_map(pair).collect()
-    }
-
-    fn int(&self, id: Id) -> Option<i64> {
-        match self.nodes[id] {
-            Node::Int(n) => Some(n),
-            _ => None,
-        }
-    }
-
-    fn ints(&self, id: Id) -> Option<Vec<i64>> {
-        match &self.nodes[id] {
-            Node::Tuple(items) | Node::List(items) if items.len() <= MOST_DIMS => {
-                items.iter().map(|item| self.int(*item)).collect()
-            }
-            _ => None,
-        }
-    }
-
     fn append(&mut self, items: &[Id]) -> Step {
         let top = self.top()?;
-        if let Node::List(list) = &mut self.nodes[top] {
+        if let Node::List(list) = self.nodes.get_mut(top) {
             list.extend_from_slice(items);
         }
         Ok(())
@@ -349,18 +313,15 @@ impl<'a> Machine<'a> {
 
     fn set(&mut self, items: &[Id]) -> Step {
         let top = self.top()?;
-        if let Node::Dict(entries) = &mut self.nodes[top] {
+        if let Node::Dict(entries) = self.nodes.get_mut(top) {
             entries.extend(pairs(items));
         }
         Ok(())
     }
 
     fn push(&mut self, node: Node) -> Step {
-        if self.nodes.len() >= MOST_NODES {
-            return Err(format!("more than {MOST_NODES} values"));
-        }
-        self.stack.push(self.nodes.len());
-        self.nodes.push(node);
+        let id = self.nodes.push(node)?;
+        self.stack.push(id);
         Ok(())
     }
 
@@ -391,49 +352,9 @@ impl<'a> Machine<'a> {
     }
 
     fn sized_text(&mut self, width: usize) -> Step {
-        let len = self.unsigned(width)?;
-        let range = self.take(len)?;
+        let len = self.reader.unsigned(width)?;
+        let range = self.reader.take(len)?;
         self.push(Node::Text(range))
-    }
-
-    /// The place of the next `n` bytes.
-    fn take(&mut self, n: usize) -> Step<Range<usize>> {
-        let end = self
-            .at
-            .checked_add(n)
-            .filter(|end| *end <= self.bytes.len());
-        let end = end.ok_or(if self.bytes.len() == LONGEST {
-            "longer than the 16 MiB that are read of a pickle"
-        } else {
-            "the file ends too early"
-        })?;
-        let range = self.at..end;
-        self.at = end;
-        Ok(range)
-    }
-
-    fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
-        let range = self.take(N)?;
-        let mut array = [0; N];
-        array.copy_from_slice(&self.bytes[range]);
-        Ok(array)
-    }
-
-    /// A little-endian number of `width` bytes, at most 8.
-    fn unsigned(&mut self, width: usize) -> Step<usize> {
-        let range = self.take(width)?;
-        let mut bytes = [0; 8];
-        bytes[..width].copy_from_slice(&self.bytes[range]);
-        usize::try_from(u64::from_le_bytes(bytes)).map_err(|_| "a length beyond memory".into())
-    }
-
-    /// The place of what comes before the next end of line.
-    fn line(&mut self) -> Step<Range<usize>> {
-        let rest = &self.bytes[self.at..];
-        let len = rest.iter().position(|byte| *byte == b'\n');
-        let range = self.take(len.ok_or("the file ends too early")?)?;
-        self.take(1)?;
-        Ok(range)
     }
 }
 
@@ -451,15 +372,4 @@ fn long(bytes: &[u8]) -> Node {
     let mut full = if negative { [0xff; 8] } else { [0; 8] };
     full[..bytes.len()].copy_from_slice(bytes);
     Node::Int(i64::from_le_bytes(full))
-}
-
-/// A text without the quotes around it.
-fn unquoted(bytes: &[u8], range: Range<usize>) -> Range<usize> {
-    let text = &bytes[range.clone()];
-    let quoted = text.len() >= 2 && matches!(text[0], b'\'' | b'"') && text.last() == text.first();
-    if quoted {
-        range.start + 1..range.end - 1
-    } else {
-        range
-    }
 }

@@ -9,55 +9,22 @@
 //! a bound of its own.
 
 mod machine;
+pub(super) mod node;
+mod reader;
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use self::machine::Machine;
-
-/// The number of a node.
-pub(super) type Id = usize;
-
-/// The longest pickle that is read, in bytes: a state dict's has some ten thousand.
-const LONGEST: usize = 1 << 24;
-
-/// The longest name of a callable, in bytes.
-const LONGEST_NAME: usize = 256;
+use self::node::{Id, Node, Nodes, global};
 
 /// The longest name of a tensor or a key, in bytes.
 const LONGEST_KEY: usize = 4096;
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Node {
-    Int(i64),
-    /// Text or bytes, where they are in the pickle.
-    Text(Range<usize>),
-    Tuple(Vec<Id>),
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    /// A module and a name in it.
-    Global(Range<usize>, Range<usize>),
-    /// What a persistent identifier stands for: in torch's files a storage.
-    Persistent(Id),
-    Tensor(TensorNode),
-    /// Nothing, a truth value, a number with a fraction, or an object that is not understood.
-    Opaque,
-}
-
-/// A view of a storage.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct TensorNode {
-    pub(super) storage: Id,
-    pub(super) offset: i64,
-    pub(super) shape: Vec<i64>,
-    pub(super) stride: Vec<i64>,
-}
 
 /// A pickle that was read.
 #[derive(Debug)]
 pub(super) struct Pickle<'a> {
     bytes: &'a [u8],
-    nodes: Vec<Node>,
+    nodes: Nodes,
     root: Id,
 }
 
@@ -67,7 +34,7 @@ impl Pickle<'_> {
     }
 
     pub(super) fn node(&self, id: Id) -> &Node {
-        &self.nodes[id]
+        self.nodes.get(id)
     }
 
     /// Every node that a persistent identifier stands for.
@@ -78,7 +45,7 @@ impl Pickle<'_> {
 
     /// The text of a node, if it is one, and no longer than a name.
     pub(super) fn text(&self, id: Id) -> Option<&str> {
-        match &self.nodes[id] {
+        match self.nodes.get(id) {
             Node::Text(range) if range.len() <= LONGEST_KEY => {
                 std::str::from_utf8(&self.bytes[range.clone()]).ok()
             }
@@ -88,12 +55,12 @@ impl Pickle<'_> {
 
     /// Module and name of a node, if it is a global.
     pub(super) fn global(&self, id: Id) -> Option<(&str, &str)> {
-        global(self.bytes, &self.nodes[id])
+        global(self.bytes, self.nodes.get(id))
     }
 
     /// The entries of a dictionary with names for keys, the last of each.
     pub(super) fn entries(&self, id: Id) -> Option<HashMap<&str, Id>> {
-        let Node::Dict(entries) = &self.nodes[id] else {
+        let Node::Dict(entries) = self.nodes.get(id) else {
             return None;
         };
         let named = entries.iter();
@@ -105,20 +72,8 @@ impl Pickle<'_> {
     }
 }
 
-fn global<'a>(bytes: &'a [u8], node: &Node) -> Option<(&'a str, &'a str)> {
-    let Node::Global(module, name) = node else {
-        return None;
-    };
-    if module.len().max(name.len()) > LONGEST_NAME {
-        return None;
-    }
-    let text = |range: &Range<usize>| std::str::from_utf8(&bytes[range.clone()]).ok();
-    Some((text(module)?, text(name)?))
-}
-
 /// Reads one pickle from the beginning of `bytes`; also returns its length.
 pub(super) fn read(bytes: &[u8]) -> Result<(Pickle<'_>, usize), String> {
-    let bytes = &bytes[..bytes.len().min(LONGEST)];
     let mut machine = Machine::new(bytes);
     let root = machine
         .run()

@@ -1,8 +1,4 @@
 //! Token reduction of a whole model.
-#![expect(
-    clippy::unwrap_used,
-    reason = "the helpers here are test code, which clippy does not see"
-)]
 
 use std::collections::HashMap;
 
@@ -45,21 +41,21 @@ fn largest(xs: &Tensor) -> f32 {
 }
 
 #[test]
-fn no_reduction_is_the_plain_model_and_some_is_not() -> Result<()> {
+fn no_reduction_is_the_dense_model_and_some_is_not() -> Result<()> {
     let config = config();
     let tensors = initial_tensors(&config, 3, 0.0).unwrap();
     let model = Checkpoint { config, tensors }.model(&Device::Cpu).unwrap();
     let images = images(4, DType::F32);
-    let plain = model.forward(&images, Capture::default()).unwrap().logits;
+    let dense = model.forward(&images, Capture::default()).unwrap().logits;
     for method in METHODS {
         let all = reduction(method, [17; 3]);
         let found = model.forward_reduced(&images, &all).unwrap();
         // Another order of the same sums.
-        assert!(largest(&(found - &plain)?) < 1e-5);
+        assert!(largest(&(found - &dense)?) < 1e-5);
         let less = reduction(method, [12, 9, 7]);
         let found = model.forward_reduced(&images, &less).unwrap();
-        assert_eq!(found.dims(), plain.dims());
-        assert!(largest(&(&found - &plain)?) > 1e-3, "{method:?}");
+        assert_eq!(found.dims(), dense.dims());
+        assert!(largest(&(&found - &dense)?) > 1e-3, "{method:?}");
         // An image does not depend on its mates.
         let alone = model
             .forward_reduced(&images.narrow(0, 2, 1)?, &less)

@@ -1,17 +1,13 @@
 //! Checkpoints of others: the same model under other names gives the same logits.
-#![expect(
-    clippy::unwrap_used,
-    reason = "the helpers here are test code, which clippy does not see"
-)]
-
-use std::path::PathBuf;
 
 use adavit_decision::DecisionConfig;
 use adavit_model::{
-    Capture, Checkpoint, ImportOptions, Imported, ModelConfig, Source, Tensors, import,
+    Capture, Checkpoint, ImportOptions, Imported, ModelConfig, Origin, Tensors, import,
     initial_tensors, write_tensors,
 };
 use candle_core::{Device, Tensor};
+
+use crate::common::{file, images, values};
 
 fn small(decisions: Option<DecisionConfig>) -> Checkpoint {
     let config = ModelConfig {
@@ -26,12 +22,10 @@ fn small(decisions: Option<DecisionConfig>) -> Checkpoint {
 }
 
 fn logits(checkpoint: &Checkpoint) -> Vec<f32> {
-    let pixels = (0..2 * 784).map(|i| (i as f32 * 0.3).sin());
-    let pixels: Vec<f32> = pixels.collect();
-    let images = Tensor::from_vec(pixels, (2, 1, 28, 28), &Device::Cpu).unwrap();
+    let images = images(&checkpoint.config, 2, 0);
     let model = checkpoint.model(&Device::Cpu).unwrap();
     let output = model.forward(&images, Capture::default()).unwrap();
-    output.logits.flatten_all().unwrap().to_vec1().unwrap()
+    values(&output.logits)
 }
 
 /// As timm has them: query, key and value in one tensor.
@@ -117,14 +111,14 @@ fn timm_and_hugging_face_names_give_the_same_logits() {
             .map(|(name, tensor)| (format!("module.{name}"), tensor))
             .collect()
     };
-    for (tensors, source) in [
-        (fused(&ours.tensors), Source::Timm),
-        (prefixed(fused(&ours.tensors)), Source::Timm),
-        (ours.tensors.clone(), Source::Timm),
-        (hugging_face(&ours.tensors), Source::HuggingFace),
+    for (tensors, origin) in [
+        (fused(&ours.tensors), Origin::Timm),
+        (prefixed(fused(&ours.tensors)), Origin::Timm),
+        (ours.tensors.clone(), Origin::Timm),
+        (hugging_face(&ours.tensors), Origin::HuggingFace),
     ] {
         let mut found = read(&tensors).unwrap();
-        assert_eq!(found.source, source);
+        assert_eq!(found.origin, origin);
         assert!(
             found
                 .notes
@@ -135,15 +129,15 @@ fn timm_and_hugging_face_names_give_the_same_logits() {
         assert_eq!(config.img_size, (28, 28));
         assert_eq!(
             config.layer_norm_eps == 1e-12,
-            source == Source::HuggingFace
+            origin == Origin::HuggingFace
         );
         config.layer_norm_eps = ours.config.layer_norm_eps;
-        assert!(logits(&found.checkpoint) == logits(&ours), "{source:?}");
+        assert!(logits(&found.checkpoint) == logits(&ours), "{origin:?}");
     }
 }
 
 #[test]
-fn decision_networks_tell_what_is_decided() {
+fn decision_networks_say_what_is_decided() {
     let decisions = DecisionConfig {
         ada_token_start_layer: 1,
         norm_policy: true,
@@ -156,26 +150,28 @@ fn decision_networks_tell_what_is_decided() {
 }
 
 #[test]
-fn what_a_checkpoint_tells_is_not_overruled() {
+fn what_a_checkpoint_says_is_not_overridden() {
     let ours = small(Some(DecisionConfig::default()));
     let options = ImportOptions {
         num_heads: Some(4),
         ..ImportOptions::default()
     };
     let error = read_with(&ours.tensors, &options).unwrap_err().to_string();
-    assert!(error.contains("tells 2, where 4 was given"), "{error}");
+    assert!(error.contains("expected 2"), "{error}");
     let folder = tempfile::tempdir().unwrap();
     ours.save(folder.path()).unwrap();
     let error = import(folder.path(), &options).unwrap_err().to_string();
-    assert!(error.contains("tells 2, where 4 was given"), "{error}");
+    assert!(error.contains("expected 2"), "{error}");
     // A file of torch.save beside our config.json is not ours.
-    let weights =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/published/timm_saver_ema.pth");
-    std::fs::copy(weights, folder.path().join("ema.pth")).unwrap();
+    std::fs::copy(
+        file("published/timm_saver_ema.pth"),
+        folder.path().join("ema.pth"),
+    )
+    .unwrap();
     let found = import(&folder.path().join("ema.pth"), &ImportOptions::default()).unwrap();
     assert_eq!(
-        (found.source, found.checkpoint.config.num_heads),
-        (Source::Timm, 3)
+        (found.origin, found.checkpoint.config.num_heads),
+        (Origin::Timm, 3)
     );
 }
 
@@ -189,7 +185,7 @@ fn our_own_checkpoints_are_read_as_they_are() {
         folder.path().join("model.safetensors"),
     ] {
         let found = import(&path, &ImportOptions::default()).unwrap();
-        assert_eq!((found.source, found.notes.len()), (Source::Adavit, 0));
+        assert_eq!((found.origin, found.notes.len()), (Origin::Adavit, 0));
         assert_eq!(found.checkpoint.config, ours.config);
     }
 }
@@ -221,4 +217,85 @@ fn what_is_no_vit_is_refused_by_name() {
         assert!(with(&name, &[128]).contains("without a place"), "{number}");
     }
     assert!(read(&Tensors::new()).unwrap_err().is_input_error());
+}
+
+/// As timm writes them, the tensors of a preset with other images.
+fn timm(preset: &str, img_size: (usize, usize)) -> Tensors {
+    let config = ModelConfig {
+        img_size,
+        depth: 6,
+        ..ModelConfig::preset(preset).unwrap()
+    };
+    fused(&initial_tensors(&config, 4, 0.0).unwrap())
+}
+
+#[test]
+fn a_model_has_the_name_of_a_preset_only_where_all_sizes_agree() {
+    let options = |num_heads, img_size| ImportOptions {
+        num_heads,
+        img_size,
+        ..ImportOptions::default()
+    };
+    for (tensors, options, expected) in [
+        (
+            timm("nano_patch7_28", (28, 28)),
+            options(Some(4), None),
+            "nano_patch7_28",
+        ),
+        // As many heads as timm has of this width.
+        (
+            timm("nano_patch7_28", (28, 28)),
+            options(None, None),
+            "custom_vit",
+        ),
+        (
+            timm("nano_patch7_28", (56, 56)),
+            options(Some(4), None),
+            "custom_vit",
+        ),
+        (
+            timm("nano_patch7_28", (28, 28)),
+            options(Some(4), Some((35, 35))),
+            "custom_vit",
+        ),
+        (
+            timm("deit_tiny_patch16_224", (32, 32)),
+            options(None, None),
+            "custom_vit",
+        ),
+    ] {
+        let found = read_with(&tensors, &options).unwrap().checkpoint.config;
+        assert_eq!(found.preset, expected, "{options:?}");
+    }
+}
+
+#[test]
+fn heads_that_nothing_says_are_those_of_timm_and_noted() {
+    let found = read(&timm("deit_tiny_patch16_224", (32, 32))).unwrap();
+    assert_eq!(found.checkpoint.config.num_heads, 3);
+    assert!(found.num_heads_assumed);
+    let noted = |part: &str| found.notes.iter().any(|note| note.contains(part));
+    assert!(noted("3 of 64 channels were assumed"), "{:?}", found.notes);
+    let given = ImportOptions {
+        num_heads: Some(3),
+        ..ImportOptions::default()
+    };
+    let found = read_with(&timm("deit_tiny_patch16_224", (32, 32)), &given).unwrap();
+    assert!(!found.num_heads_assumed);
+    // Normalisation is that of the architecture, whatever the size of the images.
+    assert!(found.checkpoint.config.normalization.is_some());
+}
+
+#[test]
+fn a_resized_checkpoint_of_ours_loses_the_name_of_its_preset() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = ModelConfig::preset("nano_patch7_28").unwrap();
+    let tensors = initial_tensors(&config, 4, 0.0).unwrap();
+    Checkpoint { config, tensors }.save(folder.path()).unwrap();
+    let options = ImportOptions {
+        img_size: Some((35, 35)),
+        ..ImportOptions::default()
+    };
+    let found = import(folder.path(), &options).unwrap().checkpoint;
+    assert_eq!(found.config.preset, "custom_vit");
 }

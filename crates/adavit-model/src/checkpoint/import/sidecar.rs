@@ -1,4 +1,4 @@
-//! What the `config.json` of timm and of Hugging Face's transformers tell beside their weights.
+//! What the `config.json` of timm and of Hugging Face's transformers says beside their weights.
 
 use std::path::Path;
 
@@ -7,44 +7,44 @@ use serde_json::Value;
 use crate::config::Normalization;
 use crate::preprocessing::{CropMode, Interpolation, Preprocessing};
 
-/// What shapes do not tell, as far as a file does.
+/// What shapes cannot say, as far as a file does.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Sidecar {
     pub(super) num_heads: Option<usize>,
     pub(super) img_size: Option<(usize, usize)>,
     pub(super) layer_norm_eps: Option<f64>,
     pub(super) normalization: Option<Normalization>,
     pub(super) preprocessing: Option<Preprocessing>,
     pub(super) class_names: Vec<String>,
-    /// The files that told something.
+    /// The files that said something.
     pub(super) files: Vec<&'static str>,
 }
 
-/// Reads what lies beside a file of weights; what is missing or not understood tells nothing.
-pub(super) fn beside(weights: &Path) -> Told {
-    let read = |name: &str| -> Option<Value> {
-        let text = std::fs::read_to_string(weights.with_file_name(name)).ok()?;
-        serde_json::from_str(&text).ok()
-    };
-    let mut told = Told::default();
-    if let Some(config) = read("config.json") {
-        if let Some(pretrained) = config.get("pretrained_cfg") {
-            told.timm(&config, pretrained);
-        } else if config.get("num_attention_heads").is_some() {
-            told.transformers(&config);
+impl Sidecar {
+    /// Reads what lies beside a file of weights; what is missing or not understood says nothing.
+    pub(super) fn beside(weights: &Path) -> Self {
+        let read = |name: &str| -> Option<Value> {
+            let text = std::fs::read_to_string(weights.with_file_name(name)).ok()?;
+            serde_json::from_str(&text).ok()
+        };
+        let mut sidecar = Self::default();
+        if let Some(config) = read("config.json") {
+            if let Some(pretrained) = config.get("pretrained_cfg") {
+                sidecar.timm(&config, pretrained);
+            } else if config.get("num_attention_heads").is_some() {
+                sidecar.transformers(&config);
+            }
+            if !sidecar.is_empty() {
+                sidecar.files.push("config.json");
+            }
         }
-        if !told.is_empty() {
-            told.files.push("config.json");
+        if let Some(processor) = read("preprocessor_config.json") {
+            sidecar.image_processor(&processor);
+            sidecar.files.push("preprocessor_config.json");
         }
+        sidecar
     }
-    if let Some(processor) = read("preprocessor_config.json") {
-        told.image_processor(&processor);
-        told.files.push("preprocessor_config.json");
-    }
-    told
-}
 
-impl Told {
     fn is_empty(&self) -> bool {
         self.num_heads.is_none() && self.img_size.is_none() && self.normalization.is_none()
     }
@@ -99,9 +99,9 @@ impl Told {
 
     fn image_processor(&mut self, processor: &Value) {
         let normalizes = processor["do_normalize"].as_bool().unwrap_or(true);
-        let told = normalization(&processor["image_mean"], &processor["image_std"]);
-        if let Some(told) = told.filter(|_| normalizes) {
-            self.normalization = Some(told);
+        let given = normalization(&processor["image_mean"], &processor["image_std"]);
+        if let Some(given) = given.filter(|_| normalizes) {
+            self.normalization = Some(given);
         }
         let side = |value: &Value| -> Option<f64> {
             let mut sides = ["height", "shortest_edge"].into_iter();

@@ -1,9 +1,5 @@
 //! Damaged and hostile checkpoints: every one is read or refused, without a panic, and without more
 //! memory than its length allows for.
-#![expect(
-    clippy::unwrap_used,
-    reason = "the helpers here are test code, which clippy does not see"
-)]
 
 use std::fs;
 use std::io::{Cursor, Read, Write};
@@ -16,9 +12,10 @@ use rand_chacha::rand_core::SeedableRng;
 use zip::write::SimpleFileOptions;
 use zip::{ZipArchive, ZipWriter};
 
+use crate::common::file;
+
 fn published(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/published");
-    folder.join(name)
+    file(&format!("published/{name}"))
 }
 
 /// Reads a file as any command does, and checks that it took no more memory than it may: its

@@ -1,14 +1,15 @@
 //! Native checkpoints: what is written is read back, and what does not fit is named.
-#![expect(
-    clippy::unwrap_used,
-    reason = "the helpers here are test code, which clippy does not see"
-)]
 
 use std::fs;
+use std::path::Path;
 
 use adavit_decision::DecisionConfig;
-use adavit_model::{Checkpoint, Error, ModelConfig, Tensors, initial_tensors, write_tensors};
+use adavit_model::{
+    Checkpoint, Error, ImportOptions, ModelConfig, Tensors, import, initial_tensors, write_tensors,
+};
 use candle_core::{DType, Device, Tensor};
+
+use crate::common::{file, values};
 
 fn checkpoint() -> Checkpoint {
     let config = ModelConfig::preset("nano_patch7_28")
@@ -46,7 +47,6 @@ fn what_was_saved_is_loaded_by_folder_file_and_run_folder() {
         let loaded = Checkpoint::load(&path).unwrap();
         assert_eq!(loaded.config, saved.config);
         for (name, tensor) in &saved.tensors {
-            let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_eq!(values(tensor), values(&loaded.tensors[name]));
         }
     }
@@ -63,7 +63,7 @@ fn the_same_checkpoint_gives_the_same_bytes() {
 }
 
 #[test]
-fn missing_unused_and_misshapen_tensors_are_told_all_at_once() {
+fn missing_unused_and_misshapen_tensors_are_named_all_at_once() {
     let extra = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
     let missing = ["norm.bias", "blocks.1.head_select.mlp_head.weight"];
     let folder = saved(|tensors| {
@@ -128,4 +128,77 @@ fn a_configuration_that_fits_no_model_is_refused() {
     fs::write(&path, text.replace("\"num_heads\": 4", "\"num_heads\": 5")).unwrap();
     let error = Checkpoint::load(folder.path()).unwrap_err();
     assert!(error.to_string().contains("num_heads 5"), "{error}");
+}
+
+#[test]
+fn the_stem_is_three_keys_of_config_json() {
+    let keys = ["patch_size", "tokens_to_token", "conv_stem"];
+    for (preset, expected) in [
+        ("nano_patch7_28", [Some("7"), None, None]),
+        (
+            "nano_conv_patch4_28",
+            [
+                Some("4"),
+                None,
+                Some(r#"{"channels":[16,32,64],"strides":[1,2,2]}"#),
+            ],
+        ),
+        (
+            "t2t_vit_7",
+            [
+                Some("16"),
+                Some(r#"{"token_dim":64,"tokens_type":"performer"}"#),
+                None,
+            ],
+        ),
+    ] {
+        let config = ModelConfig::preset(preset).unwrap();
+        let value = serde_json::to_value(&config).unwrap();
+        let found = keys.map(|key| value.get(key).map(ToString::to_string));
+        assert_eq!(found, expected.map(|text| text.map(String::from)));
+        assert_eq!(
+            serde_json::from_value::<ModelConfig>(value).unwrap(),
+            config
+        );
+    }
+}
+
+#[test]
+fn shipped_checkpoints_load_and_their_config_is_written_back_byte_by_byte() {
+    let shipped = file("../../../data/fashion-mnist-nano");
+    for name in ["dense", "adaptive-0.2857", "adaptive-0.4545"] {
+        let loaded = Checkpoint::load(&shipped.join(name)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        loaded.save(folder.path()).unwrap();
+        let text = |folder: &Path| fs::read_to_string(folder.join("config.json")).unwrap();
+        assert_eq!(text(folder.path()), text(&shipped.join(name)), "{name}");
+    }
+}
+
+#[test]
+fn a_config_json_whose_stem_contradicts_itself_is_refused() {
+    let folder = saved(|_| ());
+    let path = folder.path().join("config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let conv = r#""conv_stem": { "channels": [4, 8], "strides": [2, 2] }"#;
+    let t2t = r#""tokens_to_token": { "tokens_type": "performer", "token_dim": 8 }"#;
+    for (keys, part) in [
+        (conv.to_string(), "expected patch_size 7 as their product"),
+        (format!("{conv}, {t2t}"), "no patch embedding to replace"),
+    ] {
+        let replaced = text.replace("\"in_chans\"", &format!("{keys}, \"in_chans\""));
+        fs::write(&path, replaced).unwrap();
+        for file in [
+            folder.path().to_path_buf(),
+            folder.path().join("model.safetensors"),
+        ] {
+            let error = import(&file, &ImportOptions::default())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(part) && error.contains("config.json"),
+                "{error}"
+            );
+        }
+    }
 }

@@ -1,17 +1,12 @@
 //! Every path against recordings of the published implementation.
-#![expect(
-    clippy::unwrap_used,
-    reason = "the helpers here are test code, which clippy does not see"
-)]
-
-use std::path::PathBuf;
 
 use adavit_decision::Gating;
 use adavit_model::{
-    Capture, Recording, Replay, Verification, VisionTransformer, import_as, verify,
+    Capture, Checkpoint, Recording, Replay, Verification, import_as, verify, write_tensors,
 };
-use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::VarBuilder;
+use candle_core::Device;
+
+use crate::common::{difference, file, recorded_weights};
 
 const EVALUATIONS: [&str; 11] = [
     "deit_ada_eval",
@@ -36,13 +31,8 @@ const TRAININGS: [&str; 6] = [
     "transformers_vit_train",
 ];
 
-fn path(name: &str) -> PathBuf {
-    let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests");
-    tests.join(name)
-}
-
 fn recording(name: &str) -> Recording {
-    Recording::load(&path(&format!("recordings/{name}.safetensors"))).unwrap()
+    Recording::load(&file(&format!("recordings/{name}.safetensors"))).unwrap()
 }
 
 /// Differences are of rounding through four blocks: an f64 transcription of the same model differs
@@ -88,17 +78,11 @@ fn losses_and_gradients_equal_every_training() {
 #[test]
 fn a_changed_weight_or_gate_fails() {
     let recording = recording("deit_ada_eval");
-    let weights = path("recordings/deit_ada_train.safetensors");
     let folder = tempfile::tempdir().unwrap();
-    let other = adavit_model::read_tensors(&weights).unwrap();
-    let other = other
-        .into_iter()
-        .filter_map(|(name, tensor)| Some((name.strip_prefix("weights.")?.to_string(), tensor)))
-        .collect();
-    let file = folder.path().join("other.safetensors");
-    adavit_model::write_tensors(&file, &other).unwrap();
+    let other = folder.path().join("other.safetensors");
+    write_tensors(&other, &recorded_weights("deit_ada_train")).unwrap();
     for replay in [Replay::Masked, Replay::Sparse] {
-        let found = verify(&recording, Some(&file), replay, &Device::Cpu).unwrap();
+        let found = verify(&recording, Some(&other), replay, &Device::Cpu).unwrap();
         assert!(!found.passed());
         assert!(
             found
@@ -111,34 +95,32 @@ fn a_changed_weight_or_gate_fails() {
 
 #[test]
 fn published_files_give_the_expected_logits() {
-    for (file, expected) in [
+    for (name, expected) in [
         ("timm_saver_ema.pth", "timm_saver_ema_expected"),
         ("deit_fused_qkv.pth", "deit_fused_qkv_expected"),
         ("deit_fused_qkv_legacy.pth", "deit_fused_qkv_expected"),
     ] {
-        let recording = Recording::load(&path(&format!("published/{expected}.safetensors")));
+        let recording = Recording::load(&file(&format!("published/{expected}.safetensors")));
         let recording = recording.unwrap();
-        let checkpoint = path(&format!("published/{file}"));
+        let checkpoint = file(&format!("published/{name}"));
         for replay in [Replay::Masked, Replay::Sparse] {
             let found = verify(&recording, Some(&checkpoint), replay, &Device::Cpu).unwrap();
-            assert_passed(file, &found);
+            assert_passed(name, &found);
         }
         let imported = import_as(&checkpoint, &recording.config).unwrap();
         let wrapper = imported.wrapper.unwrap();
-        assert_eq!(wrapper == "state_dict_ema", file.starts_with("timm"));
+        assert_eq!(wrapper == "state_dict_ema", name.starts_with("timm"));
     }
 }
 
 #[test]
-fn a_given_policy_equals_the_decisions_that_it_was_taken_from() -> Result<()> {
+fn a_given_policy_equals_the_decisions_that_it_was_taken_from() {
     let recording = recording("deit_ada_eval");
-    let weights = adavit_model::read_tensors(&path("recordings/deit_ada_eval.safetensors"));
-    let weights = weights.unwrap().into_iter();
-    let weights = weights
-        .filter_map(|(name, tensor)| Some((name.strip_prefix("weights.")?.to_string(), tensor)))
-        .collect();
-    let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
-    let model = VisionTransformer::new(&recording.config, &vb).unwrap();
+    let weights = Checkpoint {
+        config: recording.config.clone(),
+        tensors: recorded_weights("deit_ada_eval"),
+    };
+    let model = weights.model(&Device::Cpu).unwrap();
     let images = recording.input().unwrap();
     let decided = model
         .forward_masked(images, &mut Gating::Inference, Capture::default())
@@ -146,10 +128,5 @@ fn a_given_policy_equals_the_decisions_that_it_was_taken_from() -> Result<()> {
     let given = model
         .forward_policy(images, &decided.policy(), Capture::default())
         .unwrap();
-    let difference: Tensor = (given.logits - decided.logits)?
-        .abs()?
-        .flatten_all()?
-        .max(0)?;
-    assert_eq!(difference.to_scalar::<f32>()?, 0.0);
-    Ok(())
+    assert_eq!(difference(&given.logits, &decided.logits), 0.0);
 }

@@ -1,8 +1,4 @@
 //! What has to hold for every adaptive model, whatever its weights.
-#![expect(
-    clippy::unwrap_used,
-    reason = "the helpers here are test code, which clippy does not see"
-)]
 
 use std::collections::HashMap;
 
@@ -11,12 +7,14 @@ use adavit_decision::{
 };
 use adavit_gumbel::SeededNoise;
 use adavit_model::{
-    Capture, Checkpoint, ConvStemConfig, ModelConfig, T2tConfig, Tensors, TokensType,
+    Capture, Checkpoint, ConvStemConfig, ModelConfig, Stem, T2tConfig, Tensors, TokensType,
     VisionTransformer, initial_tensors, tensor_shapes,
 };
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 use proptest::prelude::*;
+
+use crate::common::{difference, widen_decisions};
 
 const BATCH: usize = 3;
 
@@ -25,7 +23,7 @@ fn small(ada_head: HeadDeactivation) -> ModelConfig {
         embed_dim: 16,
         depth: 3,
         num_heads: 2,
-        patch_size: 14,
+        stem: Stem::Patches { patch_size: 14 },
         ..ModelConfig::preset("nano_patch7_28").unwrap()
     }
     .with_decisions(DecisionConfig {
@@ -37,11 +35,7 @@ fn small(ada_head: HeadDeactivation) -> ModelConfig {
 /// Wide decision networks, so that decisions differ between images.
 fn tensors(config: &ModelConfig) -> Tensors {
     let mut tensors = initial_tensors(config, 5, 0.0).unwrap();
-    for (name, tensor) in &mut tensors {
-        if adavit_model::is_decision_tensor(name) {
-            *tensor = (&*tensor * 50.0).unwrap();
-        }
-    }
+    widen_decisions(&mut tensors);
     tensors
 }
 
@@ -58,11 +52,6 @@ fn images(seed: f32) -> Tensor {
     Tensor::from_vec(values, (BATCH, 1, 28, 28), &Device::Cpu).unwrap()
 }
 
-fn difference(a: &Tensor, b: &Tensor) -> f32 {
-    let difference = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
-    difference.max(0).unwrap().to_scalar().unwrap()
-}
-
 fn all_kept(config: &ModelConfig) -> Policy {
     let ones = |n| Tensor::ones((BATCH, n), DType::F32, &Device::Cpu).unwrap();
     let patches = ones(config.num_tokens() - 1);
@@ -74,7 +63,7 @@ fn all_kept(config: &ModelConfig) -> Policy {
 }
 
 #[test]
-fn keeping_everything_is_the_plain_model() {
+fn keeping_everything_is_the_dense_model() {
     for heads in [
         HeadDeactivation::Full,
         HeadDeactivation::Partial,
@@ -82,12 +71,12 @@ fn keeping_everything_is_the_plain_model() {
     ] {
         let config = small(heads);
         let model = model(&config);
-        let plain = model.forward(&images(0.7), Capture::default()).unwrap();
+        let dense = model.forward(&images(0.7), Capture::default()).unwrap();
         let kept = model
             .forward_policy(&images(0.7), &all_kept(&config), Capture::default())
             .unwrap();
         // Float32 rounding of another order of the same sums.
-        assert!(difference(&plain.logits, &kept.logits) < 1e-5, "{heads:?}");
+        assert!(difference(&dense.logits, &kept.logits) < 1e-5, "{heads:?}");
     }
 }
 
@@ -139,7 +128,7 @@ fn loss_without_dead_gates(model: &VisionTransformer) -> Result<Tensor> {
 /// As [`small`], with overlapping windows.
 fn small_t2t(tokens_type: TokensType) -> ModelConfig {
     ModelConfig {
-        tokens_to_token: Some(T2tConfig {
+        stem: Stem::TokensToToken(T2tConfig {
             tokens_type,
             token_dim: 8,
         }),
@@ -151,8 +140,7 @@ fn small_t2t(tokens_type: TokensType) -> ModelConfig {
 /// As [`small`], with a convolutional stem.
 fn small_stem() -> ModelConfig {
     ModelConfig {
-        patch_size: 4,
-        conv_stem: Some(ConvStemConfig {
+        stem: Stem::Convolutions(ConvStemConfig {
             channels: vec![4, 6, 8],
             strides: vec![1, 2, 2],
         }),
