@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use adavit_experiment::report::{CurvePoint, efficiency_chart};
 use adavit_model::write_file;
 use adavit_train::Machine;
-use adavit_train::report::{CurvePoint, efficiency_chart};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 

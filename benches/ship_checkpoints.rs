@@ -11,8 +11,8 @@
 use std::path::PathBuf;
 
 use adavit_benches::shipped::{CHECKPOINTS, DENSE, ShippedPoint, TestImages, workspace};
+use adavit_data::held_out;
 use adavit_model::{Checkpoint, write_file};
-use adavit_train::data::{self, MeanStd, held_out};
 use adavit_train::{Images, calibrate_best, evaluate_sparse, off_budget, run_config};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -31,13 +31,13 @@ fn main() -> Result<()> {
     let adaptive = |trained: f64| runs.join(format!("adaptive-{trained}-s0"));
     let config = run_config(&adaptive(BUDGETS[0].0))?;
     let dense = Checkpoint::load(&runs.join("dense-s0").join("dense"))?;
-    let train = data::load(&config.data, Some(data_dir.as_ref()))?.train;
+    let train = adavit_data::load(&config.data, Some(data_dir.as_ref()))?.train;
     let split = held_out(train.len(), config.held_out, config.seed)?;
-    let stats = dense.config.normalization.as_ref().map(MeanStd::from);
+    let normalization = dense.config.normalization.as_ref();
     let images = Images {
         dataset: &train,
         indices: &split.held_out,
-        stats: &stats.context("the checkpoint's normalization")?,
+        normalization: normalization.context("the checkpoint's normalization")?,
         batch_size: config.eval_batch_size,
         device: &Device::Cpu,
     };

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use adavit_data::{Dataset, Labelled, Normalization};
 use adavit_decision::Thresholds;
 use adavit_model::{Checkpoint, PreparedTransformer};
 use adavit_train::Images;
-use adavit_train::data::{self, Dataset, Labelled, MeanStd};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,7 @@ impl Shipped {
 #[derive(Debug)]
 pub struct TestImages {
     test: Dataset,
-    stats: MeanStd,
+    normalization: Normalization,
     indices: Vec<u32>,
 }
 
@@ -96,10 +96,11 @@ impl TestImages {
     /// If a file is missing or damaged.
     pub fn load() -> Result<Self> {
         let config = Checkpoint::load(&workspace().join(CHECKPOINTS).join(DENSE))?.config;
-        let test = data::load(DATA, None)?.test;
-        let stats = config.normalization.as_ref().map(MeanStd::from);
+        let test = adavit_data::load(DATA, None)?.test;
         Ok(Self {
-            stats: stats.context("the checkpoint's normalization")?,
+            normalization: config
+                .normalization
+                .context("the checkpoint's normalization")?,
             indices: test.indices(),
             test,
         })
@@ -120,7 +121,7 @@ impl TestImages {
         Images {
             dataset: &self.test,
             indices: &self.indices,
-            stats: &self.stats,
+            normalization: &self.normalization,
             batch_size: 250,
             device,
         }
@@ -133,7 +134,12 @@ impl TestImages {
     pub fn batches(&self, n: usize, batch: usize) -> Result<Vec<Tensor>> {
         let chosen = self.indices[..n.min(self.len())].chunks_exact(batch);
         chosen
-            .map(|indices| Ok(self.test.batch(indices, &self.stats, &Device::Cpu)?.images))
+            .map(|indices| {
+                Ok(self
+                    .test
+                    .batch(indices, &self.normalization, &Device::Cpu)?
+                    .images)
+            })
             .collect()
     }
 }

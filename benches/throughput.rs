@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use adavit_train::{Adaptive, Keep, Workload};
+use adavit_experiment::measure::{Adaptive, Keep, Workload};
 use candle_core::Device;
 use criterion::measurement::WallTime;
 use criterion::{

@@ -5,7 +5,15 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{cargo, debug_binary, run, tell};
+use crate::command::{cargo, debug_binary, run, tell};
+
+/// The rules on imports and messages. They are not part of this program: their parser would be built
+/// at the start of every training.
+pub(crate) fn layers() -> Command {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--locked", "--package", "xtask-layers"]);
+    command
+}
 
 /// Runs every check; the first that fails ends it.
 fn run_all(checks: Vec<(&str, Command)>) -> Result<()> {
@@ -41,6 +49,7 @@ pub(crate) fn run_checks() -> Result<()> {
     eval.args(["eval", "--json", "--checkpoint"]).arg(&folder);
     let mut checks = vec![
         ("format", with(&["fmt", "--all", "--check"])),
+        ("layers", layers()),
         (
             "lints",
             with(&[
@@ -54,8 +63,8 @@ pub(crate) fn run_checks() -> Result<()> {
             ]),
         ),
         (
-            "the library without its heavy feature",
-            with(&["check", "--package", "adavit-train", "--locked"]),
+            "the model alone, without the features that other crates turn on",
+            with(&["check", "--package", "adavit-model", "--locked"]),
         ),
         ("docs", docs),
         ("tests", with(&["test", "--workspace", "--locked"])),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::{tell, workspace};
+use crate::command::{tell, workspace};
 
 const PAGE: &str = "docs/efficiency.md";
 const IMAGES: &str = "docs/images/efficiency";

@@ -2,16 +2,20 @@
 //!
 //! `cargo xtask train [--features F] [OPTIONS]` builds the release binary and trains; every other
 //! option goes to `adavit train`. `cargo xtask curves` puts the curve that was measured last into the
-//! docs, or what a sweep wrote. `cargo xtask ci` runs every check.
+//! docs, or what a sweep wrote. `cargo xtask layers` checks the rules on imports and messages.
+//! `cargo xtask ci` runs every check.
 
 mod ci;
+mod command;
 mod curves;
 mod hub;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, ExitStatus};
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+
+use crate::command::{cargo, run, target, tell};
 
 const USAGE: &str = "\
 usage: cargo xtask TASK
@@ -19,7 +23,8 @@ usage: cargo xtask TASK
   train [--features cuda|metal|...] [OPTIONS]   build the release binary and run `adavit train OPTIONS`
   curves                                        put what `cargo bench --bench efficiency` wrote into the docs
   curves SWEEP                                  put what `adavit sweep` wrote into the folder SWEEP into the docs
-  ci                                            run every check: format, lints, docs, tests, a short training";
+  layers                                        check the rules on imports and messages; builds no crate of ours
+  ci                                            run every check: format, layers, lints, docs, tests, a short training";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -27,6 +32,7 @@ fn main() -> ExitCode {
     let done = match task.as_deref() {
         Some("train") => train(args.collect()),
         Some("curves") => curves(&args.collect::<Vec<_>>()),
+        Some("layers") => layers(),
         Some("ci") => ci::run_checks().map(|()| ExitCode::SUCCESS),
         Some("help" | "-h" | "--help") => {
             tell(USAGE);
@@ -60,6 +66,15 @@ fn curves(args: &[String]) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the rules, a package of their own, and ends as they do.
+fn layers() -> Result<ExitCode> {
+    Ok(if run(&mut ci::layers())?.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Builds the release binary and runs it in place of this process, so that signals reach it.
@@ -105,39 +120,4 @@ fn become_process(mut program: Command) -> Result<ExitCode> {
 fn become_process(mut program: Command) -> Result<ExitCode> {
     let status = run(&mut program)?;
     Ok(ExitCode::from(status.code().unwrap_or(1) as u8))
-}
-
-fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-}
-
-fn run(command: &mut Command) -> Result<ExitStatus> {
-    let program = command.get_program().display().to_string();
-    command
-        .status()
-        .with_context(|| format!("starting {program}"))
-}
-
-/// Where cargo puts the program that the tests built.
-fn debug_binary() -> Result<PathBuf> {
-    Ok(target()?.join("debug").join("adavit"))
-}
-
-/// Where cargo builds.
-fn target() -> Result<PathBuf> {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => Ok(PathBuf::from(folder)),
-        None => Ok(workspace()?.join("target")),
-    }
-}
-
-fn workspace() -> Result<PathBuf> {
-    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let root = package.parent().context("the workspace of xtask")?;
-    Ok(root.to_path_buf())
-}
-
-#[expect(clippy::print_stderr, reason = "a program talks to people")]
-fn tell(text: &str) {
-    eprintln!("{text}");
 }

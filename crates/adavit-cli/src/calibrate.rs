@@ -2,18 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
+use adavit_data::held_out;
 use adavit_model::{Checkpoint, ImportOptions, import};
-use adavit_train::data::{self, held_out};
 use adavit_train::{
     Error, Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_sparse,
-    off_budget, select_device,
+    off_budget,
 };
 use anyhow::Result;
 use serde_json::json;
 
 use crate::Ended;
 use crate::args::CalibrateArgs;
-use crate::eval::{run_of, set_threads};
+use crate::device::select_device;
+use crate::eval::{normalization_for, run_of, set_threads};
 use crate::output::{macs, print, print_json, tell};
 
 pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
@@ -26,14 +27,14 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
     let target = target(args)?;
     let mut checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
     let trained = trained(args)?;
-    let data = data::load(&trained.data, trained.data_dir.as_deref())?;
+    let data = adavit_data::load(&trained.data, trained.data_dir.as_deref())?;
     check_images(&checkpoint.config, &data.train)?;
-    let stats = data.train.mean_std_for(&checkpoint.config);
+    let normalization = normalization_for(&checkpoint.config, &data.train);
     let split = held_out(data.train.len(), trained.held_out, trained.seed)?;
     let mut images = Images {
         dataset: &data.train,
         indices: &split.held_out,
-        stats: &stats,
+        normalization: &normalization,
         batch_size: args.batch_size,
         device: &device,
     };

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
+use adavit_data::{Dataset, FolderClasses, ImageFolder, Labelled, Normalization};
 use adavit_kernels::MOST_THREADS;
 use adavit_model::{Checkpoint, ImportOptions, ModelConfig, import, write_file};
-use adavit_train::data::{self, Labelled, MeanStd, PictureFolder};
 use adavit_train::{
     ClassTable, Error, Evaluation, ImageReport, Images, Mode, TrainConfig, check_images,
-    evaluate_each, evaluate_sparse, run_config_of, select_device,
+    evaluate_each, evaluate_sparse, run_config_of,
 };
 use anyhow::Result;
 use candle_core::Device;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::Ended;
 use crate::args::{EvalArgs, Exec};
+use crate::device::select_device;
 use crate::output::{macs, print, print_json, tell};
 
 pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
@@ -95,7 +96,7 @@ fn one(args: &EvalArgs, path: &Path, device: &Device) -> Result<Evaluated> {
         decisions.thresholds = thresholds.over(decisions.thresholds);
     }
     let config = checkpoint.config.clone();
-    let (test, stats) = test_images(args, path, &config)?;
+    let (test, normalization) = test_images(args, path, &config)?;
     let test = test.as_ref();
     if !config.class_names.is_empty() && config.class_names != test.class_names() {
         tell("warning: the classes of this data are not those that the checkpoint was trained on");
@@ -104,7 +105,7 @@ fn one(args: &EvalArgs, path: &Path, device: &Device) -> Result<Evaluated> {
     let images = Images {
         dataset: test,
         indices: &indices,
-        stats: &stats,
+        normalization: &normalization,
         batch_size: args.batch_size,
         device,
     };
@@ -299,23 +300,33 @@ fn test_images(
     args: &EvalArgs,
     checkpoint: &Path,
     config: &ModelConfig,
-) -> Result<(Box<dyn Labelled>, MeanStd)> {
-    let stats = config.normalization.as_ref().map(MeanStd::from);
+) -> Result<(Box<dyn Labelled>, Normalization)> {
     let path = Path::new(&args.data);
-    if args.data_dir.is_none() && PictureFolder::is_one(path) {
-        let stats = stats.ok_or_else(|| {
+    if args.data_dir.is_none() && ImageFolder::is_one(path) {
+        let normalization = config.normalization.clone().ok_or_else(|| {
             Error::Input(format!(
                 "{}: no normalization in its config.json, and pictures have none of their own; add \
                  mean and std of each channel",
                 checkpoint.display()
             ))
         })?;
-        return Ok((Box::new(PictureFolder::open(path, config)?), stats));
+        let classes = FolderClasses {
+            num_classes: config.num_classes,
+            class_names: &config.class_names,
+        };
+        let folder = ImageFolder::open(path, &config.input_config(), classes)?;
+        return Ok((Box::new(folder), normalization));
     }
-    let test = data::load(&args.data, args.data_dir.as_deref())?.test;
+    let test = adavit_data::load(&args.data, args.data_dir.as_deref())?.test;
     check_images(config, &test)?;
-    let stats = stats.unwrap_or_else(|| test.mean_std());
-    Ok((Box::new(test), stats))
+    let normalization = normalization_for(config, &test);
+    Ok((Box::new(test), normalization))
+}
+
+/// How images become inputs: as the model's configuration says, or by their own mean and deviation.
+pub(crate) fn normalization_for(model: &ModelConfig, images: &Dataset) -> Normalization {
+    let of_model = model.normalization.clone();
+    of_model.unwrap_or_else(|| images.normalization())
 }
 
 /// Evaluates the checkpoint, without decisions where `exec` is none, and writes a line per image to

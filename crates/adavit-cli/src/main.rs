@@ -6,6 +6,7 @@
 mod args;
 mod calibrate;
 mod checkpoint;
+mod device;
 mod eval;
 mod macs;
 mod output;
@@ -88,6 +89,10 @@ fn main() -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let input = error.chain().any(|cause| {
         if let Some(error) = cause.downcast_ref::<adavit_train::Error>() {
+            error.is_input_error()
+        } else if let Some(error) = cause.downcast_ref::<adavit_experiment::Error>() {
+            error.is_input_error()
+        } else if let Some(error) = cause.downcast_ref::<adavit_data::Error>() {
             error.is_input_error()
         } else if let Some(error) = cause.downcast_ref::<adavit_model::Error>() {
             error.is_input_error()

@@ -27,7 +27,10 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// The error on one line, with its causes where it does not name them itself.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
-    let complete = error.is::<adavit_train::Error>() || error.is::<adavit_model::Error>();
+    let complete = error.is::<adavit_train::Error>()
+        || error.is::<adavit_model::Error>()
+        || error.is::<adavit_data::Error>()
+        || error.is::<adavit_experiment::Error>();
     let text = if complete {
         error.to_string()
     } else {

@@ -1,18 +1,21 @@
 //! `adavit predict`: what a checkpoint says of pictures, and what that costs.
 
-use std::io::{BufRead, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
 
-use adavit_model::{ImportOptions, import};
-use adavit_train::data::is_called_picture;
-use adavit_train::report::{Drawn, draw_kept};
-use adavit_train::{Error, Found, Predicted, Prediction, Predictions, Predictor, select_device};
+use adavit_data::{find_pictures, read_ahead};
+use adavit_experiment::report::{Drawn, draw_kept};
+use adavit_model::{
+    ClassProbability, ImportOptions, Prediction, PredictionOutcome, Predictor, import,
+};
+use adavit_train::Error;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use walkdir::WalkDir;
 
 use crate::Ended;
 use crate::args::{PredictArgs, PredictFormat};
+use crate::device::select_device;
 use crate::eval::{run_of, set_threads};
 use crate::output::{macs, tell};
 
@@ -34,28 +37,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
         std::fs::create_dir_all(folder)
             .map_err(|error| Error::Input(format!("{}: {error}", folder.display())))?;
     }
-    let mut writer = Writer::new(args, &predictor);
-    let mut failed = None;
-    let totals = predictor.predict(files(&args.paths), &mut |prediction| {
-        writer.write(prediction).map_err(|error| {
-            // The library knows no error of this program: it goes past it.
-            let message = format!("{error:#}");
-            failed = Some(error);
-            Error::Input(message)
-        })
-    });
-    let ended = match failed {
-        Some(error) => Err(error),
-        None => totals.map_err(Into::into).and_then(|totals| {
-            if totals.predicted + totals.skipped == 0 {
-                let message =
-                    "no pictures: expected files, folders or patterns of JPEG, PNG or WebP";
-                return Err(Error::Input(message.into()).into());
-            }
-            writer.end(&totals).map(|()| totals)
-        }),
-    };
-    let totals = match ended {
+    let totals = match predict(args, &predictor) {
         // The reader has seen enough, as in `adavit predict ... | head`.
         Err(error) if is_broken_pipe(&error) => return Ok(Ended::Done),
         ended => ended?,
@@ -77,6 +59,46 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     })
 }
 
+/// What the predictions came to.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+struct Totals {
+    /// Pictures that the model was asked about.
+    predicted: usize,
+    /// Files that were skipped.
+    skipped: usize,
+    /// Sum of the MACs.
+    macs: u64,
+    /// From the first file to the last.
+    seconds: f64,
+}
+
+/// Predicts for every picture, and writes each prediction as it comes.
+fn predict(args: &PredictArgs, predictor: &Predictor) -> Result<Totals> {
+    let start = Instant::now();
+    let files = find_pictures(&args.paths);
+    let pictures = read_ahead(files, predictor.config().input_config(), args.batch_size);
+    let mut writer = Writer::new(args, predictor);
+    let mut totals = Totals::default();
+    for prediction in predictor.predict(pictures) {
+        let prediction = prediction?;
+        match &prediction.outcome {
+            Ok(outcome) => {
+                totals.predicted += 1;
+                totals.macs += outcome.macs;
+            }
+            Err(_) => totals.skipped += 1,
+        }
+        writer.write(&prediction)?;
+    }
+    if totals.predicted + totals.skipped == 0 {
+        let message = "no pictures: expected files, folders or patterns of JPEG, PNG or WebP";
+        return Err(Error::Input(message.into()).into());
+    }
+    totals.seconds = start.elapsed().as_secs_f64();
+    writer.end(&totals)?;
+    Ok(totals)
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let mut causes = error.chain();
     causes.any(|cause| {
@@ -87,94 +109,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
             _ => None,
         });
         io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-    })
-}
-
-/// Every file that the paths name: files as they are, pictures in folders, what matches a pattern,
-/// and for `-` what standard input lists. A path that names nothing is told.
-fn files(paths: &[PathBuf]) -> impl Iterator<Item = Found> + Send + use<> {
-    let paths = paths.to_vec();
-    paths.into_iter().flat_map(named)
-}
-
-fn named(path: PathBuf) -> Box<dyn Iterator<Item = Found> + Send> {
-    if path == Path::new("-") {
-        return Box::new(listed());
-    }
-    if path.is_dir() {
-        return Box::new(or_nothing(in_folder(&path), path, "no pictures in it"));
-    }
-    let text = path.to_string_lossy().into_owned();
-    if path.exists() || !text.contains(['*', '?', '[']) {
-        return Box::new(std::iter::once(Ok(path)));
-    }
-    match glob::glob(&text) {
-        Ok(found) => {
-            let found = found.map(|path| {
-                path.map_err(|error| (error.path().to_path_buf(), error.error().to_string()))
-            });
-            Box::new(or_nothing(found, path, "nothing matches"))
-        }
-        Err(error) => Box::new(std::iter::once(Err((path, error.to_string())))),
-    }
-}
-
-/// The items, or where there are none, that.
-fn or_nothing(
-    items: impl Iterator<Item = Found> + Send,
-    path: PathBuf,
-    message: &'static str,
-) -> impl Iterator<Item = Found> + Send {
-    let mut items = items.peekable();
-    let none = items.peek().is_none().then(|| Err((path, message.into())));
-    items.chain(none)
-}
-
-/// The paths that standard input lists, one on each line.
-fn listed() -> impl Iterator<Item = Found> + Send {
-    let lines = std::io::BufReader::new(std::io::stdin()).split(b'\n');
-    lines.filter_map(|line| match line {
-        Ok(mut line) => {
-            if line.last() == Some(&b'\r') {
-                line.pop();
-            }
-            (!line.is_empty()).then(|| path_of(line))
-        }
-        Err(error) => Some(Err(("-".into(), error.to_string()))),
-    })
-}
-
-#[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "elsewhere not every name is one")]
-fn path_of(bytes: Vec<u8>) -> Found {
-    use std::os::unix::ffi::OsStringExt;
-    Ok(std::ffi::OsString::from_vec(bytes).into())
-}
-
-#[cfg(not(unix))]
-fn path_of(bytes: Vec<u8>) -> Found {
-    let path = String::from_utf8(bytes);
-    path.map(PathBuf::from).map_err(|error| {
-        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-        (text.into(), "no UTF-8".into())
-    })
-}
-
-/// Pictures of a folder and of those in it, in the order of their names. What is called like a
-/// picture and is none is told, folders too.
-fn in_folder(folder: &Path) -> impl Iterator<Item = Found> + Send + use<> {
-    let root = folder.to_path_buf();
-    let entries = WalkDir::new(folder).follow_links(true).sort_by_file_name();
-    entries.into_iter().filter_map(move |entry| match entry {
-        Ok(entry) => {
-            let path = entry.into_path();
-            (path != root && is_called_picture(&path)).then_some(Ok(path))
-        }
-        Err(error) => {
-            let path = error.path().map_or_else(|| root.clone(), Path::to_path_buf);
-            let io = error.io_error().map(ToString::to_string);
-            Some(Err((path, io.unwrap_or_else(|| error.to_string()))))
-        }
     })
 }
 
@@ -239,7 +173,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn end(&mut self, totals: &Predictions) -> Result<()> {
+    fn end(&mut self, totals: &Totals) -> Result<()> {
         if self.args.format() == PredictFormat::Json {
             let rest = json!({
                 "images": totals.predicted,
@@ -266,13 +200,15 @@ impl<'a> Writer<'a> {
         match &prediction.outcome {
             Ok(predicted) => {
                 let top = predicted.top(self.args.top_k);
-                let top = top.into_iter().map(|(class, probability)| {
-                    json!({
-                        "class": class,
-                        "name": self.class_name(class),
-                        "probability": probability,
-                    })
-                });
+                let top = top
+                    .into_iter()
+                    .map(|ClassProbability { class, probability }| {
+                        json!({
+                            "class": class,
+                            "name": self.class_name(class),
+                            "probability": probability,
+                        })
+                    });
                 json!({
                     "path": path,
                     "top": top.collect::<Vec<_>>(),
@@ -292,7 +228,7 @@ impl<'a> Writer<'a> {
                 for _ in 0..self.args.top_k {
                     let (name, probability) = top.next().map_or_else(
                         || (String::new(), String::new()),
-                        |(class, probability)| (self.class_name(class), probability.to_string()),
+                        |top| (self.class_name(top.class), top.probability.to_string()),
                     );
                     row.extend([name, probability]);
                 }
@@ -322,8 +258,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         };
         let top = predicted.top(self.args.top_k).into_iter();
-        let top =
-            top.map(|(class, probability)| format!("{} {probability:.3}", self.class_name(class)));
+        let top = top.map(|top| format!("{} {:.3}", self.class_name(top.class), top.probability));
         let said = top.collect::<Vec<_>>().join(", ");
         let path = prediction.path.display();
         writeln!(
@@ -336,7 +271,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Draws what was kept of a picture, numbered in the order of the files.
-    fn overlay(&self, folder: &Path, path: &Path, predicted: &Predicted) -> Result<()> {
+    fn overlay(&self, folder: &Path, path: &Path, predicted: &PredictionOutcome) -> Result<()> {
         let config = self.predictor.config();
         let drawn = Drawn {
             pixels: &predicted.pixels,

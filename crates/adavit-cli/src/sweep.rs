@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use adavit_experiment::sweep::{Comparison, Efficiency, Point, SweepConfig, measure_speeds, sweep};
 use adavit_train::Control;
-use adavit_train::sweep::{Comparison, Efficiency, Point, SweepConfig, measure_speeds, sweep};
 use anyhow::Result;
 use serde_json::json;
 
 use crate::Ended;
 use crate::args::SweepArgs;
+use crate::device::select_device;
 use crate::eval::set_threads;
 use crate::output::{macs, print, print_json, tell};
 use crate::progress::Reporter;
@@ -21,12 +22,14 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Ended> {
     if let Some(device) = &args.machine.device {
         recipe.device.clone_from(device);
     }
+    let device = select_device(&recipe.device)?;
     let stop = stop_on_signals()?;
     stop_after(args.max_hours, &stop)?;
     let mut reporter = Reporter::new(args.log_interval);
     let control = Control {
         stop: &stop,
         report: &mut |event| reporter.event(event),
+        device: &device,
         commit: env!("ADAVIT_COMMIT"),
     };
     let out = args

@@ -1,11 +1,12 @@
 //! `adavit throughput`: how fast a preset runs on this machine.
 
-use adavit_train::{Adaptive, Keep, Realised, Throughput, Workload, peak_rss_bytes, select_device};
+use adavit_experiment::measure::{Adaptive, Keep, Realised, Throughput, Workload, peak_rss_bytes};
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::Ended;
 use crate::args::ThroughputArgs;
+use crate::device::select_device;
 use crate::eval::set_threads;
 use crate::output::{macs, print, print_json};
 use crate::profile::{Row, profile};

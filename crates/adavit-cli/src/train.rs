@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use adavit_data::Splits;
+use adavit_experiment::report::write_report;
 use adavit_train::{
-    Control, Error, Outcome, Summary, Targets, TrainConfig, next_run_folder, resume, run_config,
-    train,
+    Control, Error, Outcome, REPORT, Summary, Targets, TrainConfig, next_run_folder, resume,
+    run_config, train,
 };
 use anyhow::{Context, Result};
+use candle_core::Device;
 
 use crate::args::TrainArgs;
+use crate::device::select_device;
 use crate::eval::set_threads;
 use crate::output::{macs, print, print_json, tell};
 use crate::progress::Reporter;
@@ -23,12 +27,16 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Ended> {
         None => settings(args)?,
     };
     config.threads = Some(set_threads(args.machine.threads.or(config.threads))?);
+    config.validate()?;
+    let device = select_device(&config.device)?;
+    let data = adavit_data::load(&config.data, config.data_dir.as_deref())?;
     let stop = stop_on_signals()?;
     let mut reporter = Reporter::new(args.log_interval);
     stop_after(args.max_hours, &stop)?;
     let control = Control {
         stop: &stop,
         report: &mut |event| reporter.event(event),
+        device: &device,
         commit: env!("ADAVIT_COMMIT"),
     };
     let folder = match (&args.resume, out) {
@@ -37,12 +45,13 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Ended> {
         (None, None) => next_run_folder(Path::new("runs")),
     };
     let outcome = match &args.resume {
-        Some(folder) => resume(folder, control),
-        None => train(&config, &folder, args.force, control),
+        Some(folder) => resume(folder, &data, control),
+        None => train(&config, &data, &folder, args.force, control),
     };
     reporter.finish();
     match outcome? {
         Outcome::Finished(summary) => {
+            report(&folder, &data, &device);
             finished(&summary, &folder, args.machine.json)?;
             Ok(Ended::Done)
         }
@@ -98,6 +107,17 @@ fn settings(args: &TrainArgs) -> Result<(TrainConfig, Option<PathBuf>)> {
     let out = args.out.clone().or(config.out.take());
     config.validate()?;
     Ok((config, out))
+}
+
+/// Draws the report of a finished run, unless it is there; a run is no worse for one that could not
+/// be drawn.
+fn report(run: &Path, data: &Splits, device: &Device) {
+    if run.join(REPORT).exists() {
+        return;
+    }
+    if let Err(error) = write_report(run, &data.test, None, device) {
+        tell(&format!("warning: no report: {error}"));
+    }
 }
 
 /// Lets an option that was given win.

@@ -1,12 +1,12 @@
 //! `adavit verify`: recordings of another implementation, replayed.
 
 use adavit_model::{Recording, Replay, Verification};
-use adavit_train::select_device;
 use anyhow::Result;
 use serde_json::json;
 
 use crate::Ended;
 use crate::args::{Exec, VerifyArgs};
+use crate::device::select_device;
 use crate::eval::set_threads;
 use crate::output::{print, print_json};
 

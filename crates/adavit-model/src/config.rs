@@ -1,11 +1,11 @@
 //! What a model is made of: everything that its checkpoint's `config.json` says.
 
+use adavit_data::{InputConfig, Normalization, Preprocessing};
 use adavit_decision::{DecisionConfig, Geometry};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::preprocessing::Preprocessing;
 use crate::stem::Stem;
 use crate::stem::conv_stem::ConvStemConfig;
 use crate::stem::tokens_to_token::T2tConfig;
@@ -19,26 +19,6 @@ pub enum PosEmbed {
     Learned,
     /// The frozen sinusoid table of the published AdaViT code.
     Sinusoid,
-}
-
-/// How pixels become the numbers of an input.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Normalization {
-    /// Mean of each channel, of values in [0, 1].
-    pub mean: Vec<f64>,
-    /// Standard deviation of each channel.
-    pub std: Vec<f64>,
-}
-
-impl Normalization {
-    /// What ImageNet models of timm expect: mean and deviation of ImageNet's pixels.
-    pub fn imagenet() -> Self {
-        Self {
-            mean: vec![0.485, 0.456, 0.406],
-            std: vec![0.229, 0.224, 0.225],
-        }
-    }
 }
 
 /// A ViT, DeiT or T2T-ViT and, if it decides, how.
@@ -155,7 +135,9 @@ impl ModelConfig {
             )));
         }
         if let Some(preprocessing) = &self.preprocessing {
-            preprocessing.validate()?;
+            preprocessing
+                .validate()
+                .map_err(|error| Error::Config(format!("preprocessing.{error}")))?;
         }
         let Some(Normalization { mean, std }) = &self.normalization else {
             return Ok(());
@@ -200,6 +182,15 @@ impl ModelConfig {
             self.in_chans,
             images.dims()
         )))
+    }
+
+    /// What a picture becomes for the model, by its preprocessing or the default one.
+    pub fn input_config(&self) -> InputConfig {
+        InputConfig {
+            in_chans: self.in_chans,
+            img_size: self.img_size,
+            preprocessing: self.preprocessing.clone().unwrap_or_default(),
+        }
     }
 
     /// R, the width of fc1's output.

@@ -30,13 +30,11 @@ pub enum Error {
         /// `NAME (expected SHAPE floats, found SHAPE DTYPE)`, sorted.
         misshapen: Vec<String>,
     },
-    /// A file that is no picture.
-    #[error("{path}: {message}", path = path.display())]
-    Picture {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        message: String,
+    /// A model whose outputs are not finite numbers.
+    #[error("the model gives a logit of {value}: its weights are not usable")]
+    NonFiniteLogit {
+        /// The logit.
+        value: f32,
     },
     /// A file or folder that is no checkpoint, or one that is not understood.
     #[error("{path}: {message}", path = path.display())]
@@ -83,7 +81,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Whether the cause is what the user gave, not something that failed while running.
     pub fn is_input_error(&self) -> bool {
-        !matches!(self, Self::Io { .. } | Self::Candle(_))
+        !matches!(
+            self,
+            Self::NonFiniteLogit { .. } | Self::Io { .. } | Self::Candle(_)
+        )
     }
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {

@@ -1,11 +1,9 @@
 //! Position embeddings for images of another size: resampled as timm does, bicubic and antialiased.
 
+use adavit_data::{Interpolation, resize_plane};
 use candle_core::{Device, Tensor};
-use fast_image_resize::PixelType;
-use fast_image_resize::images::Image;
 
 use crate::error::{Error, Result};
-use crate::preprocessing::{Interpolation, resize};
 
 /// Returns the embedding of a grid of patches for another grid, rows then columns; the first
 /// `num_prefix_tokens` tokens stay as they are.
@@ -42,26 +40,12 @@ pub fn resample_pos_embed(
     let mut resampled = prefix.to_vec();
     resampled.resize((num_prefix_tokens + new) * c, 0.0);
     for channel in 0..c {
-        let plane = patches[channel..].iter().step_by(c);
-        let plane = resampled_plane(plane.copied(), from, to)?;
+        let plane: Vec<f32> = patches[channel..].iter().step_by(c).copied().collect();
+        let plane = resize_plane(&plane, from, to, Interpolation::Bicubic)
+            .map_err(|error| Error::Import(format!("pos_embed: {error}")))?;
         let room = resampled[prefix.len() + channel..].iter_mut().step_by(c);
         room.zip(plane).for_each(|(y, x)| *y = x);
     }
     let shape = (1, num_prefix_tokens + new, c);
     Ok(Tensor::from_vec(resampled, shape, &Device::Cpu)?)
-}
-
-fn resampled_plane(
-    plane: impl Iterator<Item = f32>,
-    from: (usize, usize),
-    to: (usize, usize),
-) -> Result<Vec<f32>> {
-    let fail = |error: &dyn std::fmt::Display| Error::Import(format!("pos_embed: {error}"));
-    let bytes: Vec<u8> = plane.flat_map(f32::to_ne_bytes).collect();
-    let from = Image::from_vec_u8(from.1 as u32, from.0 as u32, bytes, PixelType::F32)
-        .map_err(|error| fail(&error))?;
-    let mut to = Image::new(to.1 as u32, to.0 as u32, PixelType::F32);
-    resize(&from, &mut to, Interpolation::Bicubic).map_err(|error| fail(&error))?;
-    let numbers = to.buffer().as_chunks::<4>().0.iter();
-    Ok(numbers.map(|bytes| f32::from_ne_bytes(*bytes)).collect())
 }

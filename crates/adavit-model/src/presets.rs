@@ -1,8 +1,9 @@
 //! Models by name: published ones, and small ones for small images.
 
-use crate::config::{ModelConfig, Normalization, PosEmbed};
+use adavit_data::{Normalization, Preprocessing};
+
+use crate::config::{ModelConfig, PosEmbed};
 use crate::error::{Error, Result};
-use crate::preprocessing::Preprocessing;
 use crate::stem::Stem;
 use crate::stem::conv_stem::ConvStemConfig;
 use crate::stem::tokens_to_token::T2tConfig;

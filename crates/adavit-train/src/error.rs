@@ -6,10 +6,25 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file of a data set is missing, damaged or inconsistent.
+    /// A file of a run that cannot be read as what it should be.
     #[error("{path}: {message}", path = path.display())]
-    Data {
-        /// The file or folder.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was expected, what was found, what to do.
+        message: String,
+    },
+    /// A setting that is out of range, or that does not go with another one.
+    #[error("{0}")]
+    Setting(String),
+    /// Images, model and checkpoint that do not fit together.
+    #[error("{0}")]
+    Mismatch(String),
+    /// A folder that cannot be used as asked: it holds no run, is not empty, or another process
+    /// works in it.
+    #[error("{path}: {message}", path = path.display())]
+    Folder {
+        /// The folder.
         path: PathBuf,
         /// What was expected, what was found, what to do.
         message: String,
@@ -17,6 +32,14 @@ pub enum Error {
     /// A configuration or an argument that cannot be used.
     #[error("{0}")]
     Input(String),
+    /// Settings or results that could not be written as text.
+    #[error("writing {what}: {message}")]
+    Encode {
+        /// What was written, as in `config.toml`.
+        what: &'static str,
+        /// The serializer's error.
+        message: String,
+    },
     /// A snapshot that is truncated, damaged or not ours.
     #[error("{path}: {message}", path = path.display())]
     Snapshot {
@@ -35,12 +58,6 @@ pub enum Error {
         /// The optimizer step, counted from 0 in its stage.
         step: u64,
     },
-    /// A model whose outputs are not finite numbers.
-    #[error("the model gives a logit of {value}: its weights are not usable")]
-    Unusable {
-        /// The logit.
-        value: f32,
-    },
     /// Reading or writing failed.
     #[error("{action} {path}: {source}", path = path.display())]
     Io {
@@ -54,6 +71,9 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// A data set or one of its files is at fault.
+    #[error(transparent)]
+    Data(#[from] adavit_data::Error),
     /// The model or its checkpoint is at fault.
     #[error(transparent)]
     Model(#[from] adavit_model::Error),
@@ -67,11 +87,15 @@ impl Error {
     /// not something that failed while running.
     pub fn is_input_error(&self) -> bool {
         match self {
-            Self::Data { .. } | Self::Input(_) | Self::Snapshot { .. } => true,
+            Self::Setting(_)
+            | Self::Mismatch(_)
+            | Self::Folder { .. }
+            | Self::File { .. }
+            | Self::Input(_)
+            | Self::Snapshot { .. } => true,
+            Self::Data(error) => error.is_input_error(),
             Self::Model(error) => error.is_input_error(),
-            Self::NonFinite { .. } | Self::Unusable { .. } | Self::Io { .. } | Self::Candle(_) => {
-                false
-            }
+            Self::NonFinite { .. } | Self::Encode { .. } | Self::Io { .. } | Self::Candle(_) => false,
         }
     }
 

@@ -4,26 +4,26 @@
     reason = "the helpers here are test code, which clippy does not see"
 )]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use adavit_train::sweep::SweepConfig;
+use adavit_testing::{config, loaded, made_images, run, summary};
 use adavit_train::{
-    Control, Event, Method, ModelOptions, Outcome, Result, Summary, TrainConfig, resume, train,
+    Control, Event, Method, ModelOptions, Outcome, Result, Summary, TrainConfig, resume,
+    run_config, train,
 };
-use common::{config, made_images, run, summary};
+use candle_core::Device;
 
 fn go_on(out: &Path, watch: &mut dyn FnMut(&Event)) -> Result<Outcome> {
     let stop = AtomicBool::new(false);
     let control = Control {
         stop: &stop,
         report: watch,
+        device: &Device::Cpu,
         commit: "test",
     };
-    resume(out, control)
+    resume(out, &loaded(&run_config(out)?), control)
 }
 
 /// Everything that a run leaves and that does not depend on the time it took.
@@ -78,13 +78,12 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 #[test]
-fn every_shipped_configuration_is_valid_and_the_main_job_is_the_default() {
+fn every_shipped_recipe_is_valid_and_the_main_job_is_the_default() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
     let mut found = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.to_string_lossy().ends_with("_sweep.toml") {
-            SweepConfig::read(&path).unwrap();
             continue;
         }
         let config = TrainConfig::from_toml(&fs::read_to_string(&path).unwrap()).unwrap();
@@ -211,9 +210,10 @@ fn a_stopped_run_is_saved_and_goes_on_to_the_same_result() {
         let control = Control {
             stop: &stop,
             report: &mut watch,
+            device: &Device::Cpu,
             commit: "test",
         };
-        let outcome = train(&config, &out(&name), false, control).unwrap();
+        let outcome = train(&config, &loaded(&config), &out(&name), false, control).unwrap();
         assert!(matches!(outcome, Outcome::Interrupted));
         summary(go_on(&out(&name), &mut |_| ()).unwrap());
         assert_same_results(&out("whole"), &out(&name), &name);
@@ -365,9 +365,10 @@ fn forced(config: &TrainConfig, out: &Path) -> Result<Outcome> {
     let control = Control {
         stop: &stop,
         report: &mut |_| (),
+        device: &Device::Cpu,
         commit: "test",
     };
-    train(config, out, true, control)
+    train(config, &loaded(config), out, true, control)
 }
 
 #[test]
@@ -431,9 +432,10 @@ fn a_folder_that_is_not_empty_is_refused_unless_forced() {
     let control = Control {
         stop: &stop,
         report: &mut |_| (),
+        device: &Device::Cpu,
         commit: "test",
     };
-    summary(train(&config, &out, true, control).unwrap());
+    summary(train(&config, &loaded(&config), &out, true, control).unwrap());
     // What is not a run's is left alone.
     assert_eq!(fs::read_to_string(out.join("notes.txt")).unwrap(), "mine");
 }

@@ -4,13 +4,11 @@
     reason = "the helpers here are test code, which clippy does not see"
 )]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
+use adavit_testing::{config, made_images, run, summary};
 use adavit_train::TrainConfig;
-use common::{config, made_images, run, summary};
 use toml::Table;
 
 /// Settings as a file has them, none of them the default or the base's. What only says where, how

@@ -6,8 +6,8 @@ mod values;
 
 use std::path::PathBuf;
 
+use adavit_experiment::measure::Keep;
 use adavit_model::{ImportOptions, PRESETS};
-use adavit_train::Keep;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 

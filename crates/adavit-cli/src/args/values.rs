@@ -1,8 +1,8 @@
 //! What options can be: closed choices, and texts that are read.
 
 use adavit_decision::{PaperRounding, Thresholds};
+use adavit_experiment::measure::Keep;
 use adavit_model::Strategy;
-use adavit_train::Keep;
 use clap::ValueEnum;
 
 pub(super) fn top_k(text: &str) -> Result<usize, String> {

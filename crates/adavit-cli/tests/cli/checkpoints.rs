@@ -4,14 +4,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use adavit_data::Preprocessing;
 use adavit_decision::DecisionConfig;
-use adavit_model::{ModelConfig, Preprocessing, Stem, initial_tensors, write_tensors};
+use adavit_model::{ModelConfig, Stem, initial_tensors, write_tensors};
 use serde_json::Value;
 
 use super::{adavit, assert_refusal, json, made_images};
 
 pub(crate) fn model_tests() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../adavit-model/tests")
+}
+
+/// Where pictures of the tests are.
+pub(crate) fn data_tests() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../adavit-data/tests")
 }
 
 fn path(name: &str) -> String {
@@ -194,7 +200,7 @@ fn pictures_are_evaluated_through_the_preprocessing() {
         fs::create_dir_all(at("photos/val").join(class)).unwrap();
         for name in names {
             let target = at("photos/val").join(class).join(name);
-            fs::copy(model_tests().join("pictures").join(name), target).unwrap();
+            fs::copy(data_tests().join("pictures").join(name), target).unwrap();
         }
     }
     fs::write(at("photos/val/dog/notes.txt"), "no picture").unwrap();
@@ -282,7 +288,7 @@ fn several_checkpoints_are_compared_and_classes_told() {
     for (class, name) in [("ant", "rgb.png"), ("bee", "grey.png"), ("cat", "rgb.jpg")] {
         fs::create_dir_all(at("photos").join(class)).unwrap();
         let target = at("photos").join(class).join(name);
-        fs::copy(model_tests().join("pictures").join(name), target).unwrap();
+        fs::copy(data_tests().join("pictures").join(name), target).unwrap();
     }
     picture_model(&at("a"), &["ant", "bee", "cat"]);
     picture_model(&at("b"), &["ant", "bee", "cat"]);

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use super::checkpoints::{model_tests, picture_model};
+use super::checkpoints::{data_tests, picture_model};
 use super::{adavit, assert_refusal, json};
 
 /// A folder with a model and `photos/` of `good` pictures, named in order.
@@ -21,15 +21,15 @@ fn photos(good: usize) -> tempfile::TempDir {
         let name = names[number % names.len()];
         let ending = name.rsplit('.').next().unwrap();
         let target = photos.join(format!("good-{number:04}.{ending}"));
-        fs::copy(model_tests().join("pictures").join(name), target).unwrap();
+        fs::copy(data_tests().join("pictures").join(name), target).unwrap();
     }
     folder
 }
 
 /// Adds `each` files of ten broken kinds.
 fn break_some(photos: &Path, each: usize) {
-    let png = fs::read(model_tests().join("pictures/rgb.png")).unwrap();
-    let jpg = fs::read(model_tests().join("pictures/rgb.jpg")).unwrap();
+    let png = fs::read(data_tests().join("pictures/rgb.png")).unwrap();
+    let jpg = fs::read(data_tests().join("pictures/rgb.jpg")).unwrap();
     let mut huge = png.clone();
     huge[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
     let mut damaged = png.clone();

@@ -5,6 +5,7 @@
 //! - `checkpoints`: what is written is read back, and the error names all that does not fit;
 //! - `hostile`: a damaged or hostile file is read or refused, without a panic or much memory;
 //! - `import`: the same model under the names of others gives the same logits;
+//! - `positions`: position embeddings are resampled as by timm;
 //! - `recordings`: every path computes what the published code computed;
 //! - `reduction`: fewer tokens from block to block, with gradients;
 //! - `semantics`: what holds for every adaptive model, whatever its weights;
@@ -18,6 +19,7 @@ mod common;
 mod harness;
 mod hostile;
 mod import;
+mod positions;
 mod recordings;
 mod reduction;
 mod semantics;

@@ -4,7 +4,7 @@ use adavit_decision::BlockUsage;
 use adavit_model::TokenReduction;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How the second stage saves compute. All but the first are what the first is compared with, in a
 /// sweep: fine-tuned for as long, with the same distillation.
@@ -27,7 +27,8 @@ pub enum Method {
 }
 
 impl Method {
-    pub(crate) fn is_learned(&self) -> bool {
+    /// Whether the model makes its own decisions.
+    pub fn is_learned(&self) -> bool {
         *self == Self::Learned
     }
 

@@ -63,7 +63,7 @@ impl ModelOptions {
     }
 
     /// These changes, and those of `below` where these say nothing.
-    pub(crate) fn over(&self, below: &Self) -> Self {
+    pub fn over(&self, below: &Self) -> Self {
         let [over, below] = [self.clone(), below.clone()];
         Self {
             img_size: over.img_size.or(below.img_size),

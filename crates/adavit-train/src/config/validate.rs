@@ -2,8 +2,11 @@
 
 use adavit_kernels::MOST_THREADS;
 
-use super::{Distillation, Gates, Method, StageConfig, Targets, TrainConfig, UsageWeights};
-use crate::{Error, Result};
+use crate::config::method::Method;
+use crate::config::train_config::{
+    Distillation, Gates, StageConfig, Targets, TrainConfig, UsageWeights,
+};
+use crate::error::{Error, Result};
 
 impl TrainConfig {
     /// Checks the range of every field and that the model's sizes fit each other.
@@ -197,7 +200,10 @@ impl UsageWeights {
 impl Distillation {
     /// Checks that nothing inside the blocks is compared: with fewer tokens from block to block there
     /// is nothing there to compare with the teacher's.
-    pub(crate) fn expect_logits_alone(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// If hidden states or attention have a weight.
+    pub fn expect_logits_alone(&self) -> Result<()> {
         for (name, weight) in [("hidden", self.hidden), ("attention", self.attention)] {
             if weight > 0.0 {
                 return Err(Error::Input(format!(

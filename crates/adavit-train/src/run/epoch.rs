@@ -5,23 +5,23 @@ use std::time::Instant;
 
 use adavit_model::Checkpoint;
 
-use super::{Flow, Run};
-use crate::Result;
-use crate::calibration::{BUDGET_TOLERANCE, calibrate, off_budget};
-use crate::config::Method;
-use crate::data::{batches, epoch_order, make_batch};
-use crate::evaluate::{Evaluation, Mode, evaluate};
-use crate::event::{Event, StepReport};
-use crate::progress::{EpochSums, KeptEpoch, MetricsRow, Score, Stage};
-use crate::snapshot::remove;
-use crate::stage::{Place, StageTrainer, StepOutput};
+use crate::config::method::Method;
+use crate::error::Result;
+use crate::eval::calibration::{BUDGET_TOLERANCE, calibrate, off_budget};
+use crate::eval::evaluate::{Evaluation, Mode, evaluate};
+use crate::run::driver::{Flow, Run};
+use crate::run::event::{Event, StepReport};
+use crate::run::progress::{EpochSums, KeptEpoch, MetricsRow, Score, Stage};
+use crate::run::snapshot::remove;
+use crate::run::stage::{Place, StageTrainer, StepOutput};
+use adavit_data::{batches, epoch_order, make_batch};
 
 /// Steps between two entries of the event files.
 const EVENT_STEPS: u64 = 20;
 
 impl Run<'_, '_> {
     /// The rest of the present epoch, with a snapshot from time to time.
-    pub(super) fn train_epoch(
+    pub(crate) fn train_epoch(
         &mut self,
         trainer: &mut StageTrainer,
         total_steps: u64,
@@ -45,7 +45,7 @@ impl Run<'_, '_> {
                 train,
                 indices,
                 Some(&augment),
-                &session.stats,
+                &session.normalization,
                 &session.device,
             )?;
             self.progress.sums.data_seconds += start.elapsed().as_secs_f64();
@@ -150,7 +150,7 @@ impl Run<'_, '_> {
 
     /// Measures the epoch's model on the held-out images, keeps it if it is the best so far, and
     /// writes the epoch down.
-    pub(super) fn finish_epoch(&mut self, trainer: &StageTrainer, total_steps: u64) -> Result<()> {
+    pub(crate) fn finish_epoch(&mut self, trainer: &StageTrainer, total_steps: u64) -> Result<()> {
         let session = self.session;
         let mut checkpoint = trainer.averaged()?;
         let images = session.images(&session.data.train, &session.split.held_out);

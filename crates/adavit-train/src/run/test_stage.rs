@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use adavit_decision::BlockUsage;
 use adavit_model::{Checkpoint, PreparedTransformer, VisionTransformer};
 
-use super::{Flow, Run};
-use crate::evaluate::{Evaluation, Images, Mode, evaluate, evaluate_sparse};
-use crate::event::Event;
-use crate::progress::Stage;
-use crate::snapshot::Snapshot;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::eval::evaluate::{Evaluation, Images, Mode, evaluate, evaluate_sparse};
+use crate::run::driver::{Flow, Run};
+use crate::run::event::Event;
+use crate::run::progress::Stage;
+use crate::run::snapshot::Snapshot;
 
 /// What the test stage evaluates.
 struct TestModels {
@@ -22,7 +22,7 @@ struct TestModels {
 
 impl Run<'_, '_> {
     /// Both models and the random policies on the test images, saved after each.
-    pub(super) fn test_stage(&mut self, loaded: Option<Snapshot>) -> Result<Flow> {
+    pub(crate) fn test_stage(&mut self, loaded: Option<Snapshot>) -> Result<Flow> {
         let mut snapshot = match loaded {
             Some(snapshot) => snapshot,
             None => self.last_snapshot()?,

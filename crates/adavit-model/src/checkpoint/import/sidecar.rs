@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
+use adavit_data::{CropMode, Interpolation, Normalization, Preprocessing};
 use serde_json::Value;
-
-use crate::config::Normalization;
-use crate::preprocessing::{CropMode, Interpolation, Preprocessing};
 
 /// What shapes cannot say, as far as a file does.
 #[derive(Debug, Default)]

@@ -1,0 +1,224 @@
+//! Labelled images in memory, one byte per channel and pixel.
+
+use crate::error::{Error, Result};
+use crate::preprocessing::Normalization;
+
+/// Labelled images of one size, as bytes.
+///
+/// # Shapes
+/// images `(N, channels, height, width)` u8, labels `(N,)` u8, all below [`Self::num_classes`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Dataset {
+    name: String,
+    channels: usize,
+    height: usize,
+    width: usize,
+    images: Vec<u8>,
+    labels: Vec<u8>,
+    class_names: Vec<String>,
+}
+
+impl Dataset {
+    /// Makes a data set of `labels.len()` images of `[channels, height, width]`.
+    ///
+    /// # Errors
+    /// [`Error::Inconsistent`] if there is no image, a dimension is 0, the bytes are not as many as the
+    /// labels and dimensions say, there are more than 256 classes, or a label has no class.
+    pub fn new(
+        name: &str,
+        [channels, height, width]: [usize; 3],
+        images: Vec<u8>,
+        labels: Vec<u8>,
+        class_names: Vec<String>,
+    ) -> Result<Self> {
+        let fail = |message: String| {
+            Err(Error::Inconsistent {
+                name: name.to_owned(),
+                message,
+            })
+        };
+        if labels.is_empty() || [channels, height, width].contains(&0) {
+            return fail(format!(
+                "expected at least one image of at least one pixel, found {} of {channels}x{height}x{width}",
+                labels.len()
+            ));
+        }
+        let parts = [labels.len(), channels, height, width];
+        let expected = parts
+            .iter()
+            .try_fold(1_usize, |n, &part| n.checked_mul(part));
+        if expected != Some(images.len()) {
+            return fail(format!(
+                "expected the bytes of {} images of {channels}x{height}x{width}, found {} bytes",
+                labels.len(),
+                images.len()
+            ));
+        }
+        if class_names.len() > 256 {
+            return fail(format!(
+                "at most 256 classes fit labels of one byte, found {}",
+                class_names.len()
+            ));
+        }
+        if let Some(message) = bad_label(&labels, class_names.len()) {
+            return fail(message);
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            channels,
+            height,
+            width,
+            images,
+            labels,
+            class_names,
+        })
+    }
+
+    /// The name under which it was loaded.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of images, at least 1.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Always false: a data set has at least one image.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The size of an image, `[channels, height, width]`.
+    pub fn dims(&self) -> [usize; 3] {
+        [self.channels, self.height, self.width]
+    }
+
+    /// The bytes of image `i`, `(channels, height, width)`.
+    ///
+    /// # Panics
+    /// If `i` is not below [`Self::len`].
+    pub fn image(&self, i: usize) -> &[u8] {
+        let size = self.channels * self.height * self.width;
+        &self.images[i * size..(i + 1) * size]
+    }
+
+    /// The label of image `i`.
+    ///
+    /// # Panics
+    /// If `i` is not below [`Self::len`].
+    pub fn label(&self, i: usize) -> u8 {
+        self.labels[i]
+    }
+
+    /// All labels, `(N,)`.
+    pub fn labels(&self) -> &[u8] {
+        &self.labels
+    }
+
+    /// The number of classes; some may have no image.
+    pub fn num_classes(&self) -> usize {
+        self.class_names.len()
+    }
+
+    /// The name of every class, in the order of the labels.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// The places of all images, for an evaluation.
+    pub fn indices(&self) -> Vec<u32> {
+        (0..self.len() as u32).collect()
+    }
+
+    /// Mean and standard deviation per channel over all images, of pixels scaled to [0, 1], rounded
+    /// to f32.
+    ///
+    /// Sums are integers, so the result does not depend on their order. A constant channel gets
+    /// the standard deviation 1, so that normalising never divides by zero.
+    pub fn normalization(&self) -> Normalization {
+        let plane = self.height * self.width;
+        let (mut sums, mut squares) = (vec![0_u64; self.channels], vec![0_u64; self.channels]);
+        for (i, pixels) in self.images.chunks_exact(plane).enumerate() {
+            let c = i % self.channels;
+            sums[c] += pixels.iter().map(|&p| u64::from(p)).sum::<u64>();
+            squares[c] += pixels.iter().map(|&p| u64::from(p).pow(2)).sum::<u64>();
+        }
+        let count = (self.len() * plane) as f64;
+        let mut stats = Normalization {
+            mean: Vec::with_capacity(self.channels),
+            std: Vec::with_capacity(self.channels),
+        };
+        for (&sum, &square) in sums.iter().zip(&squares) {
+            let mean = sum as f64 / count;
+            let variance = (square as f64 / count - mean * mean).max(0.0);
+            let std = if variance > 0.0 {
+                variance.sqrt()
+            } else {
+                255.0
+            };
+            stats.mean.push(f64::from((mean / 255.0) as f32));
+            stats.std.push(f64::from((std / 255.0) as f32));
+        }
+        stats
+    }
+}
+
+/// Prints the sizes, not millions of pixels.
+impl std::fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dataset")
+            .field("name", &self.name)
+            .field("len", &self.len())
+            .field("dims", &self.dims())
+            .field("class_names", &self.class_names)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Says which label has no class, if any.
+pub(crate) fn bad_label(labels: &[u8], num_classes: usize) -> Option<String> {
+    let i = labels.iter().position(|&l| l as usize >= num_classes)?;
+    Some(format!(
+        "label {} of image {i} is not below the number of classes, {num_classes}",
+        labels[i]
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(n: usize) -> Vec<String> {
+        (0..n).map(|i| i.to_string()).collect()
+    }
+
+    #[test]
+    fn mean_and_std_are_per_channel_and_a_constant_channel_has_std_one() {
+        let images = vec![0, 255, 7, 7, 255, 0, 7, 7];
+        let set = Dataset::new("x", [2, 1, 2], images, vec![0, 1], names(2)).unwrap();
+        let stats = set.normalization();
+        assert_eq!(stats.mean, [0.5, f64::from(7.0f32 / 255.0)]);
+        assert_eq!(stats.std, [0.5, 1.0]);
+    }
+
+    #[test]
+    fn image_is_its_own_slice() {
+        let set = Dataset::new("x", [1, 1, 2], vec![1, 2, 3, 4], vec![1, 0], names(2)).unwrap();
+        assert_eq!((set.image(0), set.label(0)), (&[1, 2][..], 1));
+        assert_eq!((set.image(1), set.label(1)), (&[3, 4][..], 0));
+    }
+
+    #[test]
+    fn inconsistent_parts_are_refused() {
+        let refused = |dims, images: &[u8], labels: &[u8], classes| {
+            let result = Dataset::new("x", dims, images.to_vec(), labels.to_vec(), names(classes));
+            result.unwrap_err().to_string()
+        };
+        assert!(refused([1, 1, 1], &[], &[], 1).contains("at least one image"));
+        assert!(refused([1, 0, 1], &[], &[0], 1).contains("at least one pixel"));
+        assert!(refused([1, 1, 2], &[1], &[0], 1).contains("found 1 bytes"));
+        assert!(refused([1, 1, 1], &[1], &[0], 257).contains("at most 256 classes"));
+        assert!(refused([1, 1, 1], &[1], &[3], 3).contains("label 3 of image 0"));
+    }
+}

@@ -1,0 +1,119 @@
+//! From paths on a command line to the picture files that they name.
+
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use crate::formats::image_folder::is_called_picture;
+use crate::reader::FileError;
+
+/// A file, or why there is none at a path.
+type FoundFile = Result<PathBuf, FileError>;
+
+/// Every file that the paths name: files as they are, pictures in folders, what matches a pattern,
+/// and for `-` what standard input lists. A path that names
+/// nothing is an item that says so.
+pub fn find_pictures(paths: &[PathBuf]) -> impl Iterator<Item = FoundFile> + Send + use<> {
+    let paths = paths.to_vec();
+    paths.into_iter().flat_map(named)
+}
+
+fn named(path: PathBuf) -> Box<dyn Iterator<Item = FoundFile> + Send> {
+    if path == Path::new("-") {
+        return Box::new(listed());
+    }
+    if path.is_dir() {
+        return Box::new(or_nothing(in_folder(&path), path, "no pictures in it"));
+    }
+    let text = path.to_string_lossy().into_owned();
+    if path.exists() || !text.contains(['*', '?', '[']) {
+        return Box::new(std::iter::once(Ok(path)));
+    }
+    match glob::glob(&text) {
+        Ok(found) => {
+            let found = found.map(|path| {
+                path.map_err(|error| FileError {
+                    path: error.path().to_path_buf(),
+                    message: error.error().to_string(),
+                })
+            });
+            Box::new(or_nothing(found, path, "nothing matches"))
+        }
+        Err(error) => Box::new(std::iter::once(Err(FileError {
+            path,
+            message: error.to_string(),
+        }))),
+    }
+}
+
+/// The items, or where there are none, that.
+fn or_nothing(
+    items: impl Iterator<Item = FoundFile> + Send,
+    path: PathBuf,
+    message: &'static str,
+) -> impl Iterator<Item = FoundFile> + Send {
+    let mut items = items.peekable();
+    let none = items.peek().is_none().then(|| {
+        Err(FileError {
+            path,
+            message: message.into(),
+        })
+    });
+    items.chain(none)
+}
+
+/// The paths that standard input lists, one on each line.
+fn listed() -> impl Iterator<Item = FoundFile> + Send {
+    let lines = std::io::BufReader::new(std::io::stdin()).split(b'\n');
+    lines.filter_map(|line| match line {
+        Ok(mut line) => {
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            (!line.is_empty()).then(|| path_of(line))
+        }
+        Err(error) => Some(Err(FileError {
+            path: "-".into(),
+            message: error.to_string(),
+        })),
+    })
+}
+
+#[cfg(unix)]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere not every name is one")]
+fn path_of(bytes: Vec<u8>) -> FoundFile {
+    use std::os::unix::ffi::OsStringExt;
+    Ok(std::ffi::OsString::from_vec(bytes).into())
+}
+
+#[cfg(not(unix))]
+fn path_of(bytes: Vec<u8>) -> FoundFile {
+    let path = String::from_utf8(bytes);
+    path.map(PathBuf::from).map_err(|error| {
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        FileError {
+            path: text.into(),
+            message: "no UTF-8".into(),
+        }
+    })
+}
+
+/// Pictures of a folder and of those in it, in the order of their names. What is called like a
+/// picture and is none is an item too, folders as well.
+fn in_folder(folder: &Path) -> impl Iterator<Item = FoundFile> + Send + use<> {
+    let root = folder.to_path_buf();
+    let entries = WalkDir::new(folder).follow_links(true).sort_by_file_name();
+    entries.into_iter().filter_map(move |entry| match entry {
+        Ok(entry) => {
+            let path = entry.into_path();
+            (path != root && is_called_picture(&path)).then_some(Ok(path))
+        }
+        Err(error) => {
+            let path = error.path().map_or_else(|| root.clone(), Path::to_path_buf);
+            let io = error.io_error().map(ToString::to_string);
+            let message = io.unwrap_or_else(|| error.to_string());
+            Some(Err(FileError { path, message }))
+        }
+    })
+}

@@ -1,0 +1,85 @@
+//! What the tests of several crates share: runs on a few made images.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "the helpers here are test code, which clippy does not see"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use adavit_data::{Dataset, Part, Splits, write_part};
+use adavit_train::{Control, Event, ModelOptions, Outcome, Result, Summary, TrainConfig, train};
+use candle_core::Device;
+
+/// Images that [`made_images`] writes to train on.
+pub const TRAIN_IMAGES: usize = 90;
+
+/// A folder of IDX files with two classes that differ in where the picture is bright.
+pub fn made_images(folder: &Path) -> PathBuf {
+    let data = folder.join("images");
+    fs::create_dir(&data).unwrap();
+    for (part, n) in [(Part::Train, TRAIN_IMAGES), (Part::Test, 40)] {
+        let labels: Vec<u8> = (0..n).map(|i| (i % 2) as u8).collect();
+        let pixel = |i: usize, p: usize| {
+            let bright = (p / 28 < 14) == i.is_multiple_of(2);
+            ((p * 7 + i * 13) % 90) as u8 + if bright { 160 } else { 0 }
+        };
+        let images = (0..n)
+            .flat_map(|i| (0..784).map(move |p| pixel(i, p)))
+            .collect();
+        let names = vec!["up".into(), "down".into()];
+        let dataset = Dataset::new("made", [1, 28, 28], images, labels, names).unwrap();
+        let all: Vec<u32> = (0..n as u32).collect();
+        write_part(&data, part, &dataset, &all).unwrap();
+    }
+    data
+}
+
+/// A run of seconds on the images of `data`.
+pub fn config(data: &Path) -> TrainConfig {
+    let mut config = TrainConfig {
+        data: data.display().to_string(),
+        batch_size: 32,
+        eval_batch_size: 20,
+        random_policies: 2,
+        model: ModelOptions {
+            patch_size: Some(14),
+            embed_dim: Some(16),
+            depth: Some(3),
+            num_heads: Some(2),
+            ..ModelOptions::default()
+        },
+        ..TrainConfig::default()
+    };
+    config.dense.epochs = 2;
+    config.adaptive.epochs = 2;
+    config
+}
+
+/// The images that the settings name.
+pub fn loaded(config: &TrainConfig) -> Splits {
+    adavit_data::load(&config.data, config.data_dir.as_deref()).unwrap()
+}
+
+/// Runs to the end, handing every event to `watch`.
+pub fn run(config: &TrainConfig, out: &Path, watch: &mut dyn FnMut(&Event)) -> Result<Outcome> {
+    let stop = AtomicBool::new(false);
+    let control = Control {
+        stop: &stop,
+        report: watch,
+        device: &Device::Cpu,
+        commit: "test",
+    };
+    train(config, &loaded(config), out, false, control)
+}
+
+/// The summary of a run that was not stopped.
+pub fn summary(outcome: Outcome) -> Summary {
+    match outcome {
+        Outcome::Finished(summary) => *summary,
+        other => panic!("not finished: {other:?}"),
+    }
+}

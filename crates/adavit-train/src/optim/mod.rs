@@ -1,0 +1,6 @@
+//! Optimizer, averaged weights and schedules.
+
+pub(crate) mod adamw;
+pub(crate) mod ema;
+pub(crate) mod parameters;
+pub(crate) mod schedule;
