@@ -3,7 +3,7 @@
 use adavit_model::{read_tensors, resample_pos_embed};
 use candle_core::Tensor;
 
-use crate::common::file;
+use crate::common::{difference, file, values};
 
 #[test]
 fn position_embeddings_are_resampled_as_by_timm() {
@@ -21,18 +21,10 @@ fn position_embeddings_are_resampled_as_by_timm() {
         let table = &tensors[&format!("{prefix}/{from}")];
         let prefix: usize = prefix.parse().unwrap();
         let found = resample_pos_embed(table, prefix, grid(from), grid(to)).unwrap();
-        assert_eq!(found.dims(), expected.dims());
-        let difference: Tensor = (&found - expected).unwrap().abs().unwrap();
-        let largest = difference.flatten_all().unwrap().max(0).unwrap();
         // Float32 sums of 16 to 64 terms in another order.
-        assert!(
-            largest.to_scalar::<f32>().unwrap() < 2e-6,
-            "{name}: {largest}"
-        );
-        let untouched = |tensor: &Tensor| {
-            let tokens = tensor.narrow(1, 0, prefix).unwrap().flatten_all();
-            tokens.unwrap().to_vec1::<f32>().unwrap()
-        };
+        let largest = difference(&found, expected);
+        assert!(largest < 2e-6, "{name}: {largest}");
+        let untouched = |tensor: &Tensor| values(&tensor.narrow(1, 0, prefix).unwrap());
         assert_eq!(untouched(&found), untouched(table));
         compared += 1;
     }
