@@ -95,7 +95,9 @@ impl Error {
             | Self::Snapshot { .. } => true,
             Self::Data(error) => error.is_input_error(),
             Self::Model(error) => error.is_input_error(),
-            Self::NonFinite { .. } | Self::Encode { .. } | Self::Io { .. } | Self::Candle(_) => false,
+            Self::NonFinite { .. } | Self::Encode { .. } | Self::Io { .. } | Self::Candle(_) => {
+                false
+            }
         }
     }
 

@@ -319,7 +319,7 @@ impl TrainConfig {
     /// The plain model.
     pub fn dense_model(&self) -> Result<ModelConfig> {
         let mut model = ModelConfig::preset(&self.preset)?;
-        self.model.change(&mut model);
+        self.model.change(&mut model)?;
         // Those of the data that it is trained on, not of the pictures that the preset is known for.
         model.normalization = None;
         model.preprocessing = None;

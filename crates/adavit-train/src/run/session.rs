@@ -4,7 +4,7 @@ use std::path::Path;
 
 use adavit_data::{Dataset, Normalization, Split, Splits, held_out};
 use adavit_model::{
-    Checkpoint, ImportOptions, ModelConfig, Source, import, initial_tensors, is_decision_tensor,
+    Checkpoint, ImportOptions, ModelConfig, Origin, import, initial_tensors, is_decision_tensor,
 };
 use candle_core::Device;
 
@@ -176,7 +176,7 @@ fn given_dense(
             path.display()
         )));
     }
-    if imported.source != Source::Adavit {
+    if imported.origin != Origin::Adavit {
         // Others tell no preset, and not how the position embedding came about.
         checkpoint.config.preset.clone_from(&expected.preset);
         checkpoint.config.pos_embed = expected.pos_embed;
@@ -189,7 +189,12 @@ fn given_dense(
         class_names: Vec::new(),
         ..checkpoint.config.clone()
     };
-    if found != expected {
+    // Sizes decide, not the name that they have.
+    let named_alike = ModelConfig {
+        preset: expected.preset.clone(),
+        ..found.clone()
+    };
+    if named_alike != expected {
         return Err(Error::Input(format!(
             "{}: expected a checkpoint of {}, found one of {}; give another --preset, another \
              [model] table, or another checkpoint (adavit convert changes classes, image size and \
@@ -212,7 +217,7 @@ fn sizes(config: &ModelConfig) -> String {
         config.img_size.0,
         config.img_size.1,
         config.in_chans,
-        config.patch_size,
+        config.stem.patch_size(),
         config.embed_dim,
         config.depth,
         config.num_heads,
