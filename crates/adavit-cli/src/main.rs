@@ -4,20 +4,10 @@
 //! running, the last snapshot intact; 130 interrupted, state saved.
 
 mod args;
-mod calibrate;
-mod checkpoint;
-mod eval;
-mod macs;
+mod commands;
 mod output;
-mod predict;
-mod profile;
 mod progress;
-mod report;
-mod shell;
-mod sweep;
-mod throughput;
-mod train;
-mod verify;
+mod values;
 
 use std::process::ExitCode;
 
@@ -25,6 +15,9 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::args::{Args, Command};
+use crate::commands::{
+    calibrate, completions, eval, inspect, macs, predict, report, sweep, throughput, train, verify,
+};
 
 const CHECK_FAILED: u8 = 1;
 const FAILED: u8 = 3;
@@ -63,15 +56,15 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Macs(args) => macs::run(&args),
         Command::Throughput(args) => throughput::run(&args),
-        Command::Inspect(args) => checkpoint::inspect(&args),
-        Command::Convert(args) => checkpoint::convert(&args),
+        Command::Inspect(args) => inspect::inspect(&args),
+        Command::Convert(args) => inspect::convert(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Report(args) => report::run(&args),
-        Command::Completions(args) => shell::completions(&args),
-        Command::Man => shell::man(),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man => completions::man(),
     };
     match ended {
         Ok(Ended::Done) => ExitCode::SUCCESS,

@@ -5,10 +5,10 @@
 )]
 
 mod checkpoints;
+mod macs_and_throughput;
 mod options;
 mod predict;
 mod sweep;
-mod tools;
 
 use std::fs;
 use std::io::Write;

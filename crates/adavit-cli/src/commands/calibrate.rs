@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::Ended;
 use crate::args::CalibrateArgs;
-use crate::eval::{run_of, set_threads};
+use crate::commands::eval::{run_of, set_threads};
 use crate::output::{macs, print, print_json, tell};
 
 pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {

@@ -12,7 +12,7 @@ use adavit_train::{
 use anyhow::{Context, Result};
 
 use crate::args::TrainArgs;
-use crate::eval::set_threads;
+use crate::commands::eval::set_threads;
 use crate::output::{macs, print, print_json, tell};
 use crate::progress::Reporter;
 use crate::{Ended, INTERRUPTED};

@@ -9,10 +9,10 @@ use serde_json::json;
 
 use crate::Ended;
 use crate::args::SweepArgs;
-use crate::eval::set_threads;
+use crate::commands::eval::set_threads;
 use crate::output::{macs, print, print_json, tell};
 use crate::progress::Reporter;
-use crate::train::{stop_after, stop_on_signals};
+use crate::commands::train::{stop_after, stop_on_signals};
 
 pub(crate) fn run(args: &SweepArgs) -> Result<Ended> {
     let (config, mut recipe) = SweepConfig::read(&args.config)?;

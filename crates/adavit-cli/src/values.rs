@@ -5,7 +5,7 @@ use adavit_model::Strategy;
 use adavit_train::Keep;
 use clap::ValueEnum;
 
-pub(super) fn top_k(text: &str) -> Result<usize, String> {
+pub(crate) fn top_k(text: &str) -> Result<usize, String> {
     let k = text.parse().ok().filter(|k| (1..=1000).contains(k));
     k.ok_or_else(|| format!("expected between 1 and 1000, found {text:?}"))
 }
@@ -68,7 +68,7 @@ impl From<Rounding> for PaperRounding {
 }
 
 /// Reads `H` or `HxW`.
-pub(super) fn img_size(text: &str) -> Result<(usize, usize), String> {
+pub(crate) fn img_size(text: &str) -> Result<(usize, usize), String> {
     let side = |text: &str| {
         let side = text.trim().parse::<usize>().ok().filter(|side| *side > 0);
         side.ok_or_else(|| format!("expected pixels as H or HxW, found {text:?}"))
@@ -93,7 +93,7 @@ fn axes(text: &str) -> Result<[Option<f64>; 3], String> {
     Ok(axes)
 }
 
-pub(super) fn keep(text: &str) -> Result<Keep, String> {
+pub(crate) fn keep(text: &str) -> Result<Keep, String> {
     let axes = axes(text)?;
     if let Some(share) = axes
         .iter()
@@ -125,7 +125,7 @@ impl GateThresholds {
     }
 }
 
-pub(super) fn gate_thresholds(text: &str) -> Result<GateThresholds, String> {
+pub(crate) fn gate_thresholds(text: &str) -> Result<GateThresholds, String> {
     let axes = match text.trim().parse() {
         Ok(threshold) => [Some(threshold); 3],
         Err(_) => axes(text)?,

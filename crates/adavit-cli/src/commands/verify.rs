@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::Ended;
 use crate::args::{Exec, VerifyArgs};
-use crate::eval::set_threads;
+use crate::commands::eval::set_threads;
 use crate::output::{print, print_json};
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Ended> {

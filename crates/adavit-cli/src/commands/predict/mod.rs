@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 
 use crate::Ended;
 use crate::args::{PredictArgs, PredictFormat};
-use crate::eval::{run_of, set_threads};
+use crate::commands::eval::{run_of, set_threads};
 use crate::output::{macs, tell};
 
 /// The longest part of a file's name in that of its overlay, in characters.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::Ended;
 use crate::args::ReportArgs;
-use crate::eval::set_threads;
+use crate::commands::eval::set_threads;
 use crate::output::{print, print_json};
 
 pub(crate) fn run(args: &ReportArgs) -> Result<Ended> {

@@ -1,14 +1,16 @@
 //! `adavit throughput`: how fast a preset runs on this machine.
 
+mod profile;
+
 use adavit_train::{Adaptive, Keep, Realised, Throughput, Workload, peak_rss_bytes, select_device};
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::Ended;
 use crate::args::ThroughputArgs;
-use crate::eval::set_threads;
+use crate::commands::eval::set_threads;
 use crate::output::{macs, print, print_json};
-use crate::profile::{Row, profile};
+use self::profile::{Row, profile};
 
 /// Iterations that a profile adds up.
 const PROFILED: u32 = 10;

@@ -2,7 +2,6 @@
 
 mod report;
 mod sweep;
-mod values;
 
 use std::path::PathBuf;
 
@@ -13,8 +12,8 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use self::report::ReportArgs;
 pub(crate) use self::sweep::SweepArgs;
-pub(crate) use self::values::{Accounting, Exec, GateThresholds, Rounding, StrategyArg};
-use self::values::{gate_thresholds, img_size, keep, top_k};
+pub(crate) use crate::values::{Accounting, Exec, GateThresholds, Rounding, StrategyArg};
+use crate::values::{gate_thresholds, img_size, keep, top_k};
 
 /// Adaptive vision transformers: for each image, compute only the patches, heads and sub-layers
 /// that it needs.
