@@ -1,9 +1,13 @@
-//! What options can be: closed choices, and texts that are read.
+//! Values of options: closed choices, and texts that are parsed.
 
 use adavit_decision::{PaperRounding, Thresholds};
 use adavit_model::Strategy;
-use adavit_train::Keep;
+use adavit_train::{Keep, TrainConfig};
+use anyhow::Result;
 use clap::ValueEnum;
+use toml::{Table, Value};
+
+use crate::exit::bad_input;
 
 pub(crate) fn top_k(text: &str) -> Result<usize, String> {
     let k = text.parse().ok().filter(|k| (1..=1000).contains(k));
@@ -13,20 +17,20 @@ pub(crate) fn top_k(text: &str) -> Result<usize, String> {
 /// How decisions are carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Exec {
-    /// Everything is computed; gates are factors.
+    /// Everything is computed; gates are factors of 0 or 1.
     Masked,
-    /// What is off is skipped.
+    /// What gates turn off is skipped.
     Sparse,
 }
 
-/// How the sparse path leaves out heads.
+/// How the sparse path skips heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StrategyArg {
-    /// What was measured to be faster for the shape.
+    /// The faster one for the shape, by measurement.
     Auto,
-    /// Kept heads alone.
+    /// Compute kept heads only.
     Exact,
-    /// All heads where one is kept.
+    /// Compute all heads where at least one is kept.
     Whole,
 }
 
@@ -45,16 +49,16 @@ impl From<StrategyArg> for Strategy {
 pub(crate) enum Accounting {
     /// Every product, decision networks included.
     Exact,
-    /// As the published tables.
+    /// As in the published tables.
     Paper,
 }
 
 /// How the paper's accounting counts tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Rounding {
-    /// As the published tables, whose float32 product loses a token at eleven counts.
+    /// As in the published tables, whose float32 product loses a token at eleven counts.
     Published,
-    /// Every token.
+    /// Every token counts.
     Exact,
 }
 
@@ -110,7 +114,7 @@ pub(crate) fn keep(text: &str) -> Result<Keep, String> {
     })
 }
 
-/// Thresholds in place of a checkpoint's; what is left out stays.
+/// Thresholds that replace a checkpoint's; an axis that is left out keeps its own.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct GateThresholds([Option<f64>; 3]);
 
@@ -134,4 +138,31 @@ pub(crate) fn gate_thresholds(text: &str) -> Result<GateThresholds, String> {
         Some(threshold) => Err(format!("expected thresholds in (0, 1), found {threshold}")),
         None => Ok(GateThresholds(axes)),
     }
+}
+
+/// Reads how many images go through a model at once.
+pub(crate) fn batch_size(text: &str) -> Result<usize, String> {
+    let most = 1 << 24;
+    let n = text.parse().ok().filter(|n| (1..=most).contains(n));
+    n.ok_or_else(|| format!("expected between 1 and {most}, found {text:?}"))
+}
+
+/// Reads `key=value`, a line of TOML: dots in the key name tables, and a bare word is a string.
+pub(crate) fn setting(text: &str) -> Result<Table, String> {
+    let expected = || format!("expected key=value, as in dense.optimizer.lr=1e-3, found {text:?}");
+    let (key, value) = text.split_once('=').ok_or_else(expected)?;
+    let table = text.parse::<Table>();
+    let table = table.or_else(|_| format!("{key}={}", Value::from(value.trim())).parse());
+    let table = table.map_err(|_| expected())?;
+    if table.len() == 1 {
+        Ok(table)
+    } else {
+        Err(expected())
+    }
+}
+
+/// Returns the settings in a TOML text, with each `--set` over them.
+pub(crate) fn overridden(text: &str, set: &[Table]) -> Result<TrainConfig> {
+    TrainConfig::from_toml_and(text, set.iter().cloned())
+        .map_err(|error| bad_input(format!("--set: {error}")))
 }

@@ -2,30 +2,76 @@
 
 use std::path::{Path, PathBuf};
 
-use adavit_model::{Checkpoint, ImportOptions, import};
+use adavit_decision::Thresholds;
+use adavit_model::{ImportOptions, import};
 use adavit_train::data::{self, held_out};
 use adavit_train::{
-    Error, Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_sparse,
-    off_budget, select_device,
+    Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_sparse, off_budget,
 };
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::Ended;
-use crate::args::CalibrateArgs;
-use crate::commands::eval::{run_of, set_threads};
-use crate::output::{macs, print, print_json, tell};
+use crate::exit::{Exit, bad_input};
+use crate::machine::MachineArgs;
+use crate::output::{OutputArgs, macs, message, print, print_json};
+use crate::source::settings_of_run;
+use crate::values::batch_size;
 
-pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
-    set_threads(args.machine.threads)?;
-    let device = select_device(args.machine.device.as_deref().unwrap_or("cpu"))?;
+#[derive(Debug, clap::Args)]
+pub(crate) struct CalibrateArgs {
+    /// Adaptive checkpoint: a run folder (its best/), a checkpoint folder, or a file
+    #[arg(value_name = "CKPT")]
+    checkpoint: PathBuf,
+
+    /// Mean compute per image, in (0, 1]: exact MACs relative to the dense model
+    #[arg(long, value_name = "B", allow_negative_numbers = true)]
+    budget: f64,
+
+    /// Data set whose held-out training images are used: fashion-mnist-subset, fashion-mnist, mnist,
+    /// or a folder of IDX files [default: the run's, or fashion-mnist-subset]
+    #[arg(long, value_name = "NAME|PATH")]
+    data: Option<String>,
+
+    /// Folder with the files of a named data set [default: the run's, or download from the Hugging
+    /// Face hub]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Share of the training images that is held out; must match training, otherwise calibration sees
+    /// training images [default: the run's, or 0.1]
+    #[arg(long, value_name = "H", allow_negative_numbers = true)]
+    held_out: Option<f64>,
+
+    /// Seed that chose the held-out images; must match training [default: the run's, or 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Folder to write [default: the checkpoint's own]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Images per forward
+    #[arg(long, value_name = "N", default_value_t = 250, value_parser = batch_size)]
+    batch_size: usize,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
+    let device = args.machine.open()?.device;
     if !(args.budget > 0.0 && args.budget <= 1.0) {
-        let message = format!("budget: expected a number in (0, 1], found {}", args.budget);
-        return Err(Error::Input(message).into());
+        return Err(bad_input(format!(
+            "budget: expected a number in (0, 1], found {}",
+            args.budget
+        )));
     }
     let target = target(args)?;
     let mut checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
-    let trained = trained(args)?;
+    let trained = training_settings(args)?;
     let data = data::load(&trained.data, trained.data_dir.as_deref())?;
     check_images(&checkpoint.config, &data.train)?;
     let stats = data.train.mean_std_for(&checkpoint.config);
@@ -37,9 +83,9 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
         batch_size: args.batch_size,
         device: &device,
     };
-    tell(&format!(
-        "thresholds for {} held-out images of {} (held_out {}, seed {}), which have to be images that \
-         the model was not trained on",
+    message(&format!(
+        "calibrating on {} held-out images of {} (held_out {}, seed {}); these must match training, or \
+         the model has seen the images",
         split.held_out.len(),
         trained.data,
         trained.held_out,
@@ -52,23 +98,32 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
     (images.dataset, images.indices) = (&data.test, &all);
     let test = evaluate_sparse(&checkpoint.prepared(&device)?, &images, &mut |_| Ok(()))?;
     let warning = off_budget(held_out.macs_share, args.budget);
-    // A checkpoint keeps the thresholds that it has rather than get some that miss the budget.
+    // Thresholds that miss the budget do not replace those of the checkpoint.
     let written = warning.is_none() || args.out.is_some();
     if written {
         checkpoint.save(&target)?;
     }
-    let target = written.then_some(target);
-    tell_result(args, target.as_deref(), &checkpoint, (&held_out, &test))?;
-    let Some(warning) = warning else {
-        return Ok(Ended::Done);
+    let result = Calibrated {
+        target: written.then_some(target),
+        thresholds: checkpoint.config.decisions.as_ref().map(|d| d.thresholds),
+        held_out,
+        test,
     };
-    tell(&format!("warning: {warning}"));
-    Ok(Ended::Failed)
+    if args.output.json {
+        print_json(&result.value(args.budget))?;
+    } else {
+        print(&result.text())?;
+    }
+    let Some(warning) = warning else {
+        return Ok(Exit::Done);
+    };
+    message(&format!("warning: {warning}"));
+    Ok(Exit::CheckFailed)
 }
 
-/// The settings of the run that the checkpoint is of, under the options that are given.
-fn trained(args: &CalibrateArgs) -> Result<TrainConfig> {
-    let mut trained = run_of(&args.checkpoint)?.unwrap_or_default();
+/// Returns the settings of the checkpoint's run, which options override.
+fn training_settings(args: &CalibrateArgs) -> Result<TrainConfig> {
+    let mut trained = settings_of_run(&args.checkpoint)?.unwrap_or_default();
     if let Some(data) = &args.data {
         trained.data.clone_from(data);
         trained.data_dir = None;
@@ -79,7 +134,7 @@ fn trained(args: &CalibrateArgs) -> Result<TrainConfig> {
     Ok(trained)
 }
 
-/// The folder to write: the checkpoint's own, if no other is given.
+/// Returns the folder to write: by default the checkpoint's own.
 fn target(args: &CalibrateArgs) -> Result<PathBuf> {
     if let Some(out) = &args.out {
         return Ok(out.clone());
@@ -92,30 +147,32 @@ fn target(args: &CalibrateArgs) -> Result<PathBuf> {
         .as_ref()
         .filter(|folder| folder.join("state.json").exists())
     {
-        let message = format!(
-            "{}: a run goes on from this snapshot, which must not change; give a folder by --out",
+        return Err(bad_input(format!(
+            "{}: a run resumes from this snapshot, which must not change; give another folder by --out",
             snapshot.display()
-        );
-        return Err(Error::Input(message).into());
+        )));
     }
     found.ok_or_else(|| {
-        let message = format!(
-            "{}: no folder of a checkpoint to write the thresholds to; give one by --out",
+        bad_input(format!(
+            "{}: not a checkpoint folder, so the thresholds cannot be written to it; give a folder by \
+             --out",
             given.display()
-        );
-        Error::Input(message).into()
+        ))
     })
 }
 
-fn tell_result(
-    args: &CalibrateArgs,
-    target: Option<&Path>,
-    checkpoint: &Checkpoint,
-    (held_out, test): (&Evaluation, &Evaluation),
-) -> Result<()> {
-    let thresholds = checkpoint.config.decisions.as_ref().map(|d| d.thresholds);
-    if args.machine.json {
-        let found = |e: &Evaluation| {
+/// The thresholds that were found, and what they give.
+struct Calibrated {
+    /// Where they were written, if they were.
+    target: Option<PathBuf>,
+    thresholds: Option<Thresholds>,
+    held_out: Evaluation,
+    test: Evaluation,
+}
+
+impl Calibrated {
+    fn value(&self, budget: f64) -> Value {
+        let part = |e: &Evaluation| {
             json!({
                 "images": e.images,
                 "top1": e.top1,
@@ -123,30 +180,33 @@ fn tell_result(
                 "macs_share": e.macs_share,
             })
         };
-        return print_json(&json!({
-            "checkpoint": target,
-            "budget": args.budget,
-            "thresholds": thresholds,
-            "held_out": found(held_out),
-            "test": found(test),
-        }));
+        json!({
+            "checkpoint": self.target,
+            "budget": budget,
+            "thresholds": self.thresholds,
+            "held_out": part(&self.held_out),
+            "test": part(&self.test),
+        })
     }
-    let line = |name: &str, e: &Evaluation| {
+
+    fn text(&self) -> String {
+        let line = |name: &str, e: &Evaluation| {
+            format!(
+                "{name:<10}{:>8} images{:>9.4} top-1{:>16} per image, {:.4} of the dense model",
+                e.images,
+                e.top1,
+                macs(e.macs),
+                e.macs_share
+            )
+        };
+        let written = self.target.as_ref().map_or_else(
+            || "thresholds not written; give a folder by --out to write them anyway".into(),
+            |target| format!("thresholds written to {}", target.display()),
+        );
         format!(
-            "{name:<10}{:>8} images{:>9.4} top-1{:>16} per image, {:.4} of the plain model",
-            e.images,
-            e.top1,
-            macs(e.macs),
-            e.macs_share
+            "{}\n{}\n{written}",
+            line("held out", &self.held_out),
+            line("test", &self.test),
         )
-    };
-    let written = target.map_or_else(
-        || "thresholds not written; --out writes them all the same".into(),
-        |target| format!("thresholds written to {}", target.display()),
-    );
-    print(&format!(
-        "{}\n{}\n{written}",
-        line("held out", held_out),
-        line("test", test),
-    ))
+    }
 }

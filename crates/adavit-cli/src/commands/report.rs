@@ -1,32 +1,52 @@
 //! `adavit report`: a run with pictures.
 
 use std::iter;
+use std::path::PathBuf;
 
 use adavit_train::report::{write_analysis, write_report};
-use adavit_train::select_device;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::Ended;
-use crate::args::ReportArgs;
-use crate::commands::eval::set_threads;
-use crate::output::{print, print_json};
+use crate::exit::Exit;
+use crate::machine::MachineArgs;
+use crate::output::{OutputArgs, print, print_json};
 
-pub(crate) fn run(args: &ReportArgs) -> Result<Ended> {
-    set_threads(args.machine.threads)?;
-    let device = select_device(args.machine.device.as_deref().unwrap_or("cpu"))?;
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// Run folder
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+
+    /// File to write [default: report.html in the run folder]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    /// Also write into DIR what the compute is spent on, for documents: analysis.json, usage.svg,
+    /// least.png and most.png (by compute), easiest.png and hardest.png (by the dense model's loss)
+    #[arg(long, value_name = "DIR")]
+    analysis: Option<PathBuf>,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) fn run(args: &ReportArgs) -> Result<Exit> {
+    let device = args.machine.open()?.device;
     // Images that cannot be drawn are refused before anything is written.
     let analysis = args.analysis.as_ref();
     let analysis = analysis
         .map(|folder| write_analysis(&args.run, folder, &device))
         .transpose()?;
     let path = write_report(&args.run, args.out.as_deref(), &device)?;
-    if args.machine.json {
+    if args.output.json {
         print_json(&json!({"report": path, "analysis": analysis}))?;
     } else {
         for written in iter::once(&path).chain(&args.analysis) {
             print(&written.display().to_string())?;
         }
     }
-    Ok(Ended::Done)
+    Ok(Exit::Done)
 }

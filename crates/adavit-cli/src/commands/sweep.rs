@@ -6,24 +6,64 @@ use adavit_train::Control;
 use adavit_train::sweep::{Comparison, Efficiency, Point, SweepConfig, measure_speeds, sweep};
 use anyhow::Result;
 use serde_json::json;
+use toml::Table;
 
-use crate::Ended;
-use crate::args::SweepArgs;
-use crate::commands::eval::set_threads;
-use crate::output::{macs, print, print_json, tell};
-use crate::progress::Reporter;
-use crate::commands::train::{stop_after, stop_on_signals};
+use crate::exit::Exit;
+use crate::machine::{MachineArgs, set_threads};
+use crate::output::{OutputArgs, macs, message, print, print_json};
+use crate::progress::{ProgressArgs, Reporter};
+use crate::stop::StopArgs;
+use crate::values::{overridden, setting};
 
-pub(crate) fn run(args: &SweepArgs) -> Result<Ended> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct SweepArgs {
+    /// TOML file with the models to train, the recipe, and the rivals to compare with
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Set any key of the recipe, as in dense.optimizer.lr=1e-3; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<Table>,
+
+    /// Folder with the files of a named data set [default: download from the Hugging Face hub]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Folder of the sweep; an interrupted sweep resumes in it [default: runs/ and the name of FILE]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Train nothing; measure the speed of every trained model again, so that all speeds are of one
+    /// machine
+    #[arg(long)]
+    speeds: bool,
+
+    #[command(flatten)]
+    stop: StopArgs,
+
+    #[command(flatten)]
+    progress: ProgressArgs,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
     let (config, mut recipe) = SweepConfig::read(&args.config)?;
+    if !args.set.is_empty() {
+        recipe = overridden(&recipe.to_toml()?, &args.set)?;
+        config.validate(&recipe)?;
+    }
     recipe.threads = Some(set_threads(args.machine.threads.or(recipe.threads))?);
     recipe.data_dir = args.data_dir.clone().or(recipe.data_dir);
     if let Some(device) = &args.machine.device {
         recipe.device.clone_from(device);
     }
-    let stop = stop_on_signals()?;
-    stop_after(args.max_hours, &stop)?;
-    let mut reporter = Reporter::new(args.log_interval);
+    let stop = args.stop.listen()?;
+    let mut reporter = Reporter::new(&args.progress);
     let control = Control {
         stop: &stop,
         report: &mut |event| reporter.event(event),
@@ -34,41 +74,41 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Ended> {
         .clone()
         .unwrap_or_else(|| default_out(&args.config));
     let run = if args.speeds { measure_speeds } else { sweep };
-    let found = run(&config, &recipe, &out, control);
+    let efficiency = run(&config, &recipe, &out, control);
     reporter.finish();
-    let found = found?;
-    if args.machine.json {
+    let efficiency = efficiency?;
+    if args.output.json {
         print_json(&json!({
             "out": out,
-            "complete": found.complete,
-            "comparisons": found.comparisons,
+            "complete": efficiency.complete,
+            "comparisons": efficiency.comparisons,
         }))?;
     } else {
-        print(&table(&found))?;
+        print(&table(&efficiency))?;
     }
-    if found.complete {
-        tell(&format!(
+    if efficiency.complete {
+        message(&format!(
             "written: {}",
             out.join("efficiency.{csv,json,md,svg}").display()
         ));
-        return Ok(Ended::Done);
+        return Ok(Exit::Done);
     }
-    tell(if args.speeds {
-        "interrupted; speeds measured so far are saved, the same command begins again"
+    message(if args.speeds {
+        "interrupted; the speeds measured so far are saved; the same command starts over"
     } else {
-        "interrupted, saved; the same command goes on"
+        "interrupted, saved; resume with the same command"
     });
-    Ok(Ended::Interrupted)
+    Ok(Exit::Interrupted)
 }
 
-/// `runs/` and the name of the configuration.
+/// Returns `runs/` and the name of the configuration.
 fn default_out(config: &Path) -> PathBuf {
     let name = config.file_stem().unwrap_or(config.as_os_str());
     Path::new("runs").join(name)
 }
 
-fn table(found: &Efficiency) -> String {
-    let width = found
+fn table(efficiency: &Efficiency) -> String {
+    let width = efficiency
         .points
         .iter()
         .map(|point| point.name.len())
@@ -78,11 +118,11 @@ fn table(found: &Efficiency) -> String {
         "{:<width$}{:>9}{:>16}{:>8}{:>14}{:>9}{:>15}{:>9}",
         "model", "top-1", "MACs/image", "share", "images/s, 1", "saved", "images/s, 32", "saved"
     )];
-    lines.extend(found.points.iter().map(|point| row(point, width)));
-    if !found.comparisons.is_empty() {
-        lines.push("difference of top-1, with the 95 % interval over test images:".into());
+    lines.extend(efficiency.points.iter().map(|point| row(point, width)));
+    if !efficiency.comparisons.is_empty() {
+        lines.push("difference of top-1 [95 % interval over test images]:".into());
     }
-    lines.extend(found.comparisons.iter().map(compared));
+    lines.extend(efficiency.comparisons.iter().map(compared));
     lines.join("\n")
 }
 
@@ -109,7 +149,7 @@ fn compared(comparison: &Comparison) -> String {
         n => format!("{n} seeds"),
     };
     format!(
-        "{} and {} at {}: {:+.4} [{:+.4}, {:+.4}], {}; {:.2} of its MACs, {seeds}",
+        "{} against {} at {}: {:+.4} [{:+.4}, {:+.4}], {}; {:.2} of its MACs, {seeds}",
         comparison.model,
         comparison.against,
         comparison.budget,

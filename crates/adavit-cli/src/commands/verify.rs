@@ -1,38 +1,60 @@
 //! `adavit verify`: recordings of another implementation, replayed.
 
+use std::path::PathBuf;
+
 use adavit_model::{Recording, Replay, Verification};
-use adavit_train::select_device;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::Ended;
-use crate::args::{Exec, VerifyArgs};
-use crate::commands::eval::set_threads;
-use crate::output::{print, print_json};
+use crate::exit::Exit;
+use crate::machine::MachineArgs;
+use crate::output::{OutputArgs, print, print_json};
+use crate::values::Exec;
 
-pub(crate) fn run(args: &VerifyArgs) -> Result<Ended> {
-    set_threads(args.machine.threads)?;
-    let device = select_device(args.machine.device.as_deref().unwrap_or("cpu"))?;
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// Recordings: safetensors files with weights, input and expected numbers
+    #[arg(value_name = "FILE", required = true)]
+    recordings: Vec<PathBuf>,
+
+    /// Checkpoint with the weights to replay [default: those in each recording]
+    #[arg(long, value_name = "CKPT")]
+    checkpoint: Option<PathBuf>,
+
+    /// How decisions are carried out; recordings of training require masked
+    #[arg(long, value_enum, default_value = "masked")]
+    exec: Exec,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) fn run(args: &VerifyArgs) -> Result<Exit> {
+    let device = args.machine.open()?.device;
     let replay = match args.exec {
         Exec::Masked => Replay::Masked,
         Exec::Sparse => Replay::Sparse,
     };
-    let mut found = Vec::new();
-    for path in &args.recordings {
-        let recording = Recording::load(path)?;
-        let checkpoint = args.checkpoint.as_deref();
-        found.push(adavit_model::verify(
-            &recording, checkpoint, replay, &device,
-        )?);
-    }
-    let passed = found.iter().all(Verification::passed);
-    let files = args.recordings.iter().zip(&found);
-    if args.machine.json {
-        let recordings = files.map(|(path, found)| {
+    let recordings = args.recordings.iter();
+    let verifications = recordings
+        .map(|path| {
+            let (recording, checkpoint) = (Recording::load(path)?, args.checkpoint.as_deref());
+            Ok(adavit_model::verify(
+                &recording, checkpoint, replay, &device,
+            )?)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let passed = verifications.iter().all(Verification::passed);
+    let files = args.recordings.iter().zip(&verifications);
+    if args.output.json {
+        let recordings = files.map(|(path, one)| {
             json!({
                 "recording": path,
-                "passed": found.passed(),
-                "comparisons": found.comparisons,
+                "passed": one.passed(),
+                "comparisons": one.comparisons,
             })
         });
         print_json(&json!({
@@ -40,23 +62,27 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Ended> {
             "recordings": recordings.collect::<Vec<_>>(),
         }))?;
     } else {
-        let tables = files.map(|(path, found)| table(&path.display().to_string(), found));
+        let tables = files.map(|(path, one)| table(&path.display().to_string(), one));
         print(&tables.collect::<Vec<_>>().join("\n"))?;
     }
-    Ok(if passed { Ended::Done } else { Ended::Failed })
+    Ok(if passed {
+        Exit::Done
+    } else {
+        Exit::CheckFailed
+    })
 }
 
-/// What a replay found, for people.
-fn table(name: &str, found: &Verification) -> String {
+/// Returns the comparisons of one recording, for people.
+fn table(name: &str, verification: &Verification) -> String {
     let verdict = |passed: bool| if passed { "pass" } else { "FAIL" };
     let mut lines = vec![
-        format!("{name}: {}", verdict(found.passed())),
+        format!("{name}: {}", verdict(verification.passed())),
         format!(
             "  {:<12}{:>8}{:>10}{:>12}{:>12}{:>14}  worst",
             "kind", "tensors", "elements", "max abs", "max rel", "of tolerance"
         ),
     ];
-    for c in &found.comparisons {
+    for c in &verification.comparisons {
         lines.push(format!(
             "  {:<12}{:>8}{:>10}{:>12.2e}{:>12.2e}{:>14.3}  {} {}",
             c.kind,

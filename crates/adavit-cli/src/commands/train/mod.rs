@@ -1,31 +1,157 @@
-//! `adavit train`: settings from file and options, then the run.
+//! `adavit train`: a dense model, then an adaptive one from it.
+
+mod settings;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use adavit_train::{
-    Control, Error, Outcome, Summary, Targets, TrainConfig, next_run_folder, resume, run_config,
-    train,
-};
-use anyhow::{Context, Result};
+use adavit_model::PRESETS;
+use adavit_train::{Control, Outcome, Summary, next_run_folder, resume, run_config, train};
+use anyhow::Result;
+use clap::builder::PossibleValuesParser;
+use toml::Table;
 
-use crate::args::TrainArgs;
-use crate::commands::eval::set_threads;
-use crate::output::{macs, print, print_json, tell};
-use crate::progress::Reporter;
-use crate::{Ended, INTERRUPTED};
+use self::settings::Settings;
+use crate::exit::Exit;
+use crate::machine::{MachineArgs, set_threads};
+use crate::output::{OutputArgs, macs, message, print, print_json, shell_word};
+use crate::progress::{ProgressArgs, Reporter};
+use crate::stop::StopArgs;
+use crate::values::{img_size, setting};
 
-pub(crate) fn run(args: &TrainArgs) -> Result<Ended> {
-    let (mut config, out) = match &args.resume {
-        Some(folder) => (run_config(folder)?, None),
-        None => settings(args)?,
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TrainArgs {
+    /// TOML file with settings; options override it, and a run's config.toml reproduces the run
+    /// [default: the settings shown here]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Set any key of the settings file, as in dense.optimizer.lr=1e-3; overrides --config, and other
+    /// options override it; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<Table>,
+
+    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, or a folder of
+    /// IDX files [default: fashion-mnist-subset]
+    #[arg(long, value_name = "NAME|PATH", help_heading = "Data")]
+    data: Option<String>,
+
+    /// Folder with the files of a named data set [default: download from the Hugging Face hub]
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    data_dir: Option<PathBuf>,
+
+    /// Backbone [default: nano_patch7_28]
+    #[arg(long, value_name = "P", value_parser = PossibleValuesParser::new(PRESETS), help_heading = "Model")]
+    preset: Option<String>,
+
+    /// Image size [default: the preset's]
+    #[arg(long, value_name = "H[xW]", value_parser = img_size, help_heading = "Model")]
+    img_size: Option<(usize, usize)>,
+
+    /// Number of classes [default: the preset's]
+    #[arg(long, value_name = "K", help_heading = "Model")]
+    num_classes: Option<usize>,
+
+    /// Dense checkpoint to adapt, of adavit, timm or Hugging Face; skips the dense stage
+    /// [default: train a dense model]
+    #[arg(long, value_name = "CKPT", help_heading = "Model")]
+    dense_checkpoint: Option<PathBuf>,
+
+    /// Mean compute per image, in (0, 1]: exact MACs at inference relative to the dense model
+    /// [default: 0.5]
+    #[arg(long, value_name = "B", allow_negative_numbers = true, help_heading = "Budget", conflicts_with_all = ["target_tokens", "target_heads", "target_blocks"])]
+    budget: Option<f64>,
+
+    /// Share of tokens to keep, in (0, 1]; the three targets replace the budget [default: set by the
+    /// budget]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, help_heading = "Budget", requires_all = ["target_heads", "target_blocks"])]
+    target_tokens: Option<f64>,
+
+    /// Share of heads to keep, in (0, 1] [default: set by the budget]
+    #[arg(long, value_name = "H", allow_negative_numbers = true, help_heading = "Budget", requires_all = ["target_tokens", "target_blocks"])]
+    target_heads: Option<f64>,
+
+    /// Share of blocks to keep, in (0, 1] [default: set by the budget]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, help_heading = "Budget", requires_all = ["target_tokens", "target_heads"])]
+    target_blocks: Option<f64>,
+
+    /// Passes over the training images in each of the two stages [default: 50 dense, 20 adaptive]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    epochs: Option<u64>,
+
+    /// Largest number of optimizer steps in each stage [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    max_steps: Option<u64>,
+
+    /// Images per step [default: 64]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    batch_size: Option<usize>,
+
+    /// Learning rate of both stages; that of the decision networks is adaptive.optimizer.decision_lr
+    /// [default: 0.002 dense, 0.001 adaptive]
+    #[arg(
+        long,
+        value_name = "LR",
+        allow_negative_numbers = true,
+        help_heading = "Training"
+    )]
+    lr: Option<f64>,
+
+    /// Seed of everything random: the same seed gives the same weights [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    seed: Option<u64>,
+
+    /// End a stage after N epochs without a better checkpoint [default: never]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    patience: Option<u64>,
+
+    #[command(flatten)]
+    stop: StopArgs,
+
+    /// Keep the checkpoints of the N best epochs of each stage in epochs/ [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    keep: Option<usize>,
+
+    /// Write event files for TensorBoard into the run folder
+    #[arg(long, help_heading = "Run")]
+    tensorboard: bool,
+
+    #[command(flatten)]
+    progress: ProgressArgs,
+
+    /// Run folder [default: runs/train, then runs/train-2, ...]
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    out: Option<PathBuf>,
+
+    /// Resume the run in this folder with its own settings
+    #[arg(long, value_name = "RUN", help_heading = "Run", conflicts_with_all = [
+        "config", "set", "data", "data_dir", "preset", "img_size", "num_classes", "dense_checkpoint",
+        "budget", "target_tokens", "target_heads", "target_blocks", "epochs", "max_steps", "batch_size",
+        "lr", "seed", "out", "force", "device", "patience", "keep", "tensorboard",
+    ])]
+    resume: Option<PathBuf>,
+
+    /// Replace the run in a folder that is not empty
+    #[arg(long, help_heading = "Run")]
+    force: bool,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
+    let Settings { mut config, out } = match &args.resume {
+        Some(folder) => Settings {
+            config: run_config(folder)?,
+            out: None,
+        },
+        None => Settings::of(args)?,
     };
     config.threads = Some(set_threads(args.machine.threads.or(config.threads))?);
-    let stop = stop_on_signals()?;
-    let mut reporter = Reporter::new(args.log_interval);
-    stop_after(args.max_hours, &stop)?;
+    let stop = args.stop.listen()?;
+    let mut reporter = Reporter::new(&args.progress);
     let control = Control {
         stop: &stop,
         report: &mut |event| reporter.event(event),
@@ -42,112 +168,37 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Ended> {
     };
     reporter.finish();
     match outcome? {
+        Outcome::Finished(summary) if args.output.json => {
+            print_json(&*summary)?;
+            Ok(Exit::Done)
+        }
         Outcome::Finished(summary) => {
-            finished(&summary, &folder, args.machine.json)?;
-            Ok(Ended::Done)
+            print(&results(&summary, &folder))?;
+            Ok(Exit::Done)
         }
         // A run that is trained to its end goes through every stage.
         Outcome::Reached { .. } | Outcome::Interrupted => {
-            let program = std::env::current_exe().unwrap_or_else(|_| "adavit".into());
-            tell(&format!(
-                "interrupted, saved; go on with: {} train --resume {}",
-                program.display(),
-                folder.display()
+            message(&format!(
+                "interrupted, saved; resume with: {}",
+                resume_command(&folder)
             ));
-            Ok(Ended::Interrupted)
+            Ok(Exit::Interrupted)
         }
     }
 }
 
-/// The settings, and the run folder if one was given: defaults, then the file, then options.
-fn settings(args: &TrainArgs) -> Result<(TrainConfig, Option<PathBuf>)> {
-    let mut config = match &args.config {
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Error::Input(format!("reading {}: {error}", path.display())))?;
-            TrainConfig::from_toml(&text)
-                .map_err(|error| Error::Input(format!("{}: {error}", path.display())))?
-        }
-        None => TrainConfig::default(),
-    };
-    set(&mut config.data, args.data.as_ref());
-    set(&mut config.preset, args.preset.as_ref());
-    set(&mut config.budget, args.budget.as_ref());
-    set(&mut config.batch_size, args.batch_size.as_ref());
-    set(&mut config.seed, args.seed.as_ref());
-    set(&mut config.device, args.machine.device.as_ref());
-    set(&mut config.dense.epochs, args.epochs.as_ref());
-    set(&mut config.adaptive.epochs, args.epochs.as_ref());
-    config.data_dir = args.data_dir.clone().or(config.data_dir);
-    config.dense_checkpoint = args.dense_checkpoint.clone().or(config.dense_checkpoint);
-    config.max_steps = args.max_steps.or(config.max_steps);
-    config.patience = args.patience.or(config.patience);
-    set(&mut config.keep, args.keep.as_ref());
-    config.tensorboard |= args.tensorboard;
-    if let (Some(tokens), Some(heads), Some(blocks)) =
-        (args.target_tokens, args.target_heads, args.target_blocks)
-    {
-        config.targets = Some(Targets {
-            tokens,
-            heads,
-            blocks,
-        });
-    } else if args.budget.is_some() {
-        config.targets = None;
-    }
-    let out = args.out.clone().or(config.out.take());
-    config.validate()?;
-    Ok((config, out))
+/// Returns the command that resumes a run, to be pasted into a shell.
+fn resume_command(folder: &Path) -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| "adavit".into());
+    format!(
+        "{} train --resume {}",
+        shell_word(&program),
+        shell_word(folder)
+    )
 }
 
-/// Lets an option that was given win.
-fn set<T: Clone>(setting: &mut T, option: Option<&T>) {
-    if let Some(value) = option {
-        *setting = value.clone();
-    }
-}
-
-/// A flag that Ctrl-C and termination raise; the second signal ends the process at once.
-pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let raised = Arc::clone(&stop);
-    // Not that flag: a time limit raises it too.
-    let asked = AtomicBool::new(false);
-    ctrlc::set_handler(move || {
-        raised.store(true, Ordering::Relaxed);
-        if asked.swap(true, Ordering::Relaxed) {
-            #[expect(clippy::exit, reason = "the user asked twice")]
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-        tell("stopping after this step; once more to stop at once, unsaved");
-    })
-    .context("listening for Ctrl-C")?;
-    Ok(stop)
-}
-
-/// Raises the flag after some hours, if that many are given.
-pub(crate) fn stop_after(hours: Option<f64>, stop: &Arc<AtomicBool>) -> Result<()> {
-    let Some(hours) = hours else {
-        return Ok(());
-    };
-    let seconds = hours * 3600.0;
-    if !(seconds > 0.0 && seconds < 1e9) {
-        let message = format!("max-hours: expected a number above 0, found {hours}");
-        return Err(Error::Input(message).into());
-    }
-    let raised = Arc::clone(stop);
-    std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_secs_f64(seconds));
-        tell("the time is up: stopping after this step");
-        raised.store(true, Ordering::Relaxed);
-    });
-    Ok(())
-}
-
-fn finished(summary: &Summary, folder: &Path, json: bool) -> Result<()> {
-    if json {
-        return print_json(summary);
-    }
+/// Returns what a run measured, for people.
+fn results(summary: &Summary, folder: &Path) -> String {
     let (dense, adaptive) = (&summary.dense, &summary.adaptive);
     let (random, imitated) = (&summary.random_policy, &summary.random_policy_per_block);
     let share = |macs: f64| macs / dense.macs as f64;
@@ -155,10 +206,10 @@ fn finished(summary: &Summary, folder: &Path, json: bool) -> Result<()> {
         format!("{name:<24}{top1:>8.4}{:>16}{:>9.3}", macs(of), share(of))
     };
     let usage = &adaptive.usage;
-    print(&format!(
+    format!(
         "{} test images, {}\n\
          {:<24}{:>8}{:>16}{:>9}\n{}\n{}\n{}\n{}\n\
-         adaptive keeps {:.3} of tokens, {:.3} of heads, {:.3} of sub-layers; \
+         adaptive keeps {:.3} of tokens, {:.3} of heads, {:.3} of blocks; \
          its MACs vary by {} between images\n\
          {:.0} s; results in {}",
         summary.dataset,
@@ -180,5 +231,5 @@ fn finished(summary: &Summary, folder: &Path, json: bool) -> Result<()> {
         macs(adaptive.macs_std),
         summary.seconds,
         folder.display(),
-    ))
+    )
 }
