@@ -29,7 +29,7 @@ const TEMPLATE: &str = "\
 Start with the checkpoints in the repository; each command takes seconds:
   adavit eval data/fashion-mnist-nano/dense data/fashion-mnist-nano/adaptive-0.4545
   adavit macs data/fashion-mnist-nano/adaptive-0.4545
-  adavit throughput data/fashion-mnist-nano/adaptive-0.4545 --usage tokens=0.5,heads=0.5,blocks=0.75
+  adavit throughput data/fashion-mnist-nano/adaptive-0.4545 --usage tokens=0.5,heads=0.5
 
 {usage-heading} {usage}
 

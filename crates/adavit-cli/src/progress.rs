@@ -44,7 +44,7 @@ impl Reporter {
             Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::Note(text) => self.line(&format!("note: {text}")),
             Event::Resumed { stage, epoch, step } => {
-                self.line(&resumed_line(*stage, *epoch, *step))
+                self.line(&resumed_line(*stage, *epoch, *step));
             }
             Event::StageStarted {
                 stage,

@@ -10,7 +10,7 @@ use clap::builder::PossibleValuesParser;
 
 use crate::exit::bad_input;
 use crate::output::message;
-use crate::values::img_size;
+use crate::values::{img_size, num_classes};
 
 /// What a checkpoint is read with, where it does not say so itself.
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ pub(crate) struct ImportArgs {
     read: ReadArgs,
 
     /// Replace the head by an untrained one for K classes [default: keep the head]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = num_classes)]
     num_classes: Option<usize>,
 
     /// Seed of the new head
@@ -82,7 +82,7 @@ pub(crate) struct ModelArgs {
     img_size: Option<(usize, usize)>,
 
     /// Number of classes [default: the model's]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = num_classes)]
     num_classes: Option<usize>,
 
     /// Number of heads, if the checkpoint does not say [default: the checkpoint's]

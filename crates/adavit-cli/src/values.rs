@@ -9,9 +9,29 @@ use toml::{Table, Value};
 
 use crate::exit::bad_input;
 
+/// Most pixels of an image's side: a position embedding for more does not fit into memory.
+const MOST_PIXELS: usize = 1 << 13;
+
+/// Reads a number from 1 to `most`.
+fn up_to(most: usize, text: &str) -> Result<usize, String> {
+    let number = text.trim().parse().ok();
+    let number = number.filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| format!("expected between 1 and {most}, found {text:?}"))
+}
+
+/// Reads how many classes are reported.
 pub(crate) fn top_k(text: &str) -> Result<usize, String> {
-    let k = text.parse().ok().filter(|k| (1..=1000).contains(k));
-    k.ok_or_else(|| format!("expected between 1 and 1000, found {text:?}"))
+    up_to(1000, text)
+}
+
+/// Reads how many images go through a model at once.
+pub(crate) fn batch_size(text: &str) -> Result<usize, String> {
+    up_to(1 << 24, text)
+}
+
+/// Reads how many classes a head has.
+pub(crate) fn num_classes(text: &str) -> Result<usize, String> {
+    up_to(1_000_000, text)
 }
 
 /// How decisions are carried out.
@@ -71,11 +91,12 @@ impl From<Rounding> for PaperRounding {
     }
 }
 
-/// Reads `H` or `HxW`.
+/// Reads `H` or `HxW`: height and width.
 pub(crate) fn img_size(text: &str) -> Result<(usize, usize), String> {
-    let side = |text: &str| {
-        let side = text.trim().parse::<usize>().ok().filter(|side| *side > 0);
-        side.ok_or_else(|| format!("expected pixels as H or HxW, found {text:?}"))
+    let side = |side: &str| {
+        up_to(MOST_PIXELS, side).map_err(|_| {
+            format!("expected pixels as H or HxW, at most {MOST_PIXELS}, found {text:?}")
+        })
     };
     match text.split_once('x') {
         Some((height, width)) => Ok((side(height)?, side(width)?)),
@@ -138,13 +159,6 @@ pub(crate) fn gate_thresholds(text: &str) -> Result<GateThresholds, String> {
         Some(threshold) => Err(format!("expected thresholds in (0, 1), found {threshold}")),
         None => Ok(GateThresholds(axes)),
     }
-}
-
-/// Reads how many images go through a model at once.
-pub(crate) fn batch_size(text: &str) -> Result<usize, String> {
-    let most = 1 << 24;
-    let n = text.parse().ok().filter(|n| (1..=most).contains(n));
-    n.ok_or_else(|| format!("expected between 1 and {most}, found {text:?}"))
 }
 
 /// Reads `key=value`, a line of TOML: dots in the key name tables, and a bare word is a string.

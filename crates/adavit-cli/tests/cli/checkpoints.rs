@@ -101,7 +101,7 @@ fn files_of_torch_save_are_inspected_and_converted() {
         (vec!["--drop-distillation"], "no distillation token"),
         (vec!["--img-size", "50"], "not divisible"),
         (vec!["--img-size", "0x8"], "expected pixels"),
-        (vec!["--num-classes", "0"], "num_classes"),
+        (vec!["--num-classes", "0"], "expected between 1 and"),
     ] {
         let refused = adavit(folder.path(), &[vec!["inspect", "own"], args].concat());
         assert_refusal(&refused, part);

@@ -139,80 +139,88 @@ fn work_that_cannot_be_measured_is_refused() {
     );
 }
 
+/// Commands, and their options that take a number.
+const NUMBERS: [(&str, &[&str]); 8] = [
+    (
+        "eval model --data images",
+        &["--batch-size", "--threads", "--num-heads", "--img-size"],
+    ),
+    ("predict model images", &["--batch-size", "--top-k"]),
+    (
+        "inspect model",
+        &["--num-classes", "--img-size", "--num-heads"],
+    ),
+    ("macs --preset t2t_vit_7", &["--img-size", "--num-classes"]),
+    ("macs --preset nano_conv_patch4_28", &["--img-size"]),
+    (
+        "throughput model --seconds 0.01",
+        &["--batch-size", "--img-size", "--num-classes"],
+    ),
+    (
+        "calibrate model --budget 0.5 --data images",
+        &["--held-out", "--batch-size"],
+    ),
+    (
+        "train --data images --max-steps 1",
+        &[
+            "--epochs",
+            "--batch-size",
+            "--num-classes",
+            "--img-size",
+            "--max-hours",
+            "--keep",
+            "--lr",
+            "--patience",
+            "--log-interval",
+        ],
+    ),
+];
+
+/// Settings that take a number, which no option sets.
+const SETTINGS: [&str; 12] = [
+    "model.depth",
+    "model.embed_dim",
+    "model.num_heads",
+    "model.patch_size",
+    "model.in_chans",
+    "model.mlp_ratio",
+    "augment.crop_padding",
+    "dense.warmup_epochs",
+    "eval_batch_size",
+    "snapshot_seconds",
+    "held_out",
+    "gates.keep_logit",
+];
+
 #[test]
-fn no_number_on_the_command_line_ends_in_a_panic() {
+fn no_number_ends_in_a_panic() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     made_images(folder, 0);
     picture_model(&folder.join("model"), &[]);
-    let big = u64::MAX.to_string();
+    let (big, signed) = (u64::MAX.to_string(), i64::MAX.to_string());
     let square = format!("{big}x{big}");
-    for (command, option) in [
-        (&["eval", "model", "--data", "images"][..], "--batch-size"),
-        (&["eval", "model", "--data", "images"], "--threads"),
-        (&["eval", "model", "--data", "images"], "--num-heads"),
-        (&["eval", "model", "--data", "images"], "--img-size"),
-        (&["predict", "model", "images"], "--batch-size"),
-        (&["predict", "model", "images"], "--top-k"),
-        (&["inspect", "model"], "--num-classes"),
-        (&["inspect", "model"], "--img-size"),
-        (&["inspect", "model"], "--num-heads"),
-        (&["macs", "model"], "--num-classes"),
-        (&["macs", "model"], "--img-size"),
-        (&["macs", "--preset", "t2t_vit_7"], "--img-size"),
-        (&["macs", "--preset", "nano_conv_patch4_28"], "--img-size"),
-        (
-            &["macs", "--preset", "deit_tiny_patch16_224"],
-            "--num-classes",
-        ),
-        (&["throughput", "model"], "--batch-size"),
-        (&["throughput", "model"], "--seconds"),
-        (
-            &["calibrate", "model", "--budget", "0.5", "--data", "images"],
-            "--held-out",
-        ),
-        (
-            &["calibrate", "model", "--budget", "0.5", "--data", "images"],
-            "--batch-size",
-        ),
-        (
-            &["train", "--data", "images", "--max-steps", "1"],
-            "--epochs",
-        ),
-        (
-            &["train", "--data", "images", "--max-steps", "1"],
-            "--batch-size",
-        ),
-        (
-            &["train", "--data", "images", "--max-steps", "1"],
-            "--num-classes",
-        ),
-        (
-            &["train", "--data", "images", "--max-steps", "1"],
-            "--img-size",
-        ),
-        (
-            &["train", "--data", "images", "--max-steps", "1"],
-            "--max-hours",
-        ),
-        (&["train", "--data", "images", "--max-steps", "1"], "--keep"),
-        (&["train", "--data", "images", "--max-steps", "1"], "--lr"),
-        (
-            &["train", "--data", "images", "--max-steps", "1"],
-            "--patience",
-        ),
-    ] {
-        for value in [&*big, &*square, "0", "-1", "nan", "inf", "1e400", ""] {
-            let given = format!("{option}={value}");
-            let output = adavit(folder, &[command, &[&given]].concat());
-            let said = stderr(&output);
-            // 101 is a panic, no status a signal.
-            let status = output.status.code();
-            assert!(
-                matches!(status, Some(0..=3)) && !said.contains("panicked"),
-                "{command:?} {given}: {status:?} {said}"
-            );
+    let mut given = Vec::new();
+    for value in [&*big, &*square, "0", "-1", "nan", "inf", "1e400", ""] {
+        for (command, options) in NUMBERS {
+            let options = options.iter();
+            given.extend(options.map(|option| format!("{command} {option}={value}")));
         }
+    }
+    for value in [&*signed, "0", "-1", "nan", "inf", "[]", "{}", "word"] {
+        let set = SETTINGS.iter();
+        let train = "train --data images --max-steps 1 --set";
+        given.extend(set.map(|key| format!("{train} {key}={value}")));
+    }
+    for command in given {
+        let output = adavit(folder, &command.split(' ').collect::<Vec<_>>());
+        // 101 is a panic, no status a signal.
+        let (status, said) = (output.status.code(), stderr(&output));
+        let ended = matches!(status, Some(0..=3));
+        assert!(
+            ended && !said.contains("panicked"),
+            "{command}: {status:?} {said}"
+        );
         let _ = fs::remove_dir_all(folder.join("runs"));
     }
 }

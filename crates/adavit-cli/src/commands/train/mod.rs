@@ -16,7 +16,7 @@ use crate::machine::{MachineArgs, set_threads};
 use crate::output::{OutputArgs, macs, message, print, print_json, shell_word};
 use crate::progress::{ProgressArgs, Reporter};
 use crate::stop::StopArgs;
-use crate::values::{img_size, setting};
+use crate::values::{img_size, num_classes, setting};
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct TrainArgs {
@@ -48,7 +48,7 @@ pub(crate) struct TrainArgs {
     img_size: Option<(usize, usize)>,
 
     /// Number of classes [default: the preset's]
-    #[arg(long, value_name = "K", help_heading = "Model")]
+    #[arg(long, value_name = "K", value_parser = num_classes, help_heading = "Model")]
     num_classes: Option<usize>,
 
     /// Dense checkpoint to adapt, of adavit, timm or Hugging Face; skips the dense stage
