@@ -118,10 +118,9 @@ fn the_defaults_in_the_help_of_train_are_those_of_the_code() {
         ("--device <", default.device.clone()),
     ] {
         let (_, text) = help.split_once(option).unwrap();
-        let (text, _) = text.split_once(']').unwrap();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let shown = text.rsplit_once("[default: ").unwrap().1;
-        assert_eq!(shown, value, "{option}");
+        let (_, text) = text.split_once("[default: ").unwrap();
+        assert_eq!(text.split_once(']').unwrap().0, value, "{option}");
     }
     assert!(default.targets.is_none() && default.max_steps.is_none());
     assert!(default.patience.is_none() && default.dense_checkpoint.is_none());
