@@ -6,6 +6,7 @@ use adavit_model::{Checkpoint, ImportOptions, ModelConfig, PRESETS, import, init
 use adavit_train::data::{self, Labelled, MeanStd, PictureFolder};
 use adavit_train::{TrainConfig, check_images, run_config_of};
 use anyhow::Result;
+use clap::ArgGroup;
 use clap::builder::PossibleValuesParser;
 
 use crate::exit::bad_input;
@@ -67,7 +68,8 @@ impl ImportArgs {
 
 /// The model that is counted or timed: a checkpoint's or a preset's.
 #[derive(Debug, clap::Args)]
-#[group(id = "model", required = true, args = ["checkpoint", "preset"])]
+#[group(skip)]
+#[command(group = ArgGroup::new("model").required(true).args(["checkpoint", "preset"]))]
 pub(crate) struct ModelArgs {
     /// Checkpoint: a run folder, a checkpoint folder, a safetensors file, or a file of torch.save
     #[arg(value_name = "CKPT")]
