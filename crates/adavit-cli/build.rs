@@ -1,4 +1,4 @@
-//! Tells the program which commit it was built from, for `summary.json`.
+//! Gives the program the commit that it is built from, for `summary.json`.
 
 use std::path::Path;
 use std::process::Command;

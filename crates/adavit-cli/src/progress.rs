@@ -1,4 +1,4 @@
-//! What a training shows while it goes: a bar on a terminal, plain lines elsewhere.
+//! What a training shows while it runs: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -6,28 +6,36 @@ use std::time::{Duration, Instant};
 use adavit_train::{Event, MetricsRow, Stage, StepReport};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::output::{macs, tell};
+use crate::output::{macs, message};
 
 /// Seconds between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Tells events on standard error.
+/// How progress is shown.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ProgressArgs {
+    /// Steps between two lines of progress [default: one line every ten seconds, none on a terminal]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Run")]
+    log_interval: Option<u64>,
+}
+
+/// Reports events on standard error.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     terminal: bool,
     bar: Option<ProgressBar>,
     last_line: Instant,
-    /// Steps between two lines; without, there are lines from time to time, and on a terminal none.
+    /// Steps between two lines; without it a line every [`LINE_INTERVAL`], and on a terminal none.
     log_interval: Option<u64>,
 }
 
 impl Reporter {
-    pub(crate) fn new(log_interval: Option<u64>) -> Self {
+    pub(crate) fn new(args: &ProgressArgs) -> Self {
         Self {
             terminal: std::io::stderr().is_terminal(),
             bar: None,
             last_line: Instant::now(),
-            log_interval,
+            log_interval: args.log_interval,
         }
     }
 
@@ -35,10 +43,9 @@ impl Reporter {
         match event {
             Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::Note(text) => self.line(&format!("note: {text}")),
-            Event::Resumed { stage, epoch, step } => self.line(&format!(
-                "going on: {} stage, {epoch} epochs and {step} steps done",
-                stage.name()
-            )),
+            Event::Resumed { stage, epoch, step } => {
+                self.line(&resumed_line(*stage, *epoch, *step));
+            }
             Event::StageStarted {
                 stage,
                 epochs,
@@ -63,7 +70,7 @@ impl Reporter {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -97,13 +104,25 @@ impl Reporter {
     fn line(&mut self, text: &str) {
         self.last_line = Instant::now();
         match &self.bar {
-            Some(bar) => bar.suspend(|| tell(text)),
-            None => tell(text),
+            Some(bar) => bar.suspend(|| message(text)),
+            None => message(text),
         }
     }
 }
 
-/// What the bar says.
+/// Where a run resumes.
+fn resumed_line(stage: Stage, epoch: u64, step: u64) -> String {
+    match stage {
+        Stage::Dense | Stage::Adaptive => format!(
+            "resuming in the {} stage, after {epoch} epochs and {step} steps",
+            stage.name()
+        ),
+        Stage::Test => "resuming after training, in the measurements on test images".into(),
+        Stage::Done => "this run is finished; these are its results".into(),
+    }
+}
+
+/// The text beside the bar.
 fn step_text(report: &StepReport) -> String {
     format!(
         "{} {}/{}  loss {:.4}  lr {:.2e}  {:.0} images/s",

@@ -24,7 +24,7 @@ fn named(path: PathBuf) -> Box<dyn Iterator<Item = FoundFile> + Send> {
         return Box::new(listed());
     }
     if path.is_dir() {
-        return Box::new(or_nothing(in_folder(&path), path, "no pictures in it"));
+        return Box::new(or_nothing(in_folder(&path), path, "no pictures in this folder"));
     }
     let text = path.to_string_lossy().into_owned();
     if path.exists() || !text.contains(['*', '?', '[']) {
@@ -38,7 +38,7 @@ fn named(path: PathBuf) -> Box<dyn Iterator<Item = FoundFile> + Send> {
                     message: error.error().to_string(),
                 })
             });
-            Box::new(or_nothing(found, path, "nothing matches"))
+            Box::new(or_nothing(found, path, "no file matches this pattern"))
         }
         Err(error) => Box::new(std::iter::once(Err(FileError {
             path,
@@ -81,7 +81,7 @@ fn listed() -> impl Iterator<Item = FoundFile> + Send {
 }
 
 #[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "elsewhere not every name is one")]
+#[expect(clippy::unnecessary_wraps, reason = "on other systems not every name is valid")]
 fn path_of(bytes: Vec<u8>) -> FoundFile {
     use std::os::unix::ffi::OsStringExt;
     Ok(std::ffi::OsString::from_vec(bytes).into())
@@ -94,7 +94,7 @@ fn path_of(bytes: Vec<u8>) -> FoundFile {
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
         FileError {
             path: text.into(),
-            message: "no UTF-8".into(),
+            message: "the name is not UTF-8".into(),
         }
     })
 }

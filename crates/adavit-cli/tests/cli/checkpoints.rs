@@ -1,24 +1,14 @@
-//! Checkpoints of others, recordings and pictures: verify, inspect, convert, eval, and training from
-//! a plain one.
+//! Checkpoints of others, recordings and pictures: verify, inspect, convert, eval, and training from a
+//! dense one.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use adavit_data::Preprocessing;
-use adavit_decision::DecisionConfig;
-use adavit_model::{ModelConfig, Stem, initial_tensors, write_tensors};
+use adavit_model::{ModelConfig, initial_tensors, write_tensors};
 use serde_json::Value;
 
-use super::{adavit, assert_refusal, json, made_images};
-
-pub(crate) fn model_tests() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../adavit-model/tests")
-}
-
-/// Where pictures of the tests are.
-pub(crate) fn data_tests() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../adavit-data/tests")
-}
+use super::helpers::{
+    data_tests, adavit, assert_refusal, json, made_images, model_tests, picture_model, stderr, stdout,
+};
 
 fn path(name: &str) -> String {
     model_tests().join(name).display().to_string()
@@ -49,7 +39,7 @@ fn recordings_pass_by_every_path_and_another_checkpoint_fails() {
     assert_eq!(kinds(1)[4..], ["losses", "gradients"]);
     let sparse = adavit(folder.path(), &["verify", &evaluation, "--exec", "sparse"]);
     assert!(sparse.status.success());
-    let text = String::from_utf8_lossy(&sparse.stdout).into_owned();
+    let text = stdout(&sparse);
     assert!(text.contains("deit_ada_eval.safetensors: pass"), "{text}");
 
     let expected = path("published/timm_saver_ema_expected.safetensors");
@@ -60,7 +50,7 @@ fn recordings_pass_by_every_path_and_another_checkpoint_fails() {
     let other = ["verify", &evaluation, "--checkpoint", &checkpoint];
     let failed = adavit(folder.path(), &other);
     assert_eq!(failed.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&failed.stdout).contains("FAIL"));
+    assert!(stdout(&failed).contains("FAIL"));
 
     for (args, part) in [
         (
@@ -78,7 +68,7 @@ fn recordings_pass_by_every_path_and_another_checkpoint_fails() {
 }
 
 #[test]
-fn files_of_torch_save_are_told_and_converted() {
+fn files_of_torch_save_are_inspected_and_converted() {
     let folder = tempfile::tempdir().unwrap();
     let found = json(&adavit(
         folder.path(),
@@ -101,7 +91,7 @@ fn files_of_torch_save_are_told_and_converted() {
         "48x64",
     ];
     let told = adavit(folder.path(), &convert);
-    let notes = String::from_utf8_lossy(&told.stderr).into_owned();
+    let notes = stderr(&told);
     assert!(notes.contains("made anew for 7 classes"), "{notes}");
     assert!(notes.contains("from 4x4 patches to 6x8"), "{notes}");
     let found = json(&adavit(folder.path(), &["inspect", "own", "--json"]));
@@ -111,7 +101,7 @@ fn files_of_torch_save_are_told_and_converted() {
         (vec!["--drop-distillation"], "no distillation token"),
         (vec!["--img-size", "50"], "not divisible"),
         (vec!["--img-size", "0x8"], "expected pixels"),
-        (vec!["--num-classes", "0"], "num_classes"),
+        (vec!["--num-classes", "0"], "expected between 1 and"),
     ] {
         let refused = adavit(folder.path(), &[vec!["inspect", "own"], args].concat());
         assert_refusal(&refused, part);
@@ -119,7 +109,7 @@ fn files_of_torch_save_are_told_and_converted() {
 }
 
 #[test]
-fn what_does_not_fit_is_told_with_what_is_there() {
+fn tensors_that_do_not_fit_are_reported_with_those_that_are_there() {
     let folder = tempfile::tempdir().unwrap();
     let config = ModelConfig::preset("nano_patch7_28").unwrap();
     let mut tensors = initial_tensors(&config, 1, 0.0).unwrap();
@@ -168,25 +158,6 @@ fn a_configuration_that_describes_no_model_is_refused() {
             "configuration",
         );
     }
-}
-
-/// A checkpoint for pictures of 24x24 pixels, with the given names of classes.
-pub(crate) fn picture_model(folder: &Path, class_names: &[&str]) {
-    let config = ModelConfig {
-        img_size: (24, 24),
-        stem: Stem::Patches { patch_size: 8 },
-        embed_dim: 16,
-        depth: 2,
-        num_heads: 2,
-        num_classes: 3,
-        preprocessing: Some(Preprocessing::default()),
-        decisions: Some(DecisionConfig::default()),
-        class_names: class_names.iter().map(ToString::to_string).collect(),
-        ..ModelConfig::preset("deit_tiny_patch16_224").unwrap()
-    };
-    let tensors = initial_tensors(&config, 1, 0.0).unwrap();
-    let checkpoint = adavit_model::Checkpoint { config, tensors };
-    checkpoint.save(folder).unwrap();
 }
 
 #[test]
@@ -243,7 +214,7 @@ fn pictures_are_evaluated_through_the_preprocessing() {
 }
 
 #[test]
-fn training_starts_from_a_plain_checkpoint_of_others() {
+fn training_starts_from_a_dense_checkpoint_of_others() {
     let folder = tempfile::tempdir().unwrap();
     made_images(folder.path(), 0);
     let config = ModelConfig {
@@ -270,7 +241,7 @@ fn training_starts_from_a_plain_checkpoint_of_others() {
         folder.path(),
         &[&train[..], &["nano_patch7_28"], &from].concat(),
     );
-    let text = String::from_utf8_lossy(&told.stderr).into_owned();
+    let text = stderr(&told);
     assert!(told.status.success(), "{text}");
     assert!(text.contains("note: no config.json"), "{text}");
     assert!(text.contains("decision networks of"), "{text}");
@@ -278,11 +249,25 @@ fn training_starts_from_a_plain_checkpoint_of_others() {
         folder.path(),
         &[&train[..], &["nano_patch4_28"], &from].concat(),
     );
-    assert_refusal(&other, "adavit convert");
+    assert_refusal(&other, "nano_patch4_28");
+    // Another number of classes replaces the head.
+    let three = [
+        "nano_patch7_28",
+        "--out",
+        "three",
+        "--set",
+        "random_policies=1",
+        "--num-classes",
+        "3",
+    ];
+    let told = adavit(folder.path(), &[&train[..], &three, &from].concat());
+    let text = stderr(&told);
+    assert!(told.status.success(), "{text}");
+    assert!(text.contains("for 3 classes"), "{text}");
 }
 
 #[test]
-fn several_checkpoints_are_compared_and_classes_told() {
+fn several_checkpoints_are_compared_class_by_class() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     for (class, name) in [("ant", "rgb.png"), ("bee", "grey.png"), ("cat", "rgb.jpg")] {
@@ -311,7 +296,7 @@ fn several_checkpoints_are_compared_and_classes_told() {
     let csv = fs::read_to_string(at("found.csv")).unwrap();
     assert_eq!(csv.lines().count(), 3);
     let table = adavit(folder.path(), &eval);
-    assert!(String::from_utf8_lossy(&table.stdout).contains("images/s  checkpoint"));
+    assert!(stdout(&table).contains("images/s  checkpoint"));
     // High thresholds keep less.
     let macs = |threshold: &str| {
         let eval = [
@@ -340,4 +325,46 @@ fn several_checkpoints_are_compared_and_classes_told() {
         "1.5",
     ];
     assert_refusal(&adavit(folder.path(), &refused), "(0, 1)");
+}
+
+#[test]
+fn a_converted_checkpoint_is_read_without_notes() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = ModelConfig {
+        embed_dim: 64,
+        num_heads: 1,
+        ..ModelConfig::preset("nano_patch7_28").unwrap()
+    };
+    let tensors = initial_tensors(&config, 1, 0.0).unwrap();
+    write_tensors(&folder.path().join("vit.safetensors"), &tensors).unwrap();
+    let found = json(&adavit(
+        folder.path(),
+        &["inspect", "vit.safetensors", "--json"],
+    ));
+    assert_eq!(found["source"], "timm");
+    assert_eq!(found["config"]["num_heads"], 1);
+    assert_eq!(found["tensors"], tensors.len());
+    let convert = ["convert", "vit.safetensors", "own"];
+    let told = adavit(folder.path(), &convert);
+    assert!(told.status.success());
+    assert!(stderr(&told).contains("note: "));
+    let found = json(&adavit(folder.path(), &["inspect", "own", "--json"]));
+    assert_eq!(
+        (&found["source"], found["notes"].as_array().unwrap().len()),
+        (&Value::from("adavit"), 0)
+    );
+    // What is there is not overwritten unasked.
+    assert_eq!(adavit(folder.path(), &convert).status.code(), Some(2));
+    assert!(
+        adavit(folder.path(), &[&convert[..], &["--force"]].concat())
+            .status
+            .success()
+    );
+    fs::write(folder.path().join("broken.safetensors"), "no tensors").unwrap();
+    assert_eq!(
+        adavit(folder.path(), &["inspect", "broken.safetensors"])
+            .status
+            .code(),
+        Some(2)
+    );
 }

@@ -1,91 +1,9 @@
-//! Every option: what help says, that it changes the settings, and that it changes the training.
+//! Every option of `train` changes the settings, and what is learnt.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{adavit, made_images};
-
-const COMMANDS: [&str; 13] = [
-    "train",
-    "eval",
-    "predict",
-    "calibrate",
-    "report",
-    "verify",
-    "inspect",
-    "convert",
-    "macs",
-    "throughput",
-    "sweep",
-    "completions",
-    "man",
-];
-
-/// Compares with a file of `tests/cli/help`; `UPDATE_HELP=1` writes it anew.
-fn assert_help(name: &str, found: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/cli/help")
-        .join(name);
-    if std::env::var_os("UPDATE_HELP").is_some() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, found).unwrap();
-    }
-    let expected = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        found == expected,
-        "the help of {name} is not that of {}; if it is right, write it by UPDATE_HELP=1 cargo test \
-         -p adavit-cli help:\n{found}",
-        path.display()
-    );
-}
-
-#[test]
-fn help_is_what_it_was() {
-    let folder = tempfile::tempdir().unwrap();
-    let text = |args: &[&str]| {
-        let output = adavit(folder.path(), args);
-        assert!(output.status.success(), "{args:?}");
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let program = text(&["--help"]);
-    assert_help("adavit.txt", &program);
-    for command in COMMANDS {
-        assert!(program.contains(&format!("\n  {command} ")), "{command}");
-        assert_help(&format!("{command}.txt"), &text(&[command, "--help"]));
-    }
-    let listed = program
-        .split("Commands:")
-        .nth(1)
-        .unwrap()
-        .split("Options:")
-        .next()
-        .unwrap();
-    assert_eq!(
-        listed
-            .lines()
-            .filter(|line| line.starts_with("  ") && line.as_bytes()[2] != b' ')
-            .count(),
-        COMMANDS.len() + 1
-    );
-}
-
-#[test]
-fn shells_and_manual_readers_get_every_command() {
-    let folder = tempfile::tempdir().unwrap();
-    for args in [
-        &["completions", "bash"][..],
-        &["completions", "zsh"],
-        &["completions", "fish"],
-        &["man"],
-    ] {
-        let output = adavit(folder.path(), args);
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success());
-        for word in ["predict", "throughput", "tensorboard"] {
-            assert!(text.contains(word), "{args:?}: {word}");
-        }
-    }
-}
+use super::helpers::{adavit, made_images, stderr};
 
 /// The three targets go together.
 const TARGETS: &[&str] = &[
@@ -162,11 +80,7 @@ fn train(folder: &Path, out: &str, options: &[&str]) -> (String, Vec<u8>) {
     }
     args.extend(options);
     let output = adavit(folder, &args);
-    assert!(
-        output.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
     let config = fs::read_to_string(folder.join(out).join("config.toml")).unwrap();
     let weights = fs::read(folder.join(out).join("last/model.safetensors")).unwrap();
     (config, weights)

@@ -7,8 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use super::checkpoints::{data_tests, picture_model};
-use super::{adavit, assert_refusal, json};
+use super::helpers::{data_tests, adavit, assert_refusal, json, picture_model, stderr, stdout};
 
 /// A folder with a model and `photos/` of `good` pictures, named in order.
 fn photos(good: usize) -> tempfile::TempDir {
@@ -55,7 +54,7 @@ fn break_some(photos: &Path, each: usize) {
 }
 
 #[test]
-fn broken_files_among_a_thousand_are_told_and_skipped() {
+fn broken_files_among_a_thousand_are_reported_and_skipped() {
     let folder = photos(900);
     break_some(&folder.path().join("photos"), 10);
     let predict = [
@@ -68,13 +67,13 @@ fn broken_files_among_a_thousand_are_told_and_skipped() {
     ];
     let output = adavit(folder.path(), &predict);
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let told = stderr(&output);
     assert_eq!(told.matches("skipped photos/bad-").count(), 100);
     assert!(
         told.contains("900 pictures in") && told.contains("100 skipped"),
         "{told}"
     );
-    let lines: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+    let lines: Vec<Value> = stdout(&output)
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();

@@ -4,10 +4,10 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{adavit, json, made_images};
+use super::helpers::{adavit, assert_refusal, json, made_images, stderr, stdout};
 
 #[test]
-fn a_sweep_goes_on_is_timed_again_and_its_runs_are_analysed() {
+fn a_sweep_resumes_is_timed_again_and_its_runs_are_analysed() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     made_images(folder, 0);
@@ -16,12 +16,20 @@ fn a_sweep_goes_on_is_timed_again_and_its_runs_are_analysed() {
     fs::write(folder.join("tiny.toml"), recipe).unwrap();
     let settings = "recipe = \"tiny.toml\"\nbudgets = [0.7]\nrivals = []\nspeed_seconds = 0.01\n";
     fs::write(folder.join("curves.toml"), settings).unwrap();
-    let sweep = ["sweep", "--config", "curves.toml", "--threads", "1"];
+    let sweep = [
+        "sweep",
+        "--config",
+        "curves.toml",
+        "--threads",
+        "1",
+        "--set",
+        "batch_size=16",
+    ];
     let with = |more: &[&str]| adavit(folder, &[&sweep[..], more].concat());
 
     let stopped = with(&["--max-hours", "0.0000001"]);
     assert_eq!(stopped.status.code(), Some(130));
-    assert!(String::from_utf8_lossy(&stopped.stderr).contains("the same command goes on"));
+    assert!(stderr(&stopped).contains("resume with the same command"));
     let found = json(&with(&["--json"]));
     assert_eq!(
         (&found["out"], &found["complete"]),
@@ -36,12 +44,16 @@ fn a_sweep_goes_on_is_timed_again_and_its_runs_are_analysed() {
     assert_eq!(csv.lines().count(), 3);
 
     assert_eq!(json(&with(&["--speeds", "--json"])), found);
+    let run = folder.join("runs/curves/runs/adaptive-0.7-s0/config.toml");
+    let config = fs::read_to_string(run).unwrap();
+    assert!(config.contains("batch_size = 16"), "{config}");
+    assert_refusal(&with(&["--set", "budgte=1"]), "did you mean budget");
     let timed = with(&["--speeds", "--max-hours", "0.0000001"]);
     assert_eq!(timed.status.code(), Some(130));
-    assert!(String::from_utf8_lossy(&timed.stderr).contains("begins again"));
+    assert!(stderr(&timed).contains("starts over"));
     let table = with(&[]);
     assert!(table.status.success());
-    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    let table = stdout(&table);
     assert!(
         table.contains("adaptive-0.7-s0") && table.contains("1 seed"),
         "{table}"
@@ -53,7 +65,7 @@ fn a_sweep_goes_on_is_timed_again_and_its_runs_are_analysed() {
     assert_eq!(found["analysis"]["images"], 20);
     assert!(folder.join(found["report"].as_str().unwrap()).exists());
     let told = adavit(folder, &report);
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let told = stdout(&told);
     assert_eq!(
         told.lines().collect::<Vec<_>>(),
         [&format!("{run}/report.html"), "pictures"]

@@ -10,6 +10,7 @@ use adavit_decision::{DecisionConfig, HardPolicy, Policy, Usage, random_policy};
 use adavit_gumbel::SeededNoise;
 use adavit_model::{
     Checkpoint, ModelConfig, PreparedTransformer, Strategy, Workspace, initial_tensors,
+    is_decision_tensor,
 };
 use candle_core::Device;
 
@@ -73,6 +74,16 @@ impl Adaptive {
     /// # Errors
     /// [`Error::Input`] if there is no such preset or a share is outside (0, 1].
     pub fn new(preset: &str, keep: Keep, seed: u64, device: &Device) -> Result<Self> {
+        let config = ModelConfig::preset(preset)?.with_decisions(DecisionConfig::default());
+        let tensors = initial_tensors(&config, seed, 0.0)?;
+        Self::of(Checkpoint { config, tensors }, keep, seed, device)
+    }
+
+    /// Takes a checkpoint; a dense one gets untrained decision networks of every kind.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a share is outside (0, 1].
+    pub fn of(mut start: Checkpoint, keep: Keep, seed: u64, device: &Device) -> Result<Self> {
         for (name, share) in [
             ("tokens", keep.tokens),
             ("heads", keep.heads),
@@ -84,10 +95,14 @@ impl Adaptive {
                 )));
             }
         }
-        let config = ModelConfig::preset(preset)?.with_decisions(DecisionConfig::default());
-        let tensors = initial_tensors(&config, seed, 0.0)?;
+        if start.config.decisions.is_none() {
+            start.config = start.config.with_decisions(DecisionConfig::default());
+            let mut decisions = initial_tensors(&start.config, seed, 0.0)?;
+            decisions.retain(|name, _| is_decision_tensor(name));
+            start.tensors.extend(decisions);
+        }
         Ok(Self {
-            start: Checkpoint { config, tensors },
+            start,
             keep,
             strategy: Strategy::Auto,
             seed,
@@ -105,6 +120,10 @@ impl Adaptive {
         &self.start.config
     }
 
+    fn decisions(&self) -> DecisionConfig {
+        self.config().decisions.clone().unwrap_or_default()
+    }
+
     fn prepared(&self) -> Result<PreparedTransformer> {
         let mut model = self.start.prepared(&self.device)?;
         model.set_strategy(self.strategy);
@@ -114,7 +133,7 @@ impl Adaptive {
     /// Draws policies for `count` batches.
     fn policies(&self, batch: usize, count: usize) -> Result<Vec<Policy>> {
         let config = self.config();
-        let decisions = DecisionConfig::default();
+        let decisions = self.decisions();
         let usage = Usage {
             tokens: self.keep.tokens,
             heads: self.keep.heads,
@@ -144,7 +163,7 @@ impl Adaptive {
 
     /// Mean `exact` MACs of the images of some policies.
     fn mean_macs(&self, policies: &[HardPolicy]) -> f64 {
-        let (geometry, decisions) = (self.config().geometry(), DecisionConfig::default());
+        let (geometry, decisions) = (self.config().geometry(), self.decisions());
         let (mut macs, mut count) = (0, 0);
         for policy in policies {
             for image in 0..policy.batch() {
@@ -186,8 +205,7 @@ impl Adaptive {
                 "seconds: expected more than 0 and at most 86400, found {seconds}"
             )));
         }
-        let (preset, device) = (&self.config().preset, &self.device);
-        let mut dense = Workload::inference(preset, batch, self.seed, device)?;
+        let mut dense = Workload::inference_of(&self.start, batch, self.seed, &self.device)?;
         let (mut masked, mut sparse) = (self.masked(batch)?, self.sparse(batch)?);
         let turns = ROUND_IMAGES.div_ceil(batch);
         let macs = self.mean_macs(&self.hard(&self.policies(batch, turns)?, batch)?);

@@ -9,7 +9,7 @@ use adavit_decision::{HardPolicy, Policy};
 use adavit_kernels::{cross_entropy, in_pool, linear};
 use adavit_model::{
     Capture, Checkpoint, ModelConfig, PreparedTransformer, VisionTransformer, Workspace,
-    initial_tensors,
+    initial_tensors, is_decision_tensor,
 };
 use adavit_train::{AdamW, AdamWConfig, trainable};
 use candle_core::{DType, Device, Tensor};
@@ -103,12 +103,24 @@ impl Workload {
     /// # Errors
     /// [`Error::Input`] for an empty batch, or if there is no such preset.
     pub fn inference(preset: &str, batch: usize, seed: u64, device: &Device) -> Result<Self> {
-        let start = initial(preset, seed)?;
+        Self::inference_of(&initial(preset, seed)?, batch, seed, device)
+    }
+
+    /// As [`Self::inference`] of a checkpoint, whose decisions are not made.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for an empty batch.
+    pub fn inference_of(
+        start: &Checkpoint,
+        batch: usize,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
         Ok(Self {
             images: images(&start.config, batch, seed, device)?,
             device: device.clone(),
             kind: Kind::Prepared(Box::new((start.prepared(device)?, Workspace::default()))),
-            config: start.config,
+            config: start.config.clone(),
         })
     }
 
@@ -157,7 +169,22 @@ impl Workload {
     /// # Errors
     /// As for [`Self::inference`].
     pub fn training(preset: &str, batch: usize, seed: u64, device: &Device) -> Result<Self> {
-        let start = initial(preset, seed)?;
+        Self::training_of(&initial(preset, seed)?, batch, seed, device)
+    }
+
+    /// As [`Self::training`] of a checkpoint's dense model.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for an empty batch.
+    pub fn training_of(
+        start: &Checkpoint,
+        batch: usize,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut start = start.clone();
+        start.config.decisions = None;
+        start.tensors.retain(|name, _| !is_decision_tensor(name));
         let (model, parameters) = trainable(&start, device)?;
         let (k, mut rng) = (start.config.num_classes, ChaCha8Rng::seed_from_u64(seed));
         let images = images(&start.config, batch, seed, device)?;

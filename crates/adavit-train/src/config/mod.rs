@@ -3,4 +3,5 @@
 pub(crate) mod method;
 pub(crate) mod model;
 pub(crate) mod train_config;
+mod unknown;
 mod validate;

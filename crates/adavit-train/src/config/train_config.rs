@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use crate::config::method::Method;
 use crate::config::model::ModelOptions;
+use crate::config::unknown;
 use crate::error::{Error, Result};
 use crate::optim::adamw::AdamWConfig;
 use crate::optim::schedule::Ramp;
@@ -293,14 +294,29 @@ impl Default for Distillation {
 impl TrainConfig {
     /// Reads a TOML file's text over the defaults; unknown keys are refused.
     pub fn from_toml(text: &str) -> Result<Self> {
+        Self::from_toml_and(text, [])
+    }
+
+    /// As [`Self::from_toml`], with more tables of settings, each over those before it.
+    ///
+    /// # Errors
+    /// If the text is not TOML, a key is not one of a setting, or a value is of another type.
+    pub fn from_toml_and(text: &str, more: impl IntoIterator<Item = Table>) -> Result<Self> {
         let input = |error: &str| Error::Input(one_line(error));
-        let file: Table = text
+        let mut file: Table = text
             .parse()
             .map_err(|error: toml::de::Error| input(&error.to_string()))?;
-        let mut table =
+        for table in more {
+            merge(&mut file, table);
+        }
+        let defaults =
             Table::try_from(Self::default()).map_err(|error| input(&error.to_string()))?;
+        let mut table = defaults.clone();
         merge(&mut table, file);
-        table.try_into().map_err(|error| input(&error.to_string()))
+        table.try_into().map_err(|error: toml::de::Error| {
+            let message = one_line(&error.to_string());
+            Error::Input(unknown::explained(&message, &defaults).unwrap_or(message))
+        })
     }
 
     /// Writes every setting as TOML.

@@ -157,18 +157,26 @@ fn describe_data(config: &mut ModelConfig, data: &Dataset) {
 }
 
 /// Loads the plain checkpoint to start from, of adavit or of others, which has to be of the
-/// configured sizes; also tells how it was understood.
+/// configured sizes; also tells how it was understood. An image size and a number of classes that are
+/// set are changes to the checkpoint too: its position embedding is resampled, its head replaced.
 fn given_dense(
     config: &TrainConfig,
     path: &Path,
     data: &Dataset,
 ) -> Result<(Checkpoint, Vec<String>)> {
     let expected = config.dense_model()?;
-    let options = ImportOptions {
+    let mut options = ImportOptions {
         num_heads: Some(expected.num_heads),
+        img_size: config.model.img_size,
         ..ImportOptions::default()
     };
-    let imported = import(path, &options)?;
+    let mut imported = import(path, &options)?;
+    let found = imported.checkpoint.config.num_classes;
+    if config.model.num_classes.is_some_and(|asked| asked != found) {
+        options.num_classes = config.model.num_classes;
+        options.seed = config.seed;
+        imported = import(path, &options)?;
+    }
     let mut checkpoint = imported.checkpoint;
     if checkpoint.config.decisions.is_some() {
         return Err(Error::Input(format!(

@@ -73,7 +73,7 @@ impl Totals {
     }
 }
 
-/// A span of an operation that is running, or of work that runs beside other work.
+/// A span of an operation that is running, or of work that runs at the same time as other work.
 #[derive(Debug, Default)]
 struct Operation {
     name: String,

@@ -1,35 +1,47 @@
-//! `adavit inspect` and `adavit convert`: what a checkpoint is, and in our format.
+//! `adavit inspect`: what a checkpoint is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use adavit_model::{Imported, Stem, import};
-use adavit_train::Error;
+use adavit_model::{Imported, Stem};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::Ended;
-use crate::args::{ConvertArgs, InspectArgs};
-use crate::output::{macs, print, print_json, tell};
+use crate::exit::Exit;
+use crate::output::{OutputArgs, macs, print, print_json};
+use crate::source::ImportArgs;
 
-pub(crate) fn inspect(args: &InspectArgs) -> Result<Ended> {
-    let (imported, fits) = adavit_model::inspect(&args.checkpoint, &args.import.options())?;
-    let (misfit, ended) = match &fits {
-        Ok(()) => (Misfit::default(), Ended::Done),
-        Err(error) => (Misfit::of(error), Ended::Failed),
-    };
-    if args.json {
-        let mut found = description(&args.checkpoint, &imported);
-        found["missing"] = json!(misfit.missing);
-        found["unused"] = json!(misfit.unused);
-        found["misshapen"] = json!(misfit.misshapen);
-        print_json(&found)?;
-        return Ok(ended);
-    }
-    print(&told(&args.checkpoint, &imported, &misfit))?;
-    Ok(ended)
+#[derive(Debug, clap::Args)]
+pub(crate) struct InspectArgs {
+    /// Checkpoint: a run folder, a checkpoint folder, a safetensors file, or a file of torch.save
+    #[arg(value_name = "CKPT")]
+    checkpoint: PathBuf,
+
+    #[command(flatten)]
+    import: ImportArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// Tensors that are not those of the configuration.
+pub(crate) fn run(args: &InspectArgs) -> Result<Exit> {
+    let (imported, fits) = adavit_model::inspect(&args.checkpoint, &args.import.options())?;
+    let (misfit, exit) = match &fits {
+        Ok(()) => (Misfit::default(), Exit::Done),
+        Err(error) => (Misfit::of(error), Exit::CheckFailed),
+    };
+    if args.output.json {
+        let mut value = description(&args.checkpoint, &imported);
+        value["missing"] = json!(misfit.missing);
+        value["unused"] = json!(misfit.unused);
+        value["misshapen"] = json!(misfit.misshapen);
+        print_json(&value)?;
+        return Ok(exit);
+    }
+    print(&text(&args.checkpoint, &imported, &misfit))?;
+    Ok(exit)
+}
+
+/// The tensors that the configuration does not fit.
 #[derive(Debug, Default)]
 struct Misfit<'a> {
     missing: &'a [String],
@@ -60,19 +72,19 @@ impl<'a> Misfit<'a> {
             ("unused", self.unused),
             ("of another shape", self.misshapen),
         ];
-        let told = parts.iter().filter(|(_, names)| !names.is_empty());
-        let lines: Vec<String> = told
+        let parts = parts.iter().filter(|(_, names)| !names.is_empty());
+        let lines: Vec<String> = parts
             .map(|(what, names)| format!("{} tensors {what}: {}", names.len(), names.join(", ")))
             .collect();
         if lines.is_empty() {
-            return vec!["no tensor is missing, none is unused".into()];
+            return vec!["no tensor is missing or unused".into()];
         }
         lines
     }
 }
 
-/// What a checkpoint is, for people.
-fn told(path: &Path, imported: &Imported, misfit: &Misfit) -> String {
+/// Returns what a checkpoint is, for people.
+fn text(path: &Path, imported: &Imported, misfit: &Misfit) -> String {
     let checkpoint = &imported.checkpoint;
     let config = &checkpoint.config;
     let (height, width) = config.img_size;
@@ -87,8 +99,8 @@ fn told(path: &Path, imported: &Imported, misfit: &Misfit) -> String {
     };
     let kind = match (&config.decisions, config.distilled) {
         (Some(_), _) => "with decision networks",
-        (None, true) => "plain, distilled",
-        (None, false) => "plain",
+        (None, true) => "dense, distilled",
+        (None, false) => "dense",
     };
     let mut lines = vec![
         format!(
@@ -106,7 +118,7 @@ fn told(path: &Path, imported: &Imported, misfit: &Misfit) -> String {
             config.depth, config.embed_dim, config.num_heads
         ),
         format!(
-            "{} tensors, {} parameters, {} per image where nothing is skipped",
+            "{} tensors, {} parameters, {} per image if nothing is skipped",
             checkpoint.tensors.len(),
             checkpoint.num_parameters(),
             macs(config.geometry().dense_macs() as f64),
@@ -117,8 +129,8 @@ fn told(path: &Path, imported: &Imported, misfit: &Misfit) -> String {
     lines.join("\n")
 }
 
-/// What a checkpoint is, for programs.
-fn description(path: &Path, imported: &Imported) -> Value {
+/// Returns what a checkpoint is, for programs.
+pub(super) fn description(path: &Path, imported: &Imported) -> Value {
     let checkpoint = &imported.checkpoint;
     json!({
         "checkpoint": path,
@@ -131,30 +143,4 @@ fn description(path: &Path, imported: &Imported) -> Value {
         "config": checkpoint.config,
         "notes": imported.notes,
     })
-}
-
-pub(crate) fn convert(args: &ConvertArgs) -> Result<Ended> {
-    let imported = import(&args.from, &args.import.options())?;
-    if args.to.exists() && !args.force {
-        let message = format!(
-            "{}: is there already; choose another folder, or --force to replace the checkpoint in it",
-            args.to.display()
-        );
-        return Err(Error::Input(message).into());
-    }
-    for note in &imported.notes {
-        tell(&format!("note: {note}"));
-    }
-    imported.checkpoint.save(&args.to)?;
-    if args.json {
-        print_json(&description(&args.to, &imported))?;
-    } else {
-        print(&format!(
-            "{}: {}, {} tensors",
-            args.to.display(),
-            imported.checkpoint.config.preset,
-            imported.checkpoint.tensors.len()
-        ))?;
-    }
-    Ok(Ended::Done)
 }

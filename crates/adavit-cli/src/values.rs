@@ -1,32 +1,57 @@
-//! What options can be: closed choices, and texts that are read.
+//! Values of options: closed choices, and texts that are parsed.
 
 use adavit_decision::{PaperRounding, Thresholds};
 use adavit_experiment::measure::Keep;
 use adavit_model::Strategy;
+use adavit_train::TrainConfig;
+use anyhow::Result;
 use clap::ValueEnum;
+use toml::{Table, Value};
 
-pub(super) fn top_k(text: &str) -> Result<usize, String> {
-    let k = text.parse().ok().filter(|k| (1..=1000).contains(k));
-    k.ok_or_else(|| format!("expected between 1 and 1000, found {text:?}"))
+use crate::exit::bad_input;
+
+/// Most pixels of an image's side: a position embedding for more does not fit into memory.
+const MOST_PIXELS: usize = 1 << 13;
+
+/// Reads a number from 1 to `most`.
+fn up_to(most: usize, text: &str) -> Result<usize, String> {
+    let number = text.trim().parse().ok();
+    let number = number.filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| format!("expected between 1 and {most}, found {text:?}"))
+}
+
+/// Reads how many classes are reported.
+pub(crate) fn top_k(text: &str) -> Result<usize, String> {
+    up_to(1000, text)
+}
+
+/// Reads how many images go through a model at once.
+pub(crate) fn batch_size(text: &str) -> Result<usize, String> {
+    up_to(1 << 24, text)
+}
+
+/// Reads how many classes a head has.
+pub(crate) fn num_classes(text: &str) -> Result<usize, String> {
+    up_to(1_000_000, text)
 }
 
 /// How decisions are carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Exec {
-    /// Everything is computed; gates are factors.
+    /// Everything is computed; gates are factors of 0 or 1.
     Masked,
-    /// What is off is skipped.
+    /// What gates turn off is skipped.
     Sparse,
 }
 
-/// How the sparse path leaves out heads.
+/// How the sparse path skips heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StrategyArg {
-    /// What was measured to be faster for the shape.
+    /// The faster one for the shape, by measurement.
     Auto,
-    /// Kept heads alone.
+    /// Compute kept heads only.
     Exact,
-    /// All heads where one is kept.
+    /// Compute all heads where at least one is kept.
     Whole,
 }
 
@@ -45,16 +70,16 @@ impl From<StrategyArg> for Strategy {
 pub(crate) enum Accounting {
     /// Every product, decision networks included.
     Exact,
-    /// As the published tables.
+    /// As in the published tables.
     Paper,
 }
 
 /// How the paper's accounting counts tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Rounding {
-    /// As the published tables, whose float32 product loses a token at eleven counts.
+    /// As in the published tables, whose float32 product loses a token at eleven counts.
     Published,
-    /// Every token.
+    /// Every token counts.
     Exact,
 }
 
@@ -67,11 +92,12 @@ impl From<Rounding> for PaperRounding {
     }
 }
 
-/// Reads `H` or `HxW`.
-pub(super) fn img_size(text: &str) -> Result<(usize, usize), String> {
-    let side = |text: &str| {
-        let side = text.trim().parse::<usize>().ok().filter(|side| *side > 0);
-        side.ok_or_else(|| format!("expected pixels as H or HxW, found {text:?}"))
+/// Reads `H` or `HxW`: height and width.
+pub(crate) fn img_size(text: &str) -> Result<(usize, usize), String> {
+    let side = |side: &str| {
+        up_to(MOST_PIXELS, side).map_err(|_| {
+            format!("expected pixels as H or HxW, at most {MOST_PIXELS}, found {text:?}")
+        })
     };
     match text.split_once('x') {
         Some((height, width)) => Ok((side(height)?, side(width)?)),
@@ -93,7 +119,7 @@ fn axes(text: &str) -> Result<[Option<f64>; 3], String> {
     Ok(axes)
 }
 
-pub(super) fn keep(text: &str) -> Result<Keep, String> {
+pub(crate) fn keep(text: &str) -> Result<Keep, String> {
     let axes = axes(text)?;
     if let Some(share) = axes
         .iter()
@@ -110,7 +136,7 @@ pub(super) fn keep(text: &str) -> Result<Keep, String> {
     })
 }
 
-/// Thresholds in place of a checkpoint's; what is left out stays.
+/// Thresholds that replace a checkpoint's; an axis that is left out keeps its own.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct GateThresholds([Option<f64>; 3]);
 
@@ -125,7 +151,7 @@ impl GateThresholds {
     }
 }
 
-pub(super) fn gate_thresholds(text: &str) -> Result<GateThresholds, String> {
+pub(crate) fn gate_thresholds(text: &str) -> Result<GateThresholds, String> {
     let axes = match text.trim().parse() {
         Ok(threshold) => [Some(threshold); 3],
         Err(_) => axes(text)?,
@@ -134,4 +160,24 @@ pub(super) fn gate_thresholds(text: &str) -> Result<GateThresholds, String> {
         Some(threshold) => Err(format!("expected thresholds in (0, 1), found {threshold}")),
         None => Ok(GateThresholds(axes)),
     }
+}
+
+/// Reads `key=value`, a line of TOML: dots in the key name tables, and a bare word is a string.
+pub(crate) fn setting(text: &str) -> Result<Table, String> {
+    let expected = || format!("expected key=value, as in dense.optimizer.lr=1e-3, found {text:?}");
+    let (key, value) = text.split_once('=').ok_or_else(expected)?;
+    let table = text.parse::<Table>();
+    let table = table.or_else(|_| format!("{key}={}", Value::from(value.trim())).parse());
+    let table = table.map_err(|_| expected())?;
+    if table.len() == 1 {
+        Ok(table)
+    } else {
+        Err(expected())
+    }
+}
+
+/// Returns the settings in a TOML text, with each `--set` over them.
+pub(crate) fn overridden(text: &str, set: &[Table]) -> Result<TrainConfig> {
+    TrainConfig::from_toml_and(text, set.iter().cloned())
+        .map_err(|error| bad_input(format!("--set: {error}")))
 }

@@ -1,0 +1,212 @@
+//! `adavit calibrate`: thresholds of a checkpoint for a budget.
+
+use std::path::{Path, PathBuf};
+
+use adavit_data::held_out;
+use adavit_decision::Thresholds;
+use adavit_model::{ImportOptions, import};
+use adavit_train::{
+    Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_sparse, off_budget,
+};
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::exit::{Exit, bad_input};
+use crate::machine::MachineArgs;
+use crate::output::{OutputArgs, macs, message, print, print_json};
+use crate::source::{normalization_for, settings_of_run};
+use crate::values::batch_size;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CalibrateArgs {
+    /// Adaptive checkpoint: a run folder (its best/), a checkpoint folder, or a file
+    #[arg(value_name = "CKPT")]
+    checkpoint: PathBuf,
+
+    /// Mean compute per image, in (0, 1]: exact MACs relative to the dense model
+    #[arg(long, value_name = "B", allow_negative_numbers = true)]
+    budget: f64,
+
+    /// Data set whose held-out training images are used: fashion-mnist-subset, fashion-mnist, mnist,
+    /// or a folder of IDX files [default: the run's, or fashion-mnist-subset]
+    #[arg(long, value_name = "NAME|PATH")]
+    data: Option<String>,
+
+    /// Folder with the files of a named data set [default: the run's, or download from the Hugging
+    /// Face hub]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Share of the training images that is held out; must match training, otherwise calibration sees
+    /// training images [default: the run's, or 0.1]
+    #[arg(long, value_name = "H", allow_negative_numbers = true)]
+    held_out: Option<f64>,
+
+    /// Seed that chose the held-out images; must match training [default: the run's, or 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Folder to write [default: the checkpoint's own]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Images per forward
+    #[arg(long, value_name = "N", default_value_t = 250, value_parser = batch_size)]
+    batch_size: usize,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
+    let device = args.machine.open()?.device;
+    if !(args.budget > 0.0 && args.budget <= 1.0) {
+        return Err(bad_input(format!(
+            "budget: expected a number in (0, 1], found {}",
+            args.budget
+        )));
+    }
+    let target = target(args)?;
+    let mut checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
+    let trained = training_settings(args)?;
+    let data = adavit_data::load(&trained.data, trained.data_dir.as_deref())?;
+    check_images(&checkpoint.config, &data.train)?;
+    let normalization = normalization_for(&checkpoint.config, &data.train);
+    let split = held_out(data.train.len(), trained.held_out, trained.seed)?;
+    let mut images = Images {
+        dataset: &data.train,
+        indices: &split.held_out,
+        normalization: &normalization,
+        batch_size: args.batch_size,
+        device: &device,
+    };
+    message(&format!(
+        "calibrating on {} held-out images of {} (held_out {}, seed {}); these must match training, or \
+         the model has seen the images",
+        split.held_out.len(),
+        trained.data,
+        trained.held_out,
+        trained.seed
+    ));
+    let mut model = checkpoint.model(&device)?;
+    let held_out = calibrate_best(&mut model, &images, args.budget)?;
+    checkpoint.config = model.config().clone();
+    let all = data.test.indices();
+    (images.dataset, images.indices) = (&data.test, &all);
+    let test = evaluate_sparse(&checkpoint.prepared(&device)?, &images, &mut |_| Ok(()))?;
+    let warning = off_budget(held_out.macs_share, args.budget);
+    // Thresholds that miss the budget do not replace those of the checkpoint.
+    let written = warning.is_none() || args.out.is_some();
+    if written {
+        checkpoint.save(&target)?;
+    }
+    let result = Calibrated {
+        target: written.then_some(target),
+        thresholds: checkpoint.config.decisions.as_ref().map(|d| d.thresholds),
+        held_out,
+        test,
+    };
+    if args.output.json {
+        print_json(&result.value(args.budget))?;
+    } else {
+        print(&result.text())?;
+    }
+    let Some(warning) = warning else {
+        return Ok(Exit::Done);
+    };
+    message(&format!("warning: {warning}"));
+    Ok(Exit::CheckFailed)
+}
+
+/// Returns the settings of the checkpoint's run, which options override.
+fn training_settings(args: &CalibrateArgs) -> Result<TrainConfig> {
+    let mut trained = settings_of_run(&args.checkpoint)?.unwrap_or_default();
+    if let Some(data) = &args.data {
+        trained.data.clone_from(data);
+        trained.data_dir = None;
+    }
+    trained.data_dir = args.data_dir.clone().or(trained.data_dir);
+    trained.held_out = args.held_out.unwrap_or(trained.held_out);
+    trained.seed = args.seed.unwrap_or(trained.seed);
+    Ok(trained)
+}
+
+/// Returns the folder to write: by default the checkpoint's own.
+fn target(args: &CalibrateArgs) -> Result<PathBuf> {
+    if let Some(out) = &args.out {
+        return Ok(out.clone());
+    }
+    let given = &args.checkpoint;
+    let is_checkpoint = |folder: &Path| folder.join("config.json").is_file();
+    let candidates = [given.clone(), given.join("best")];
+    let found = candidates.into_iter().find(|folder| is_checkpoint(folder));
+    if let Some(snapshot) = found
+        .as_ref()
+        .filter(|folder| folder.join("state.json").exists())
+    {
+        return Err(bad_input(format!(
+            "{}: a run resumes from this snapshot, which must not change; give another folder by --out",
+            snapshot.display()
+        )));
+    }
+    found.ok_or_else(|| {
+        bad_input(format!(
+            "{}: not a checkpoint folder, so the thresholds cannot be written to it; give a folder by \
+             --out",
+            given.display()
+        ))
+    })
+}
+
+/// The thresholds that were found, and what they give.
+struct Calibrated {
+    /// Where they were written, if they were.
+    target: Option<PathBuf>,
+    thresholds: Option<Thresholds>,
+    held_out: Evaluation,
+    test: Evaluation,
+}
+
+impl Calibrated {
+    fn value(&self, budget: f64) -> Value {
+        let part = |e: &Evaluation| {
+            json!({
+                "images": e.images,
+                "top1": e.top1,
+                "macs": e.macs,
+                "macs_share": e.macs_share,
+            })
+        };
+        json!({
+            "checkpoint": self.target,
+            "budget": budget,
+            "thresholds": self.thresholds,
+            "held_out": part(&self.held_out),
+            "test": part(&self.test),
+        })
+    }
+
+    fn text(&self) -> String {
+        let line = |name: &str, e: &Evaluation| {
+            format!(
+                "{name:<10}{:>8} images{:>9.4} top-1{:>16} per image, {:.4} of the dense model",
+                e.images,
+                e.top1,
+                macs(e.macs),
+                e.macs_share
+            )
+        };
+        let written = self.target.as_ref().map_or_else(
+            || "thresholds not written; give a folder by --out to write them anyway".into(),
+            |target| format!("thresholds written to {}", target.display()),
+        );
+        format!(
+            "{}\n{}\n{written}",
+            line("held out", &self.held_out),
+            line("test", &self.test),
+        )
+    }
+}

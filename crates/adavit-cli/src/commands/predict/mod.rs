@@ -1,0 +1,74 @@
+//! `adavit predict`: the classes that a checkpoint gives pictures, and what that costs.
+
+pub(crate) mod args;
+mod totals;
+mod writer;
+
+use std::time::Instant;
+
+use adavit_data::{find_pictures, read_ahead};
+use adavit_model::Predictor;
+use anyhow::Result;
+
+use crate::commands::predict::args::PredictArgs;
+use crate::commands::predict::totals::Totals;
+use crate::commands::predict::writer::Writer;
+use crate::exit::{Exit, bad_input};
+use crate::output::message;
+use crate::source::open_checkpoint;
+
+pub(crate) fn run(args: &PredictArgs) -> Result<Exit> {
+    let device = args.machine.open()?.device;
+    let model = open_checkpoint(&args.checkpoint, &args.read.options())?.prepared(&device)?;
+    let predictor = Predictor::new(model, device, args.batch_size)?;
+    if let Some(folder) = &args.overlay {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| bad_input(format!("creating {}: {error}", folder.display())))?;
+    }
+    let totals = match predict_all(args, &predictor) {
+        // The reader has seen enough, as in `adavit predict ... | head`.
+        Err(error) if is_broken_pipe(&error) => return Ok(Exit::Done),
+        totals => totals?,
+    };
+    message(&totals.line());
+    Ok(if totals.skipped > 0 {
+        Exit::CheckFailed
+    } else {
+        Exit::Done
+    })
+}
+
+/// Predicts for every picture, and writes each prediction as it comes.
+fn predict_all(args: &PredictArgs, predictor: &Predictor) -> Result<Totals> {
+    let start = Instant::now();
+    let files = find_pictures(&args.paths);
+    let pictures = read_ahead(files, predictor.config().input_config(), args.batch_size);
+    let mut writer = Writer::new(args, predictor);
+    let mut totals = Totals::default();
+    for prediction in predictor.predict(pictures) {
+        let prediction = prediction?;
+        totals.add(&prediction);
+        writer.write(&prediction)?;
+    }
+    if totals.predicted + totals.skipped == 0 {
+        return Err(bad_input(
+            "no pictures: expected files, folders or patterns of JPEG, PNG or WebP",
+        ));
+    }
+    totals.seconds = start.elapsed().as_secs_f64();
+    writer.end(&totals)?;
+    Ok(totals)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        let csv = cause.downcast_ref::<csv::Error>().map(csv::Error::kind);
+        let io = io.or(match csv {
+            Some(csv::ErrorKind::Io(io)) => Some(io),
+            _ => None,
+        });
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

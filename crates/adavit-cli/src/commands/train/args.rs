@@ -1,0 +1,136 @@
+//! The options of `adavit train`.
+
+use std::path::PathBuf;
+
+use adavit_model::PRESETS;
+use clap::builder::PossibleValuesParser;
+use toml::Table;
+
+use crate::machine::MachineArgs;
+use crate::output::OutputArgs;
+use crate::progress::ProgressArgs;
+use crate::stop::StopArgs;
+use crate::values::{batch_size, img_size, num_classes, setting};
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TrainArgs {
+    /// TOML file with settings; options override it, and a run's config.toml reproduces the run
+    /// [default: the settings shown here]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+
+    /// Set any key of the settings file, as in dense.optimizer.lr=1e-3; overrides --config, and other
+    /// options override it; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    pub(super) set: Vec<Table>,
+
+    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, or a folder of
+    /// IDX files [default: fashion-mnist-subset]
+    #[arg(long, value_name = "NAME|PATH", help_heading = "Data")]
+    pub(super) data: Option<String>,
+
+    /// Folder with the files of a named data set [default: download from the Hugging Face hub]
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    pub(super) data_dir: Option<PathBuf>,
+
+    /// Backbone [default: nano_patch7_28]
+    #[arg(long, value_name = "P", value_parser = PossibleValuesParser::new(PRESETS), help_heading = "Model")]
+    pub(super) preset: Option<String>,
+
+    /// Image size [default: the preset's]
+    #[arg(long, value_name = "H[xW]", value_parser = img_size, help_heading = "Model")]
+    pub(super) img_size: Option<(usize, usize)>,
+
+    /// Number of classes [default: the preset's]
+    #[arg(long, value_name = "K", value_parser = num_classes, help_heading = "Model")]
+    pub(super) num_classes: Option<usize>,
+
+    /// Dense checkpoint to adapt, of adavit, timm or Hugging Face; skips the dense stage
+    /// [default: train a dense model]
+    #[arg(long, value_name = "CKPT", help_heading = "Model")]
+    pub(super) dense_checkpoint: Option<PathBuf>,
+
+    /// Mean compute per image, in (0, 1]: exact MACs at inference relative to the dense model
+    /// [default: 0.5]
+    #[arg(long, value_name = "B", allow_negative_numbers = true, help_heading = "Budget", conflicts_with_all = ["target_tokens", "target_heads", "target_blocks"])]
+    pub(super) budget: Option<f64>,
+
+    /// Share of tokens to keep, in (0, 1]; the three targets replace the budget [default: set by the
+    /// budget]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, help_heading = "Budget", requires_all = ["target_heads", "target_blocks"])]
+    pub(super) target_tokens: Option<f64>,
+
+    /// Share of heads to keep, in (0, 1] [default: set by the budget]
+    #[arg(long, value_name = "H", allow_negative_numbers = true, help_heading = "Budget", requires_all = ["target_tokens", "target_blocks"])]
+    pub(super) target_heads: Option<f64>,
+
+    /// Share of blocks to keep, in (0, 1] [default: set by the budget]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, help_heading = "Budget", requires_all = ["target_tokens", "target_heads"])]
+    pub(super) target_blocks: Option<f64>,
+
+    /// Passes over the training images in each of the two stages [default: 50 dense, 20 adaptive]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(super) epochs: Option<u64>,
+
+    /// Largest number of optimizer steps in each stage [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(super) max_steps: Option<u64>,
+
+    /// Images per step [default: 64]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(super) batch_size: Option<usize>,
+
+    /// Learning rate of both stages; that of the decision networks is adaptive.optimizer.decision_lr
+    /// [default: 0.002 dense, 0.001 adaptive]
+    #[arg(
+        long,
+        value_name = "LR",
+        allow_negative_numbers = true,
+        help_heading = "Training"
+    )]
+    pub(super) lr: Option<f64>,
+
+    /// Seed of everything random: the same seed gives the same weights [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(super) seed: Option<u64>,
+
+    /// End a stage after N epochs without a better checkpoint [default: never]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(super) patience: Option<u64>,
+
+    #[command(flatten)]
+    pub(super) stop: StopArgs,
+
+    /// Keep the checkpoints of the N best epochs of each stage in epochs/ [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    pub(super) keep: Option<usize>,
+
+    /// Write event files for TensorBoard into the run folder
+    #[arg(long, help_heading = "Run")]
+    pub(super) tensorboard: bool,
+
+    #[command(flatten)]
+    pub(super) progress: ProgressArgs,
+
+    /// Run folder [default: runs/train, then runs/train-2, ...]
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    pub(super) out: Option<PathBuf>,
+
+    /// Resume the run in this folder with its own settings
+    #[arg(long, value_name = "RUN", help_heading = "Run", conflicts_with_all = [
+        "config", "set", "data", "data_dir", "preset", "img_size", "num_classes", "dense_checkpoint",
+        "budget", "target_tokens", "target_heads", "target_blocks", "epochs", "max_steps", "batch_size",
+        "lr", "seed", "out", "force", "device", "patience", "keep", "tensorboard",
+    ])]
+    pub(super) resume: Option<PathBuf>,
+
+    /// Replace the run in a folder that is not empty
+    #[arg(long, help_heading = "Run")]
+    pub(super) force: bool,
+
+    #[command(flatten)]
+    pub(super) machine: MachineArgs,
+
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}

@@ -1,0 +1,214 @@
+//! What a path names: a checkpoint, the run that it belongs to, test images.
+
+use std::path::{Path, PathBuf};
+
+use adavit_data::{Dataset, FolderClasses, ImageFolder, Labelled, Normalization};
+use adavit_model::{Checkpoint, ImportOptions, ModelConfig, PRESETS, import, initial_tensors};
+use adavit_train::{TrainConfig, check_images, run_config_of};
+use anyhow::Result;
+use clap::ArgGroup;
+use clap::builder::PossibleValuesParser;
+
+use crate::exit::bad_input;
+use crate::output::message;
+use crate::values::{img_size, num_classes};
+
+/// What a checkpoint is read with, where it does not say so itself.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReadArgs {
+    /// Number of heads, if the checkpoint does not say [default: the checkpoint's]
+    #[arg(long, value_name = "N")]
+    num_heads: Option<usize>,
+
+    /// Image size; resamples the position embedding (bicubic, antialiased) [default: the
+    /// checkpoint's]
+    #[arg(long, value_name = "H[xW]", value_parser = img_size)]
+    img_size: Option<(usize, usize)>,
+
+    /// Drop the distillation token and its head
+    #[arg(long)]
+    drop_distillation: bool,
+}
+
+impl ReadArgs {
+    pub(crate) fn options(&self) -> ImportOptions {
+        ImportOptions {
+            num_heads: self.num_heads,
+            img_size: self.img_size,
+            drop_distillation: self.drop_distillation,
+            ..ImportOptions::default()
+        }
+    }
+}
+
+/// What a checkpoint is changed to.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    read: ReadArgs,
+
+    /// Replace the head by an untrained one for K classes [default: keep the head]
+    #[arg(long, value_name = "K", value_parser = num_classes)]
+    num_classes: Option<usize>,
+
+    /// Seed of the new head
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+impl ImportArgs {
+    pub(crate) fn options(&self) -> ImportOptions {
+        ImportOptions {
+            num_classes: self.num_classes,
+            seed: self.seed,
+            ..self.read.options()
+        }
+    }
+}
+
+/// The model that is counted or timed: a checkpoint's or a preset's.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+#[command(group = ArgGroup::new("model").required(true).args(["checkpoint", "preset"]))]
+pub(crate) struct ModelArgs {
+    /// Checkpoint: a run folder, a checkpoint folder, a safetensors file, or a file of torch.save
+    #[arg(value_name = "CKPT")]
+    pub(crate) checkpoint: Option<PathBuf>,
+
+    /// Backbone, in place of a checkpoint
+    #[arg(long, value_name = "P", value_parser = PossibleValuesParser::new(PRESETS))]
+    preset: Option<String>,
+
+    /// Image size [default: the model's]
+    #[arg(long, value_name = "H[xW]", value_parser = img_size)]
+    img_size: Option<(usize, usize)>,
+
+    /// Number of classes [default: the model's]
+    #[arg(long, value_name = "K", value_parser = num_classes)]
+    num_classes: Option<usize>,
+
+    /// Number of heads, if the checkpoint does not say [default: the checkpoint's]
+    #[arg(long, value_name = "N", conflicts_with = "preset")]
+    num_heads: Option<usize>,
+}
+
+impl ModelArgs {
+    /// Returns what the model is made of.
+    pub(crate) fn config(&self) -> Result<ModelConfig> {
+        let Some(preset) = &self.preset else {
+            return Ok(self.read(0)?.config);
+        };
+        let mut config = ModelConfig::preset(preset)?;
+        config.img_size = self.img_size.unwrap_or(config.img_size);
+        config.num_classes = self.num_classes.unwrap_or(config.num_classes);
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Returns the checkpoint, or a preset's untrained one; `seed` draws what is untrained.
+    pub(crate) fn open(&self, seed: u64) -> Result<Checkpoint> {
+        if self.preset.is_none() {
+            return self.read(seed);
+        }
+        let config = self.config()?;
+        let tensors = initial_tensors(&config, seed, 0.0)?;
+        Ok(Checkpoint { config, tensors })
+    }
+
+    fn read(&self, seed: u64) -> Result<Checkpoint> {
+        let Some(path) = &self.checkpoint else {
+            return Err(bad_input("expected a checkpoint or --preset"));
+        };
+        let options = ImportOptions {
+            num_heads: self.num_heads,
+            img_size: self.img_size,
+            num_classes: self.num_classes,
+            seed,
+            drop_distillation: false,
+        };
+        open_checkpoint(path, &options)
+    }
+}
+
+/// Reads a checkpoint and reports how it was understood.
+///
+/// # Errors
+/// If it cannot be read, or its run's model does not make its own decisions.
+pub(crate) fn open_checkpoint(path: &Path, options: &ImportOptions) -> Result<Checkpoint> {
+    settings_of_run(path)?;
+    let imported = import(path, options)?;
+    for note in &imported.notes {
+        message(&format!("note: {note}"));
+    }
+    Ok(imported.checkpoint)
+}
+
+/// Returns the settings of the run that a checkpoint belongs to, if it belongs to one.
+///
+/// # Errors
+/// If the run's model does not make its own decisions: its checkpoint alone is another model.
+pub(crate) fn settings_of_run(checkpoint: &Path) -> Result<Option<TrainConfig>> {
+    let config = run_config_of(checkpoint)?;
+    if let Some(config) = &config {
+        config.method.expect_learned()?;
+    }
+    Ok(config)
+}
+
+/// How images become inputs: as the model's configuration says, or by their own mean and deviation.
+pub(crate) fn normalization_for(model: &ModelConfig, images: &Dataset) -> Normalization {
+    let of_model = model.normalization.clone();
+    of_model.unwrap_or_else(|| images.normalization())
+}
+
+/// Images with labels, and how they are normalised.
+#[derive(Debug)]
+pub(crate) struct TestImages {
+    pub(crate) images: Box<dyn Labelled>,
+    pub(crate) normalization: Normalization,
+}
+
+/// Where test images are.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DataArgs {
+    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, a folder of
+    /// IDX files, or a folder with one folder of pictures (JPEG, PNG, WebP) per class
+    #[arg(long, value_name = "NAME|PATH", default_value = "fashion-mnist-subset")]
+    data: String,
+
+    /// Folder with the files of a named data set [default: download from the Hugging Face hub]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl DataArgs {
+    /// Opens the test images for a checkpoint's model. They are normalised as the checkpoint says, or
+    /// by their own statistics if it says nothing.
+    pub(crate) fn open(&self, checkpoint: &Path, config: &ModelConfig) -> Result<TestImages> {
+        let path = Path::new(&self.data);
+        if self.data_dir.is_none() && ImageFolder::is_one(path) {
+            let normalization = config.normalization.clone().ok_or_else(|| {
+                bad_input(format!(
+                    "{}: its config.json has no normalization, which pictures require; add mean and \
+                     std of each channel",
+                    checkpoint.display()
+                ))
+            })?;
+            let classes = FolderClasses {
+                num_classes: config.num_classes,
+                class_names: &config.class_names,
+            };
+            let folder = ImageFolder::open(path, &config.input_config(), classes)?;
+            return Ok(TestImages {
+                images: Box::new(folder),
+                normalization,
+            });
+        }
+        let test = adavit_data::load(&self.data, self.data_dir.as_deref())?.test;
+        check_images(config, &test)?;
+        Ok(TestImages {
+            normalization: normalization_for(config, &test),
+            images: Box::new(test),
+        })
+    }
+}
