@@ -10,7 +10,7 @@ use crate::machine::MachineArgs;
 use crate::output::OutputArgs;
 use crate::progress::ProgressArgs;
 use crate::stop::StopArgs;
-use crate::values::{batch_size, img_size, num_classes, setting};
+use crate::values::{img_size, num_classes, setting};
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct TrainArgs {
