@@ -43,11 +43,12 @@ pub(super) fn compute(page: &mut Page, adaptive: &AdaptiveResults, run: &Path) -
         x: "million MACs",
         y: "images",
     };
-    let caption = format!(
-        "Test images by their MACs: mean {:.3} M, the dense model's {:.3} M",
+    page.paragraph(&format!(
+        "An image takes {:.3} M MACs on average, and {:.3} M by the dense model.",
         adaptive.evaluation.macs / 1e6,
         adaptive.dense_macs() / 1e6
-    );
+    ));
+    let caption = "Test images by their MACs".into();
     page.charts(&[(histogram(&millions, BINS, labels), caption)]);
     page.paragraph(&format!(
         "Rank correlation of an image's MACs with the dense model's loss on it: {:.3}.",

@@ -18,9 +18,9 @@ pub(super) fn mistakes(page: &mut Page, adaptive: &AdaptiveResults) -> Result<()
     let records = adaptive.worst_mistakes(MISTAKES);
     let shown = match records.len() {
         0 => String::new(),
-        n if n == wrong => " They are shown with the probabilities that the model gives.".into(),
+        n if n == wrong => " They are shown with the probability of the prediction.".into(),
         n => format!(
-            " The {n} with the greatest loss are shown, with the probabilities that the model gives."
+            " The {n} with the greatest loss are shown, with the probability of the prediction."
         ),
     };
     page.paragraph(&format!(
@@ -30,10 +30,7 @@ pub(super) fn mistakes(page: &mut Page, adaptive: &AdaptiveResults) -> Result<()
     let pictures = replay.answers().enumerate().map(|(place, answer)| {
         Ok(Picture {
             png: png(&replay.picture(place))?,
-            detail: format!(
-                "the label has {:.2}; MACs {:.2}",
-                answer.label_probability, answer.macs_share
-            ),
+            detail: format!("the label's probability: {:.2}", answer.label_probability),
             ..captioned(answer)
         })
     });

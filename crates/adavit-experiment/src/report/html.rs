@@ -22,8 +22,9 @@ figure{margin:0;min-width:0}figcaption{font-size:.9rem}\
 .charts figure{max-width:560px}.charts figcaption{font-weight:600}\
 .chart svg{width:100%;height:auto;display:block}\
 .legend{display:flex;flex-wrap:wrap;gap:.1rem 1.1rem;font-size:.85rem;margin:.2rem 0;padding:0;list-style:none}\
-.legend svg{width:2.3em;height:1em;vertical-align:-.12em;margin-right:.4em}\
-.legend i{display:inline-block;width:.9em;height:.9em;margin-right:.4em;border-radius:2px;vertical-align:-.1em}\
+.legend li{display:flex;align-items:center}\
+.legend svg{width:2.3em;height:1em;flex:none;margin-right:.4em}\
+.legend i{width:.9em;height:.9em;margin-right:.4em;border-radius:2px}\
 .scroll{overflow-x:auto;margin:.4rem 0 .8rem}\
 table{border-collapse:collapse;font-size:.9rem}\
 th,td{padding:.25rem .6rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--soft)}\
@@ -31,6 +32,7 @@ th:first-child{text-align:left;position:sticky;left:0;background:Canvas}\
 th{font-weight:600}tbody th{font-weight:400}\
 table.words td{text-align:left;white-space:normal;min-width:9rem;overflow-wrap:anywhere}table.words th{text-align:left;vertical-align:top}\
 td.heat{min-width:2.2rem;text-align:center}\
+@media(max-width:600px){th:first-child{white-space:normal;min-width:4.5rem;max-width:9rem}}\
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:1.2rem 1rem;align-items:start}\
 .gallery.small{grid-template-columns:repeat(auto-fill,minmax(min(45%,150px),1fr))}\
 .gallery img{width:100%;image-rendering:pixelated;border-radius:4px;display:block;margin-bottom:.2rem}\
