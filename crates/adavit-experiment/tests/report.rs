@@ -147,12 +147,13 @@ fn every_table_scrolls_and_every_picture_names_label_and_prediction() {
 
 #[test]
 fn a_run_without_epochs_has_a_report() {
-    let Reported { out, test, .. } = reported(|_| ());
+    let run = reported(|_| ());
+    let (out, test) = (&run.out, &run.test);
     for name in ["metrics.csv", "summary.json"] {
         fs::remove_file(out.join(name)).unwrap();
     }
     fs::remove_dir_all(out.join("best")).unwrap();
-    let report = write_report(&out, &test, None, &Device::Cpu).unwrap();
+    let report = write_report(out, test, None, &Device::Cpu).unwrap();
     let html = fs::read_to_string(report).unwrap();
     assert!(html.contains("No epoch is finished yet.") && html.contains("Settings"));
 }
