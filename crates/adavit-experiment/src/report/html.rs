@@ -32,13 +32,16 @@ th:first-child{text-align:left;position:sticky;left:0;background:Canvas}\
 th{font-weight:600}tbody th{font-weight:400}\
 table.words td{text-align:left;white-space:normal;min-width:9rem;overflow-wrap:anywhere}table.words th{text-align:left;vertical-align:top}\
 td.heat{min-width:2.2rem;text-align:center}\
-@media(max-width:600px){th:first-child{white-space:normal;min-width:4.5rem;max-width:9rem}}\
+@media(max-width:600px){th.long{white-space:normal;min-width:8rem}}\
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:1.2rem 1rem;align-items:start}\
 .gallery.small{grid-template-columns:repeat(auto-fill,minmax(min(45%,150px),1fr))}\
 .gallery img{width:100%;image-rendering:pixelated;border-radius:4px;display:block;margin-bottom:.2rem}\
 .wrong{color:var(--wrong);font-weight:600}\
 pre{overflow-x:auto;font-size:.85rem;border:1px solid var(--soft);border-radius:4px;padding:.6rem}\
 summary{cursor:pointer}";
+
+/// A row's name of more letters than this is divided into lines on a narrow screen.
+const LONG: usize = 16;
 
 /// A table with a head; the first column names the rows.
 #[derive(Debug, Clone)]
@@ -173,6 +176,9 @@ impl Page {
                 "<td class=\"heat\" style=\"background:{}\">{text}</td>",
                 heat_colour(heat)
             ),
+            None if names_row && cell.text.chars().count() > LONG => {
+                format!("<th scope=\"row\" class=\"long\">{text}</th>")
+            }
             None if names_row => format!("<th scope=\"row\">{text}</th>"),
             None => format!("<td>{text}</td>"),
         };
