@@ -38,12 +38,15 @@ mod tests {
 
     #[test]
     fn targets_of_each_axis_are_not_calibrated() {
-        let mut config = TrainConfig::default();
-        config.targets = Some(adavit_train::Targets {
+        let targets = adavit_train::Targets {
             tokens: 0.5,
             heads: 0.5,
             blocks: 0.5,
-        });
+        };
+        let config = TrainConfig {
+            targets: Some(targets),
+            ..TrainConfig::default()
+        };
         assert_eq!(calibrated_from(&config, 10), None);
     }
 }
