@@ -160,7 +160,7 @@ pub fn write(curve: &Curve) -> Result<PathBuf> {
         .collect();
     write_file(
         &folder.join("efficiency.svg"),
-        efficiency_chart(&points)?.as_bytes(),
+        efficiency_chart(&points).as_bytes(),
     )?;
     Ok(folder)
 }

@@ -439,7 +439,7 @@ fn a_run_of_a_sweep_is_analysed() {
     let analysis = write_analysis(&run, &test, &pictures, &Device::Cpu).unwrap();
     assert_eq!(analysis.images, 40);
     assert!((analysis.top1 - found.points[1].top1).abs() < 1e-9);
-    assert!((-1.0..=1.0).contains(&analysis.macs_and_plain_loss));
+    assert!((-1.0..=1.0).contains(&analysis.macs_and_dense_loss));
     assert_eq!(
         analysis
             .classes

@@ -1,4 +1,4 @@
-//! What the adaptive model does with the test images: usage, compute, confusions, and pictures.
+//! The adaptive model of a run on the test images: what it found of each, and what it keeps of some.
 
 use std::path::Path;
 
@@ -9,17 +9,8 @@ use candle_core::Device;
 use image::RgbImage;
 
 use crate::error::Result;
-use crate::report::charts::{Labels, histogram};
-use crate::report::html::{Cell, Page};
-use crate::report::overlay::{Drawn, draw_kept, png};
-use crate::report::statistics::{normalization_for, plain_losses, rank_correlation};
-
-/// Pictures in each half of the gallery.
-const GALLERY: usize = 6;
-/// Bars of the histogram.
-const BINS: usize = 24;
-/// More classes than this make no table of confusions that anyone reads.
-const MOST_CLASSES: usize = 40;
+use crate::report::overlay::{Overlay, draw_overlay, draw_picture};
+use crate::report::statistics::{dense_losses, normalization_for};
 
 /// What an evaluation found of one image.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +18,7 @@ pub(super) struct Record {
     image: u32,
     label: u32,
     predicted: u32,
+    loss: f64,
     macs: u64,
 }
 
@@ -37,7 +29,7 @@ pub(super) fn drawable(config: &ModelConfig) -> bool {
 
 /// The adaptive model and what it does with the test images.
 pub(super) struct AdaptiveResults<'d> {
-    pub(super) model: PreparedTransformer,
+    model: PreparedTransformer,
     test: &'d Dataset,
     normalization: Normalization,
     device: Device,
@@ -73,6 +65,7 @@ impl<'d> AdaptiveResults<'d> {
                 image: image.image,
                 label: image.label,
                 predicted: image.predicted,
+                loss: image.loss,
                 macs: image.macs,
             });
             Ok(())
@@ -89,26 +82,13 @@ impl<'d> AdaptiveResults<'d> {
         })
     }
 
-    fn config(&self) -> &ModelConfig {
+    pub(super) fn config(&self) -> &ModelConfig {
         self.model.config()
     }
 
-    pub(super) fn usage(&self, page: &mut Page) {
-        page.heading("Usage of each block");
-        page.paragraph(
-            "The share of test images that run a sub-layer, and the mean share of heads and patch \
-             tokens that they keep.",
-        );
-        let head = ["block", "tokens", "heads", "attention", "MLP"].map(String::from);
-        let blocks = self.evaluation.usage.per_block.iter().enumerate();
-        let rows: Vec<Vec<Cell>> = blocks
-            .map(|(block, usage)| {
-                let shares = [usage.tokens, usage.heads, usage.attention, usage.mlp];
-                let shares = shares.map(|share| Cell::heat(format!("{share:.2}"), share));
-                [vec![Cell::plain((block + 1).to_string())], shares.to_vec()].concat()
-            })
-            .collect();
-        page.cells(&head, &rows);
+    /// MACs of an image by the dense model.
+    pub(super) fn dense_macs(&self) -> f64 {
+        self.config().geometry().dense_macs() as f64
     }
 
     pub(super) fn class_name(&self, class: usize) -> String {
@@ -116,96 +96,9 @@ impl<'d> AdaptiveResults<'d> {
         name.map_or_else(|| class.to_string(), String::clone)
     }
 
-    pub(super) fn compute(&self, page: &mut Page, run: &Path) -> Result<()> {
-        page.heading("Compute of each image");
-        let macs: Vec<f64> = self.macs().into_iter().map(|macs| macs / 1e6).collect();
-        let labels = Labels {
-            x: "million MACs",
-            y: "images",
-        };
-        page.charts(&[(histogram(&macs, BINS, labels)?, "Test images by their MACs")]);
-        page.paragraph(&format!(
-            "Rank correlation of an image's MACs with the plain model's loss on it: {:.3}.",
-            rank_correlation(&self.macs(), &self.plain_losses(run)?)
-        ));
-        let dense = self.config().geometry().dense_macs() as f64;
-        let table = &self.classes;
-        let classes = 0..table.confusion().len();
-        let found: Vec<(usize, f64, f64)> = classes
-            .filter_map(|class| Some((class, table.top1(class)?, table.mean_macs(class)?)))
-            .collect();
-        let most = found.iter().map(|(_, _, macs)| *macs).fold(1.0, f64::max);
-        let rows: Vec<Vec<Cell>> = found
-            .into_iter()
-            .map(|(class, top1, macs)| {
-                vec![
-                    Cell::plain(self.class_name(class)),
-                    Cell::plain(table.images(class).to_string()),
-                    Cell::plain(format!("{top1:.3}")),
-                    Cell::heat(format!("{:.3} M", macs / 1e6), macs / most),
-                    Cell::plain(format!("{:.3}", macs / dense)),
-                ]
-            })
-            .collect();
-        let head = [
-            "class",
-            "images",
-            "top-1",
-            "MACs per image",
-            "of the plain model",
-        ];
-        page.cells(&head.map(String::from), &rows);
-        Ok(())
-    }
-
-    pub(super) fn confusion(&self, page: &mut Page) {
-        let classes = self.test.class_names().len();
-        if self.classes.confusion().len() > MOST_CLASSES {
-            return;
-        }
-        page.heading("Confusion");
-        page.paragraph("Rows are classes, columns what the adaptive model says; images.");
-        // A model may have more classes than the data: those are columns only.
-        let said = self.classes.confusion().len();
-        let names = (0..said).map(|class| self.class_name(class));
-        let head: Vec<String> = [String::new()].into_iter().chain(names).collect();
-        let rows: Vec<Vec<Cell>> = self
-            .classes
-            .confusion()
-            .iter()
-            .take(classes)
-            .enumerate()
-            .map(|(class, row)| {
-                let all = row.iter().sum::<u64>().max(1) as f64;
-                let cells = row
-                    .iter()
-                    .map(|n| Cell::heat(n.to_string(), *n as f64 / all));
-                let name = Cell::plain(self.class_name(class));
-                [name].into_iter().chain(cells).collect()
-            })
-            .collect();
-        page.cells(&head, &rows);
-    }
-
-    pub(super) fn gallery(&self, page: &mut Page) -> Result<()> {
-        if !drawable(self.config()) {
-            return Ok(());
-        }
-        page.heading("Images that take the least compute, and the most");
-        page.paragraph(
-            "The image, then what each block keeps of it: dropped patches are pale. The bar below is \
-             blue where attention runs and orange where the MLP does.",
-        );
-        let (least, most) = self.extremes(GALLERY, &self.macs());
-        for records in [least, most] {
-            let pictures: Vec<(Vec<u8>, String)> = self
-                .drawn(&records)?
-                .into_iter()
-                .map(|(picture, caption)| Ok((png(&picture)?, caption)))
-                .collect::<Result<_>>()?;
-            page.gallery(&pictures);
-        }
-        Ok(())
+    /// How many classes the data have.
+    pub(super) fn num_classes_of_data(&self) -> usize {
+        self.test.num_classes()
     }
 
     /// Multiply-adds, image by image.
@@ -214,65 +107,64 @@ impl<'d> AdaptiveResults<'d> {
         records.map(|record| record.macs as f64).collect()
     }
 
-    /// The images that have the least of something, and those that have the most, of what `values`
-    /// says of each image.
-    pub(super) fn extremes(&self, count: usize, values: &[f64]) -> (Vec<Record>, Vec<Record>) {
+    /// The dense model's loss, image by image.
+    pub(super) fn dense_losses(&self, run: &Path) -> Result<Vec<f64>> {
+        let checkpoint = run.join("dense");
+        dense_losses(&checkpoint, self.test, self.batch_size, &self.device)
+    }
+
+    /// The images of the least and of the greatest of `values`, which has one value for each image.
+    pub(super) fn extremes(&self, count: usize, values: &[f64]) -> Extremes {
         extremes(&self.records, count, values)
     }
 
-    /// The pictures of some images with what is kept of them, and what they show.
-    pub(super) fn drawn(&self, records: &[Record]) -> Result<Vec<(RgbImage, String)>> {
-        let indices: Vec<u32> = records.iter().map(|record| record.image).collect();
-        let batch = make_batch(self.test, &indices, None, &self.normalization, &self.device)?;
+    /// How many images are classified wrongly.
+    pub(super) fn mistakes(&self) -> usize {
+        let records = self.records.iter();
+        records.filter(|record| !record.correct()).count()
+    }
+
+    /// The wrong predictions with the greatest loss, the greatest first.
+    pub(super) fn worst_mistakes(&self, count: usize) -> Vec<Record> {
+        worst_mistakes(&self.records, count)
+    }
+
+    /// Puts some images through the model once more, to see what it keeps of them.
+    pub(super) fn replay<'a>(&'a self, records: &'a [Record]) -> Result<Replay<'a>> {
         let mut workspace = Workspace::default();
-        self.model.forward_sparse(&batch.images, &mut workspace)?;
-        let pictures = records.iter().enumerate();
-        let pictures = pictures.map(|(place, record)| {
-            let picture = self.picture(place, record, &workspace);
-            (picture, self.caption(record))
-        });
-        Ok(pictures.collect())
-    }
-
-    /// The picture of an image that is at `place` of the batch that went through last.
-    fn picture(&self, place: usize, record: &Record, workspace: &Workspace) -> RgbImage {
-        let config = self.config();
-        let policy = workspace.policy();
-        let kept: Vec<Vec<bool>> = (0..policy.depth())
-            .map(|block| policy.tokens(block, place).to_vec())
-            .collect();
-        let drawn = Drawn {
-            pixels: self.test.image(record.image as usize),
-            size: config.img_size,
-            grid: config.grid(),
-            num_prefix_tokens: config.num_prefix_tokens(),
-        };
-        draw_kept(&drawn, &policy.image_kept(place), &kept)
-    }
-
-    /// The plain model's loss, image by image.
-    pub(super) fn plain_losses(&self, run: &Path) -> Result<Vec<f64>> {
-        let how = (self.batch_size, &self.device);
-        plain_losses(&run.join("dense"), self.test, how)
-    }
-
-    fn caption(&self, record: &Record) -> String {
-        let (label, predicted) = (
-            self.class_name(record.label as usize),
-            self.class_name(record.predicted as usize),
-        );
-        let said = if record.label == record.predicted {
-            label
-        } else {
-            format!("{label}, taken for {predicted}")
-        };
-        let share = record.macs as f64 / self.config().geometry().dense_macs() as f64;
-        format!("{said}: {share:.2} of the plain model's MACs")
+        let mut probabilities = Vec::new();
+        if !records.is_empty() {
+            let indices: Vec<u32> = records.iter().map(|record| record.image).collect();
+            let batch = make_batch(self.test, &indices, None, &self.normalization, &self.device)?;
+            let logits = self.model.forward_sparse(&batch.images, &mut workspace)?;
+            let logits = logits.to_vec2::<f32>()?;
+            probabilities = logits.iter().map(|logits| softmax(logits)).collect();
+        }
+        Ok(Replay {
+            results: self,
+            records,
+            probabilities,
+            workspace,
+        })
     }
 }
 
-/// The records of the least values, least first, and of the greatest, greatest first.
-fn extremes(records: &[Record], count: usize, values: &[f64]) -> (Vec<Record>, Vec<Record>) {
+impl Record {
+    fn correct(&self) -> bool {
+        self.label == self.predicted
+    }
+}
+
+/// Images at both ends of an order.
+#[derive(Debug, Clone)]
+pub(super) struct Extremes {
+    /// Those of the least values, the least first.
+    pub(super) least: Vec<Record>,
+    /// Those of the greatest values, the greatest first.
+    pub(super) most: Vec<Record>,
+}
+
+fn extremes(records: &[Record], count: usize, values: &[f64]) -> Extremes {
     let mut sorted: Vec<(f64, Record)> = values
         .iter()
         .copied()
@@ -280,28 +172,140 @@ fn extremes(records: &[Record], count: usize, values: &[f64]) -> (Vec<Record>, V
         .collect();
     sorted.sort_by(|(x, a), (y, b)| x.total_cmp(y).then(a.image.cmp(&b.image)));
     let records = sorted.iter().map(|(_, record)| *record);
-    let least = records.clone().take(count).collect();
-    let most = records.rev().take(count).collect();
-    (least, most)
+    Extremes {
+        least: records.clone().take(count).collect(),
+        most: records.rev().take(count).collect(),
+    }
+}
+
+fn worst_mistakes(records: &[Record], count: usize) -> Vec<Record> {
+    let records = records.iter().filter(|record| !record.correct());
+    let mut wrong: Vec<Record> = records.copied().collect();
+    wrong.sort_by(|a, b| b.loss.total_cmp(&a.loss).then(a.image.cmp(&b.image)));
+    wrong.truncate(count);
+    wrong
+}
+
+fn softmax(logits: &[f32]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers = logits.iter().map(|logit| f64::from(logit - most).exp());
+    let sum: f64 = powers.clone().sum();
+    powers.map(|power| power / sum).collect()
+}
+
+/// Some images that went through the model together.
+pub(super) struct Replay<'a> {
+    results: &'a AdaptiveResults<'a>,
+    records: &'a [Record],
+    /// Of every class, image by image.
+    probabilities: Vec<Vec<f64>>,
+    workspace: Workspace,
+}
+
+/// What the model says of an image, and what that costs.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Answer {
+    pub(super) label: String,
+    pub(super) predicted: String,
+    /// Of the predicted class.
+    pub(super) probability: f64,
+    pub(super) label_probability: f64,
+    pub(super) correct: bool,
+    /// MACs over the dense model's.
+    pub(super) macs_share: f64,
+}
+
+impl Replay<'_> {
+    /// What the model says of each image.
+    pub(super) fn answers(&self) -> impl Iterator<Item = Answer> {
+        let records = self.records.iter().zip(&self.probabilities);
+        records.map(|(record, probabilities)| {
+            let of = |class: u32| probabilities.get(class as usize).copied();
+            Answer {
+                label: self.results.class_name(record.label as usize),
+                predicted: self.results.class_name(record.predicted as usize),
+                probability: of(record.predicted).unwrap_or(0.0),
+                label_probability: of(record.label).unwrap_or(0.0),
+                correct: record.correct(),
+                macs_share: record.macs as f64 / self.results.dense_macs(),
+            }
+        })
+    }
+
+    /// The picture of the image at a place, with what each block keeps of it.
+    pub(super) fn overlay(&self, place: usize, caption: &[String]) -> RgbImage {
+        let policy = self.workspace.policy();
+        let kept: Vec<Vec<bool>> = (0..policy.depth())
+            .map(|block| policy.tokens(block, place).to_vec())
+            .collect();
+        let blocks = policy.image_kept(place);
+        draw_overlay(&Overlay {
+            blocks: &blocks,
+            kept: &kept,
+            caption,
+            ..self.bare(place)
+        })
+    }
+
+    /// The picture of the image at a place.
+    pub(super) fn picture(&self, place: usize) -> RgbImage {
+        draw_picture(&self.bare(place))
+    }
+
+    fn bare(&self, place: usize) -> Overlay<'_> {
+        let config = self.results.config();
+        Overlay {
+            pixels: self.results.test.image(self.records[place].image as usize),
+            size: config.img_size,
+            grid: config.grid(),
+            num_prefix_tokens: config.num_prefix_tokens(),
+            blocks: &[],
+            kept: &[],
+            caption: &[],
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn record(image: u32, label: u32, loss: f64) -> Record {
+        Record {
+            image,
+            label,
+            predicted: 0,
+            loss,
+            macs: 1,
+        }
+    }
+
+    fn images(records: &[Record]) -> Vec<u32> {
+        records.iter().map(|record| record.image).collect()
+    }
+
     #[test]
     fn the_least_come_first_of_the_least_and_the_greatest_of_the_greatest() {
-        let record = |image| Record {
-            image,
-            label: 0,
-            predicted: 0,
-            macs: 1,
-        };
-        let records = [3, 1, 2, 0].map(record);
-        let (least, most) = extremes(&records, 2, &[0.5, 0.1, 0.9, 0.1]);
-        let images = |records: Vec<Record>| -> Vec<u32> {
-            records.iter().map(|record| record.image).collect()
-        };
-        assert_eq!((images(least), images(most)), (vec![0, 1], vec![2, 3]));
+        let records = [3, 1, 2, 0].map(|image| record(image, 0, 0.0));
+        let Extremes { least, most } = extremes(&records, 2, &[0.5, 0.1, 0.9, 0.1]);
+        assert_eq!((images(&least), images(&most)), (vec![0, 1], vec![2, 3]));
+    }
+
+    #[test]
+    fn the_worst_mistakes_are_wrong_and_have_the_greatest_loss() {
+        let records = [
+            record(0, 0, 9.0),
+            record(1, 1, 2.0),
+            record(2, 2, 5.0),
+            record(3, 1, 3.0),
+        ];
+        assert_eq!(images(&worst_mistakes(&records, 2)), [2, 3]);
+        assert_eq!(images(&worst_mistakes(&records, 9)), [2, 3, 1]);
+    }
+
+    #[test]
+    fn probabilities_of_all_classes_sum_to_one() {
+        let found = softmax(&[1000.0, 1000.0, -1000.0]);
+        assert_eq!(found, [0.5, 0.5, 0.0]);
     }
 }

@@ -11,9 +11,11 @@ use image::RgbImage;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::report::adaptive::{AdaptiveResults, drawable};
-use crate::report::charts::{Labels, Series, lines_on_white};
-use crate::report::overlay::png;
+use crate::report::adaptive::{AdaptiveResults, Record, drawable};
+use crate::report::chart::axis::Values;
+use crate::report::chart::figure::{Chart, Form, Series};
+use crate::report::chart::frame::Labels;
+use crate::report::overlay::{png, row_of_pictures};
 use crate::report::statistics::rank_correlation;
 
 /// Images of each kind that are drawn.
@@ -30,8 +32,8 @@ pub struct Analysis {
     pub macs: f64,
     /// The multiply-adds that 10 % of the images stay below, that half of them do, and that 90 % do.
     pub macs_percentiles: [u64; 3],
-    /// Spearman's rank correlation of an image's multiply-adds with the plain model's loss on it.
-    pub macs_and_plain_loss: f64,
+    /// Spearman's rank correlation of an image's multiply-adds with the dense model's loss on it.
+    pub macs_and_dense_loss: f64,
     /// What is kept, block by block.
     pub blocks: Vec<BlockUsage>,
     /// Class by class.
@@ -69,7 +71,7 @@ impl Analysis {
             top1: found.top1,
             macs: found.macs,
             macs_percentiles: found.macs_percentiles,
-            macs_and_plain_loss: rank_correlation(&results.macs(), losses),
+            macs_and_dense_loss: rank_correlation(&results.macs(), losses),
             blocks: found.usage.per_block.clone(),
             classes: classes.collect(),
         }
@@ -78,7 +80,7 @@ impl Analysis {
 
 /// Writes `analysis.json`, `usage.svg` and pictures of the run in a folder into the folder `out`:
 /// `least.png` and `most.png` of the images by their compute, `easiest.png` and `hardest.png` by the
-/// plain model's loss.
+/// dense model's loss.
 ///
 /// # Errors
 /// If the folder holds no finished models, or its data cannot be read.
@@ -87,68 +89,81 @@ pub fn write_analysis(run: &Path, test: &Dataset, out: &Path, device: &Device) -
     config.method.expect_learned()?;
     let checkpoint = Checkpoint::load(&run.join("best"))?;
     if !drawable(&checkpoint.config) {
-        return Err(Error::Input(format!(
+        return Err(Error::Setting(format!(
             "analysis: expected images of 1 or 3 channels to draw, found {}",
             checkpoint.config.in_chans
         )));
     }
     let adaptive = AdaptiveResults::evaluated(&checkpoint, &config, test, device)?;
-    let losses = adaptive.plain_losses(run)?;
+    let losses = adaptive.dense_losses(run)?;
     let analysis = Analysis::of(&adaptive, &losses);
     std::fs::create_dir_all(out).map_err(Error::io("making", out))?;
-    let json = serde_json::to_vec_pretty(&analysis)
-        .map_err(|error| Error::Input(format!("analysis: {error}")))?;
+    let json = serde_json::to_vec_pretty(&analysis).map_err(|error| Error::Encode {
+        what: "analysis.json",
+        message: error.to_string(),
+    })?;
     write_file(&out.join("analysis.json"), &json)?;
-    write_file(
-        &out.join("usage.svg"),
-        usage_chart(&analysis.blocks)?.as_bytes(),
-    )?;
-    let (least, most) = adaptive.extremes(DRAWN, &adaptive.macs());
-    let (easiest, hardest) = adaptive.extremes(DRAWN, &losses);
-    for (records, name) in [
-        (least, "least.png"),
-        (most, "most.png"),
-        (easiest, "easiest.png"),
-        (hardest, "hardest.png"),
+    let usage = usage_chart(&analysis.blocks);
+    write_file(&out.join("usage.svg"), usage.as_bytes())?;
+    let compute = adaptive.extremes(DRAWN, &adaptive.macs());
+    let difficulty = adaptive.extremes(DRAWN, &losses);
+    for (records, name, title) in [
+        (compute.least, "least.png", "least compute"),
+        (compute.most, "most.png", "most compute"),
+        (
+            difficulty.least,
+            "easiest.png",
+            "easiest for the dense model",
+        ),
+        (
+            difficulty.most,
+            "hardest.png",
+            "hardest for the dense model",
+        ),
     ] {
-        let pictures = adaptive.drawn(&records)?;
-        let pictures: Vec<RgbImage> = pictures.into_iter().map(|(picture, _)| picture).collect();
-        write_file(&out.join(name), &png(&beside(&pictures))?)?;
+        let picture = row_of_pictures(title, &overlays(&adaptive, &records)?);
+        write_file(&out.join(name), &png(&picture)?)?;
     }
     Ok(analysis)
 }
 
-fn usage_chart(blocks: &[BlockUsage]) -> Result<String> {
-    let series = |name: &str, share: fn(&BlockUsage) -> f64| Series {
-        name: name.into(),
-        points: blocks
-            .iter()
-            .enumerate()
-            .map(|(block, usage)| ((block + 1) as f64, share(usage)))
-            .collect(),
-    };
-    let labels = Labels {
-        x: "block",
-        y: "kept",
-    };
-    let all = [
-        series("tokens", |usage| usage.tokens),
-        series("heads", |usage| usage.heads),
-        series("attention", |usage| usage.attention),
-        series("MLP", |usage| usage.mlp),
-    ];
-    lines_on_white(&all, labels)
+/// Pictures of images, each with its label and prediction above.
+fn overlays(adaptive: &AdaptiveResults, records: &[Record]) -> Result<Vec<RgbImage>> {
+    let replay = adaptive.replay(records)?;
+    let pictures = replay.answers().enumerate().map(|(place, answer)| {
+        let caption = [
+            format!("label: {}", answer.label),
+            format!("predicted: {} {:.2}", answer.predicted, answer.probability),
+            format!("MACs: {:.2} of dense", answer.macs_share),
+        ];
+        replay.overlay(place, &caption)
+    });
+    Ok(pictures.collect())
 }
 
-/// Pictures in one row.
-fn beside(pictures: &[RgbImage]) -> RgbImage {
-    let width = pictures.iter().map(RgbImage::width).sum();
-    let height = pictures.iter().map(RgbImage::height).max().unwrap_or(0);
-    let mut all = RgbImage::new(width, height);
-    let mut left = 0;
-    for picture in pictures {
-        image::imageops::replace(&mut all, picture, left, 0);
-        left += i64::from(picture.width());
-    }
-    all
+fn usage_chart(blocks: &[BlockUsage]) -> String {
+    let series = |name: &str, share: fn(&BlockUsage) -> f64| {
+        let shares = blocks.iter().enumerate();
+        let points = shares.map(|(block, usage)| ((block + 1) as f64, share(usage)));
+        Series {
+            name: name.into(),
+            points: points.collect(),
+            form: Form::Curve,
+        }
+    };
+    let chart = Chart {
+        series: &[
+            series("tokens", |usage| usage.tokens),
+            series("heads", |usage| usage.heads),
+            series("attention", |usage| usage.attention),
+            series("MLP", |usage| usage.mlp),
+        ],
+        labels: Labels {
+            x: "block",
+            y: "kept share",
+        },
+        x: Values::Whole,
+        note: None,
+    };
+    chart.file()
 }

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::report::charts::Figure;
+use crate::report::chart::figure::Figure;
+use crate::report::markup::escape;
 
 /// A page that grows section by section.
 #[derive(Debug)]
@@ -11,24 +12,71 @@ pub(super) struct Page {
 }
 
 const STYLE: &str = "\
-:root{color-scheme:light dark;--soft:#8884;--accent:#0072b2}\
+:root{color-scheme:light dark;--soft:#8885;--wrong:#b3261e}\
+@media(prefers-color-scheme:dark){:root{--wrong:#ff9a8f}}\
 body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1100px;padding:1rem}\
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin:2rem 0 .5rem}\
+h1{font-size:1.5rem}h2{font-size:1.2rem;margin:2.2rem 0 .5rem}h3{font-size:1rem;margin:1.2rem 0 .4rem}\
 p{margin:.4rem 0;max-width:46rem}\
-figure{margin:0;max-width:640px}figcaption{font-size:.9rem;opacity:.85}\
-svg{width:100%;height:auto;display:block}\
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1.2rem}\
-.legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem;margin:.2rem 0}\
-.legend i{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:50%}\
-.scroll{overflow-x:auto}\
+figure{margin:0;min-width:0}figcaption{font-size:.9rem}\
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1.6rem 1.2rem}\
+.charts figure{max-width:560px}.charts figcaption{font-weight:600}\
+.chart svg{width:100%;height:auto;display:block}\
+.legend{display:flex;flex-wrap:wrap;gap:.1rem 1.1rem;font-size:.85rem;margin:.2rem 0;padding:0;list-style:none}\
+.legend li{display:flex;align-items:center}\
+.legend svg{width:2.3em;height:1em;flex:none;margin-right:.4em}\
+.legend i{width:.9em;height:.9em;margin-right:.4em;border-radius:2px}\
+.scroll{overflow-x:auto;margin:.4rem 0 .8rem}\
 table{border-collapse:collapse;font-size:.9rem}\
-th,td{padding:.25rem .5rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--soft)}\
-th:first-child,td:first-child{text-align:left}\
-th{font-weight:600}\
-td.heat{color:#000;min-width:2.4rem;text-align:center;border:1px solid #fff3}\
-.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,260px),1fr));gap:1rem}\
-.gallery img{width:100%;image-rendering:pixelated;border-radius:4px}\
-code{font-size:.9em}";
+th,td{padding:.25rem .6rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--soft)}\
+th:first-child{text-align:left;position:sticky;left:0;background:Canvas}\
+th{font-weight:600}tbody th{font-weight:400}\
+table.words td{text-align:left;white-space:normal;min-width:9rem;overflow-wrap:anywhere}table.words th{text-align:left;vertical-align:top}\
+td.heat{min-width:2.2rem;text-align:center}\
+@media(max-width:600px){th.long{white-space:normal;min-width:8rem}}\
+.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:1.2rem 1rem;align-items:start}\
+.gallery.small{grid-template-columns:repeat(auto-fill,minmax(min(45%,150px),1fr))}\
+.gallery img{width:100%;image-rendering:pixelated;border-radius:4px;display:block;margin-bottom:.2rem}\
+.wrong{color:var(--wrong);font-weight:600}\
+pre{overflow-x:auto;font-size:.85rem;border:1px solid var(--soft);border-radius:4px;padding:.6rem}\
+summary{cursor:pointer}";
+
+/// A row's name of more letters than this is divided into lines on a narrow screen.
+const LONG: usize = 16;
+
+/// A table with a head; the first column names the rows.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    pub(super) head: Vec<String>,
+    pub(super) rows: Vec<Vec<Cell>>,
+    pub(super) kind: TableKind,
+}
+
+/// What the cells of a table hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TableKind {
+    Numbers,
+    Words,
+}
+
+/// A picture of a gallery.
+#[derive(Debug, Clone)]
+pub(super) struct Picture {
+    /// A PNG file's bytes.
+    pub(super) png: Vec<u8>,
+    pub(super) label: String,
+    /// What the model predicted, with its probability.
+    pub(super) predicted: String,
+    pub(super) correct: bool,
+    /// What else there is to say.
+    pub(super) detail: String,
+}
+
+/// How large the pictures of a gallery are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PictureSize {
+    Small,
+    Large,
+}
 
 impl Page {
     pub(super) fn new(title: &str) -> Self {
@@ -47,69 +95,112 @@ impl Page {
         self.add(&format!("<h2>{}</h2>\n", escape(text)));
     }
 
+    pub(super) fn subheading(&mut self, text: &str) {
+        self.add(&format!("<h3>{}</h3>\n", escape(text)));
+    }
+
     pub(super) fn paragraph(&mut self, text: &str) {
         self.add(&format!("<p>{}</p>\n", escape(text)));
     }
 
-    /// Charts side by side where there is room, each with what it shows.
-    pub(super) fn charts(&mut self, charts: &[(Figure, &str)]) {
+    /// A text as it is, which opens on a click.
+    pub(super) fn details(&mut self, summary: &str, text: &str) {
+        let (summary, text) = (escape(summary), escape(text));
+        self.add(&format!(
+            "<details><summary>{summary}</summary><pre tabindex=\"0\">{text}</pre></details>\n"
+        ));
+    }
+
+    /// Colours, as CSS has them, and what they stand for.
+    pub(super) fn key(&mut self, entries: &[(&str, &str)]) {
+        self.add("<ul class=\"legend\">");
+        for (colour, name) in entries {
+            let name = escape(name);
+            self.add(&format!(
+                "<li><i style=\"background:{colour}\"></i>{name}</li>"
+            ));
+        }
+        self.add("</ul>\n");
+    }
+
+    /// Charts side by side where there is room, each under what it shows.
+    pub(super) fn charts(&mut self, charts: &[(Figure, String)]) {
         self.add("<div class=\"charts\">\n");
         for (figure, caption) in charts {
             let caption = escape(caption);
-            let names = figure.legend.iter().map(|(colour, name)| {
-                let name = escape(name);
-                format!("<span><i style=\"background:{colour}\"></i>{name}</span>")
-            });
-            let (svg, names) = (&figure.svg, names.collect::<String>());
             self.add(&format!(
-                "<figure role=\"img\" aria-label=\"{caption}\">{svg}<p class=\"legend\">{names}</p>\
-                 <figcaption>{caption}</figcaption></figure>\n"
+                "<figure><figcaption>{caption}</figcaption><div class=\"chart\" role=\"img\" \
+                 aria-label=\"{caption}\">{}</div>",
+                figure.svg
             ));
+            if !figure.legend.is_empty() {
+                self.add("<ul class=\"legend\">");
+                for entry in &figure.legend {
+                    let (sample, name) = (&entry.sample, escape(&entry.name));
+                    self.add(&format!("<li>{sample}{name}</li>\n"));
+                }
+                self.add("</ul>");
+            }
+            self.add("</figure>\n");
         }
         self.add("</div>\n");
     }
 
-    /// A table with a head; the first column names the rows.
-    pub(super) fn table(&mut self, head: &[String], rows: &[Vec<String>]) {
-        let rows: Vec<Vec<Cell>> = rows
-            .iter()
-            .map(|row| row.iter().cloned().map(Cell::plain).collect())
-            .collect();
-        self.cells(head, &rows);
-    }
-
-    /// As [`Self::table`] with coloured cells.
-    pub(super) fn cells(&mut self, head: &[String], rows: &[Vec<Cell>]) {
-        self.add("<div class=\"scroll\"><table><thead><tr>");
-        for name in head {
+    /// A table, which scrolls sideways on a narrow screen.
+    pub(super) fn table(&mut self, table: &Table) {
+        let class = match table.kind {
+            TableKind::Numbers => "",
+            TableKind::Words => " class=\"words\"",
+        };
+        self.add(&format!(
+            "<div class=\"scroll\" tabindex=\"0\"><table{class}><thead><tr>"
+        ));
+        for name in &table.head {
             self.add(&format!("<th scope=\"col\">{}</th>", escape(name)));
         }
         self.add("</tr></thead><tbody>\n");
-        for row in rows {
+        for row in &table.rows {
             self.add("<tr>");
-            for cell in row {
-                let text = escape(&cell.text);
-                match cell.heat {
-                    Some(heat) => self.add(&format!(
-                        "<td class=\"heat\" style=\"background:{}\">{text}</td>",
-                        heat_colour(heat)
-                    )),
-                    None => self.add(&format!("<td>{text}</td>")),
-                }
+            for (column, cell) in row.iter().enumerate() {
+                self.cell(cell, column == 0);
             }
             self.add("</tr>\n");
         }
         self.add("</tbody></table></div>\n");
     }
 
-    /// Pictures, each a PNG file's bytes, with what they show.
-    pub(super) fn gallery(&mut self, pictures: &[(Vec<u8>, String)]) {
-        self.add("<div class=\"gallery\">\n");
-        for (png, caption) in pictures {
-            let data = base64(png);
-            let caption = escape(caption);
+    fn cell(&mut self, cell: &Cell, names_row: bool) {
+        let text = escape(&cell.text);
+        let cell = match cell.heat {
+            Some(heat) => format!(
+                "<td class=\"heat\" style=\"background:{}\">{text}</td>",
+                heat_colour(heat)
+            ),
+            None if names_row && cell.text.chars().count() > LONG => {
+                format!("<th scope=\"row\" class=\"long\">{text}</th>")
+            }
+            None if names_row => format!("<th scope=\"row\">{text}</th>"),
+            None => format!("<td>{text}</td>"),
+        };
+        self.add(&cell);
+    }
+
+    /// Pictures, each above its label and what was predicted.
+    pub(super) fn gallery(&mut self, size: PictureSize, pictures: &[Picture]) {
+        let class = match size {
+            PictureSize::Small => "gallery small",
+            PictureSize::Large => "gallery",
+        };
+        self.add(&format!("<div class=\"{class}\">\n"));
+        for picture in pictures {
+            let data = base64(&picture.png);
+            let (label, predicted) = (escape(&picture.label), escape(&picture.predicted));
+            let detail = escape(&picture.detail);
+            let class = if picture.correct { "right" } else { "wrong" };
             self.add(&format!(
-                "<figure><img alt=\"{caption}\" src=\"data:image/png;base64,{data}\"><figcaption>{caption}</figcaption></figure>\n"
+                "<figure><img alt=\"label {label}, predicted {predicted}\" \
+                 src=\"data:image/png;base64,{data}\"><figcaption>label: {label}<br>predicted: \
+                 <span class=\"{class}\">{predicted}</span><br>{detail}</figcaption></figure>\n"
             ));
         }
         self.add("</div>\n");
@@ -139,8 +230,11 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    pub(super) fn plain(text: String) -> Self {
-        Self { text, heat: None }
+    pub(super) fn text(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            heat: None,
+        }
     }
 
     pub(super) fn heat(text: String, heat: f64) -> Self {
@@ -151,27 +245,15 @@ impl Cell {
     }
 }
 
-/// From white to a blue on which black text reads well.
+/// A blue that covers the page's colour more or less: text of the page's own colour reads well on it,
+/// light or dark.
 fn heat_colour(heat: f64) -> String {
     let heat = if heat.is_finite() {
         heat.clamp(0.0, 1.0)
     } else {
         0.0
     };
-    let mix = |from: f64, to: f64| (from + (to - from) * heat).round() as u8;
-    format!(
-        "rgb({},{},{})",
-        mix(255.0, 86.0),
-        mix(255.0, 180.0),
-        mix(255.0, 233.0)
-    )
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    format!("rgba(0,114,178,{:.3})", 0.6 * heat)
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -186,7 +268,11 @@ mod tests {
     #[test]
     fn names_from_data_are_text_not_markup() {
         let mut page = Page::new("<b>");
-        page.table(&["a".into()], &[vec!["<script>\"".into()]]);
+        page.table(&Table {
+            head: vec!["a".into()],
+            rows: vec![vec![Cell::text("<script>\"")]],
+            kind: TableKind::Words,
+        });
         let html = page.finish("x");
         assert!(html.contains("&lt;script&gt;&quot;") && !html.contains("<script"));
     }

@@ -2,15 +2,22 @@
 
 mod adaptive;
 mod analysis;
-mod charts;
+mod calibration;
+mod chart;
+mod compute;
 pub(crate) mod efficiency;
+mod gallery;
+mod glyphs;
 mod html;
+mod markup;
 mod overlay;
+mod overview;
 mod run_report;
+mod settings;
 mod statistics;
 mod training;
 
 pub use analysis::{Analysis, ClassCompute, write_analysis};
 pub use efficiency::{CurvePoint, efficiency_chart};
-pub use overlay::{Drawn, draw_kept};
+pub use overlay::{Overlay, draw_overlay};
 pub use run_report::write_report;

@@ -8,9 +8,13 @@ use adavit_train::{REPORT, RunFolder};
 use candle_core::Device;
 
 use crate::error::Result;
-use crate::report::adaptive::AdaptiveResults;
+use crate::report::adaptive::{AdaptiveResults, drawable};
+use crate::report::compute::{compute, confusion, usage};
+use crate::report::gallery::{extremes, mistakes};
 use crate::report::html::Page;
-use crate::report::training::{curves, overview, trade_off};
+use crate::report::overview::{overview, trade_off};
+use crate::report::settings::settings;
+use crate::report::training::{steps_per_epoch, training};
 
 /// Writes the report of the run in a folder, to `out` or as its `report.html`; returns the file.
 ///
@@ -38,14 +42,20 @@ pub fn write_report(
         run.file_name().unwrap_or_default().to_string_lossy()
     );
     let mut page = Page::new(&title);
-    overview(&mut page, &config, summary.as_ref(), rows.is_empty());
-    curves(&mut page, &rows)?;
+    overview(&mut page, summary.as_ref(), &rows);
     if let Some(adaptive) = &adaptive {
-        trade_off(&mut page, adaptive, summary.as_ref(), &rows)?;
-        adaptive.usage(&mut page);
-        adaptive.compute(&mut page, run)?;
-        adaptive.confusion(&mut page);
-        adaptive.gallery(&mut page)?;
+        trade_off(&mut page, adaptive, &config, summary.as_ref(), &rows);
+    }
+    settings(&mut page, &config, steps_per_epoch(&rows))?;
+    training(&mut page, &config, &rows);
+    if let Some(adaptive) = &adaptive {
+        usage(&mut page, adaptive);
+        compute(&mut page, adaptive, run)?;
+        confusion(&mut page, adaptive);
+        if drawable(adaptive.config()) {
+            mistakes(&mut page, adaptive)?;
+            extremes(&mut page, adaptive)?;
+        }
     }
     let path = out.map_or_else(|| run.join(REPORT), Path::to_path_buf);
     write_file(&path, page.finish(&title).as_bytes())?;

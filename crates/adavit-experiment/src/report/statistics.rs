@@ -15,11 +15,12 @@ pub(super) fn normalization_for(model: &ModelConfig, images: &Dataset) -> Normal
     of_model.unwrap_or_else(|| images.normalization())
 }
 
-/// The plain model's loss on each image.
-pub(super) fn plain_losses(
+/// The dense model's loss on each image.
+pub(super) fn dense_losses(
     checkpoint: &Path,
     test: &Dataset,
-    (batch_size, device): (usize, &Device),
+    batch_size: usize,
+    device: &Device,
 ) -> Result<Vec<f64>> {
     let dense = Checkpoint::load(checkpoint)?;
     let normalization = normalization_for(&dense.config, test);

@@ -1,190 +1,188 @@
-//! How the training went, and what it came to.
+//! Charts of the training: losses, accuracy, usage and learning rates over the epochs.
 
-use adavit_train::{MetricsRow, Stage, Summary, TrainConfig};
+use adavit_train::{MetricsRow, Stage, TrainConfig};
 
-use crate::error::Result;
-use crate::report::adaptive::AdaptiveResults;
-use crate::report::charts::{Labels, Series, dots, lines};
+use crate::report::calibration::calibrated_from;
+use crate::report::chart::axis::Values;
+use crate::report::chart::figure::{Chart, Figure, Form, Series};
+use crate::report::chart::frame::{Labels, Note};
 use crate::report::html::Page;
 
-pub(super) fn overview(
-    page: &mut Page,
-    config: &TrainConfig,
-    summary: Option<&Summary>,
-    empty: bool,
-) {
-    page.paragraph(&format!(
-        "{} on {}, seed {}, batches of {}.",
-        config.preset, config.data, config.seed, config.batch_size
-    ));
-    let Some(summary) = summary else {
-        page.paragraph(if empty {
-            "No epoch is finished yet."
-        } else {
-            "The run is not finished: what follows is of the epochs so far."
-        });
-        return;
-    };
-    page.paragraph(&format!(
-        "Commit {}, {} threads, {:.0} s in all, {:.0} training images per second. MACs are \
-         multiply-adds of one image (1 MAC = 2 FLOPs).",
-        summary.commit, summary.threads, summary.seconds, summary.train_images_per_s
-    ));
-    page.heading("Test images");
-    results(page, summary);
+/// The finished epochs of a run, by stage.
+struct Epochs<'a> {
+    config: &'a TrainConfig,
+    dense: Vec<&'a MetricsRow>,
+    adaptive: Vec<&'a MetricsRow>,
 }
 
-fn results(page: &mut Page, summary: &Summary) {
-    let dense = summary.dense.macs as f64;
-    let row = |name: &str, top1: f64, macs: f64, images_per_s: Option<f64>| {
-        vec![
-            name.to_string(),
-            format!("{top1:.4}"),
-            format!("{:.3} M", macs / 1e6),
-            format!("{:.3}", macs / dense),
-            images_per_s.map_or_else(|| "-".into(), |speed| format!("{speed:.0}")),
-        ]
-    };
-    let head = [
-        "model",
-        "top-1",
-        "MACs per image",
-        "of the plain model",
-        "images/s",
-    ];
-    let (adaptive, random) = (&summary.adaptive, &summary.random_policy);
-    let imitated = &summary.random_policy_per_block;
-    page.table(
-        &head.map(String::from),
-        &[
-            row(
-                "plain",
-                summary.dense.top1,
-                dense,
-                Some(summary.dense.images_per_s),
-            ),
-            row(
-                "adaptive",
-                adaptive.top1,
-                adaptive.macs,
-                adaptive.images_per_s,
-            ),
-            row("random policy", random.top1, random.macs, None),
-            row(
-                "random, usage of each block",
-                imitated.top1,
-                imitated.macs,
-                None,
-            ),
-        ],
-    );
+/// The optimizer steps of a whole epoch, once one is finished.
+pub(super) fn steps_per_epoch(rows: &[MetricsRow]) -> Option<u64> {
+    rows.iter().find(|row| row.epoch == 1).map(|row| row.steps)
 }
 
-pub(super) fn curves(page: &mut Page, rows: &[MetricsRow]) -> Result<()> {
+/// Writes how the training went.
+pub(super) fn training(page: &mut Page, config: &TrainConfig, rows: &[MetricsRow]) {
     if rows.is_empty() {
-        return Ok(());
+        return;
     }
-    page.heading("Training");
-    let (dense, adaptive) = (Stage::Dense, Stage::Adaptive);
-    let loss = [
-        series(rows, dense, "dense", |row| row.loss),
-        series(rows, adaptive, "adaptive", |row| row.loss),
-    ];
-    let accuracy = [
-        series(rows, dense, "dense, training", |row| row.train_top1),
-        series(rows, adaptive, "adaptive, training", |row| row.train_top1),
-        series(rows, dense, "dense, held out", |row| row.held_out_top1),
-        series(rows, adaptive, "adaptive, held out", |row| {
-            row.held_out_top1
-        }),
-    ];
-    let usage = [
-        series(rows, adaptive, "MACs", |row| row.held_out_macs_share),
-        series(rows, adaptive, "tokens", |row| row.tokens),
-        series(rows, adaptive, "heads", |row| row.heads),
-        series(rows, adaptive, "sub-layers", |row| row.blocks),
-    ];
-    let mut charts = Vec::new();
-    for (series, y, caption) in [
-        (
-            &loss[..],
-            "loss",
-            "Loss, the mean over each epoch's training images",
-        ),
-        (
-            &accuracy,
-            "top-1",
-            "Accuracy on training batches and on the held-out images",
-        ),
-        (
-            &usage,
-            "share",
-            "What the adaptive model keeps of the held-out images, and its MACs over the plain model's",
-        ),
-    ] {
-        let drawn = series.iter().filter(|series| !series.points.is_empty());
-        let drawn: Vec<Series> = drawn.cloned().collect();
-        if !drawn.is_empty() {
-            charts.push((lines(&drawn, Labels { x: "epoch", y })?, caption));
+    let of = |stage| rows.iter().filter(|row| row.stage == stage).collect();
+    let epochs = Epochs {
+        config,
+        dense: of(Stage::Dense),
+        adaptive: of(Stage::Adaptive),
+    };
+    if !epochs.dense.is_empty() {
+        page.heading("Training of the dense model");
+        page.charts(&epochs.dense_charts());
+    }
+    let calibration = steps_per_epoch(rows).and_then(|steps| calibrated_from(config, steps));
+    if !epochs.adaptive.is_empty() {
+        page.heading("Training of the adaptive model");
+        if let Some(epoch) = calibration {
+            page.paragraph(&format!(
+                "Calibration begins with epoch {epoch}: from there on the thresholds of each epoch's \
+                 model are set so that its mean MACs on the held-out images meet the budget. Models of \
+                 earlier epochs cannot become the best one. The dashed line marks that epoch."
+            ));
         }
+        page.charts(&epochs.adaptive_charts(calibration));
     }
-    page.charts(&charts);
-    Ok(())
+    page.heading("Learning rate");
+    page.charts(&[epochs.learning_rates()]);
 }
 
-/// A value of each epoch of a stage, over the epochs of both stages.
-fn series(rows: &[MetricsRow], stage: Stage, name: &str, value: fn(&MetricsRow) -> f64) -> Series {
-    let before = match stage {
-        Stage::Dense => 0,
-        _ => rows.iter().filter(|row| row.stage == Stage::Dense).count(),
-    };
-    let of_stage = rows.iter().filter(|row| row.stage == stage);
+/// A value of each epoch of a stage.
+fn series(rows: &[&MetricsRow], name: &str, value: fn(&MetricsRow) -> f64) -> Series {
+    let points = rows.iter().map(|row| (row.epoch as f64, value(row)));
     Series {
         name: name.into(),
-        points: of_stage
-            .map(|row| ((before as u64 + row.epoch) as f64, value(row)))
-            .collect(),
+        points: points.collect(),
+        form: Form::Line,
     }
 }
 
-pub(super) fn trade_off(
-    page: &mut Page,
-    adaptive: &AdaptiveResults,
-    summary: Option<&Summary>,
-    rows: &[MetricsRow],
-) -> Result<()> {
-    page.heading("Accuracy against compute");
-    let dense_macs = adaptive.model.config().geometry().dense_macs() as f64;
-    let series = |name: &str, points: Vec<(f64, f64)>| Series {
-        name: name.into(),
-        points,
+fn over_epochs(series: &[Series], y: &'static str, note: Option<Note>) -> Figure {
+    let labels = Labels { x: "epoch", y };
+    let chart = Chart {
+        series,
+        labels,
+        x: Values::Whole,
+        note,
     };
-    let found = &adaptive.evaluation;
-    let epochs = rows.iter().filter(|row| row.stage == Stage::Adaptive);
-    let epochs = epochs.map(|row| (row.held_out_macs_share, row.held_out_top1));
-    let mut all = vec![
-        series("adaptive, epochs on held-out images", epochs.collect()),
-        series("adaptive", vec![(found.macs_share, found.top1)]),
-    ];
-    if let Some(summary) = summary {
-        let (random, imitated) = (&summary.random_policy, &summary.random_policy_per_block);
-        all.push(series("plain", vec![(1.0, summary.dense.top1)]));
-        all.push(series(
-            "random policy",
-            vec![(random.macs / dense_macs, random.top1)],
-        ));
-        all.push(series(
-            "random, usage of each block",
-            vec![(imitated.macs / dense_macs, imitated.top1)],
-        ));
+    chart.figure()
+}
+
+impl Epochs<'_> {
+    fn dense_charts(&self) -> Vec<(Figure, String)> {
+        let rows = &self.dense;
+        let loss = [series(rows, "dense model, training images", |row| row.loss)];
+        let accuracy = [
+            series(rows, "dense model, training images", |row| row.train_top1),
+            series(rows, "dense model, held-out images", |row| {
+                row.held_out_top1
+            }),
+        ];
+        vec![
+            (
+                over_epochs(&loss, "loss", None),
+                "Loss of the dense model".into(),
+            ),
+            (
+                over_epochs(&accuracy, "top-1", None),
+                "Accuracy of the dense model".into(),
+            ),
+        ]
     }
-    let labels = Labels {
-        x: "MACs over those of the plain model",
-        y: "top-1",
-    };
-    page.charts(&[(
-        dots(&all, labels)?,
-        "Top-1 against MACs, on the test images where nothing else is said",
-    )]);
-    Ok(())
+
+    fn adaptive_charts(&self, calibration: Option<u64>) -> Vec<(Figure, String)> {
+        let rows = &self.adaptive;
+        let note = calibration.map(|epoch| Note {
+            at: epoch as f64,
+            text: "calibration",
+        });
+        let losses = [
+            series(rows, "sum", |row| row.loss),
+            series(rows, "task", |row| row.task_loss),
+            series(rows, "distillation", |row| row.distillation_loss),
+            series(rows, "budget", |row| row.usage_loss),
+        ];
+        let accuracy = [
+            series(rows, "adaptive model, training images", |row| {
+                row.train_top1
+            }),
+            series(rows, "adaptive model, held-out images", |row| {
+                row.held_out_top1
+            }),
+        ];
+        vec![
+            (
+                over_epochs(&losses, "loss", None),
+                "Losses of the adaptive model, training images".into(),
+            ),
+            (
+                over_epochs(&accuracy, "top-1", note),
+                "Accuracy of the adaptive model".into(),
+            ),
+            (
+                over_epochs(&self.usage(), "share of the dense model's", note),
+                "What the adaptive model keeps, held-out images".into(),
+            ),
+        ]
+    }
+
+    /// What the adaptive model keeps, and the budget of its MACs.
+    fn usage(&self) -> Vec<Series> {
+        let rows = &self.adaptive;
+        let mut all = vec![
+            series(rows, "MACs", |row| row.held_out_macs_share),
+            series(rows, "tokens", |row| row.tokens),
+            series(rows, "heads", |row| row.heads),
+            series(rows, "blocks", |row| row.blocks),
+        ];
+        if self.config.targets.is_none() {
+            let points = rows.iter();
+            let points = points.map(|row| (row.epoch as f64, self.config.budget));
+            all.push(Series {
+                name: "budget of the MACs".into(),
+                points: points.collect(),
+                form: Form::Line,
+            });
+        }
+        all
+    }
+
+    /// The learning rates of both stages, one after the other.
+    fn learning_rates(&self) -> (Figure, String) {
+        let before = self.dense.last().map_or(0, |row| row.epoch) as f64;
+        let later = |name: &str, factor: f64| Series {
+            name: name.into(),
+            points: self
+                .adaptive
+                .iter()
+                .map(|row| (before + row.epoch as f64, row.lr * factor))
+                .collect(),
+            form: Form::Line,
+        };
+        let optimizer = &self.config.adaptive.optimizer;
+        let mut all = Vec::new();
+        if !self.dense.is_empty() {
+            all.push(series(&self.dense, "dense model", |row| row.lr));
+        }
+        if !self.adaptive.is_empty() {
+            all.push(later("adaptive model", 1.0));
+            if optimizer.lr > 0.0 {
+                let factor = optimizer.decision_lr / optimizer.lr;
+                all.push(later("its decision networks", factor));
+            }
+        }
+        let both = !self.dense.is_empty() && !self.adaptive.is_empty();
+        let note = both.then_some(Note {
+            at: before + 0.5,
+            text: "adaptive stage",
+        });
+        (
+            over_epochs(&all, "learning rate", note),
+            "Learning rate of each epoch's last step, over both stages".into(),
+        )
+    }
 }

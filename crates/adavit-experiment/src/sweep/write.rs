@@ -225,7 +225,7 @@ pub(super) fn curves(
         .iter()
         .filter(|point| point.kind != Kind::Variant && point.seed == config.seeds[0]);
     let drawn: Vec<&Point> = drawn.collect();
-    let svg = efficiency_chart(&curve_points(&drawn))?;
+    let svg = efficiency_chart(&curve_points(&drawn));
     write_file(&out.join("efficiency.svg"), svg.as_bytes())?;
     Ok(comparisons)
 }

@@ -279,6 +279,14 @@ impl Default for UsageWeights {
     }
 }
 
+impl UsageWeights {
+    /// The share of the adaptive stage after which an epoch's model may be `best`, and has its
+    /// thresholds calibrated: halfway from the end of the ramp to the end of the stage.
+    pub fn settled_from(&self) -> f64 {
+        f64::midpoint(self.ramp.end, 1.0)
+    }
+}
+
 impl Default for Distillation {
     /// Half soft targets, half labels.
     fn default() -> Self {

@@ -258,7 +258,7 @@ impl Run<'_, '_> {
         let config = &self.session.config;
         self.progress.step == total_steps
             || !config.method.is_learned()
-            || done >= f64::midpoint(config.usage.ramp.end, 1.0)
+            || done >= config.usage.settled_from()
     }
 
     fn row(&self, evaluation: &Evaluation, best: bool) -> MetricsRow {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use adavit_experiment::report::{Drawn, draw_kept};
+use adavit_experiment::report::{Overlay, draw_overlay};
 use adavit_model::{ClassProbability, Prediction, PredictionOutcome, Predictor};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -175,17 +175,26 @@ impl<'a> Writer<'a> {
     /// Draws what was kept of a picture; the files are numbered in order.
     fn overlay(&self, folder: &Path, path: &Path, predicted: &PredictionOutcome) -> Result<()> {
         let config = self.predictor.config();
-        let drawn = Drawn {
+        let top = predicted.top(1);
+        let caption = top.iter().map(|top| {
+            let name = self.class_name(top.class);
+            format!("predicted: {name} {:.2}", top.probability)
+        });
+        let caption: Vec<String> = caption.collect();
+        let overlay = Overlay {
             pixels: &predicted.pixels,
             size: config.img_size,
             grid: config.grid(),
             num_prefix_tokens: config.num_prefix_tokens(),
+            blocks: &predicted.blocks,
+            kept: &predicted.kept,
+            caption: &caption,
         };
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let stem: String = stem.chars().take(LONGEST_STEM).collect();
         let target = folder.join(format!("{:06}-{stem}.png", self.written + 1));
         let mut png = std::io::Cursor::new(Vec::new());
-        draw_kept(&drawn, &predicted.blocks, &predicted.kept)
+        draw_overlay(&overlay)
             .write_to(&mut png, image::ImageFormat::Png)
             .with_context(|| format!("drawing {}", target.display()))?;
         adavit_model::write_file(&target, png.get_ref())?;
