@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
-mod augment;
+mod augmentation;
 mod dataset;
+#[cfg(feature = "pictures")]
+mod decoding;
 mod error;
 mod formats;
 mod loader;
@@ -10,18 +12,13 @@ pub mod rng;
 mod source;
 mod splits;
 
-#[cfg(feature = "pictures")]
-mod decoding;
-#[cfg(feature = "pictures")]
-mod finder;
-#[cfg(feature = "pictures")]
-mod reader;
-
-pub use augment::{Augment, KeyedAugment};
+pub use augmentation::augment::{Augment, KeyedAugment};
 pub use dataset::Dataset;
-pub use error::{Error, Result};
 #[cfg(feature = "pictures")]
-pub use finder::find_pictures;
+pub use decoding::find::find_pictures;
+#[cfg(feature = "pictures")]
+pub use decoding::read_ahead::{FileError, read_ahead};
+pub use error::{Error, Result};
 pub use formats::idx::{Part, write_part};
 #[cfg(feature = "pictures")]
 pub use formats::image_folder::{FolderClasses, ImageFolder, is_called_picture};
@@ -30,7 +27,5 @@ pub use preprocessing::{
     CropMode, DecodedPicture, InputConfig, Interpolation, Normalization, Picture, Preprocessing,
     resize_plane,
 };
-#[cfg(feature = "pictures")]
-pub use reader::{FileError, read_ahead};
 pub use source::{KNOWN_NAMES, Splits, load};
 pub use splits::{Split, class_balanced, held_out};

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::augment::KeyedAugment;
+use crate::augmentation::augment::KeyedAugment;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::preprocessing::Normalization;
@@ -157,7 +157,7 @@ pub(crate) fn tables(normalization: &Normalization, channels: usize) -> Result<V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::augment::Augment;
+    use crate::augmentation::augment::Augment;
 
     fn dataset() -> Dataset {
         let images = (0..6 * 2 * 4 * 4).map(|i| (i * 7 % 256) as u8).collect();

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
+use crate::decoding::read_ahead::FileError;
 use crate::formats::image_folder::is_called_picture;
-use crate::reader::FileError;
 
 /// A file, or why there is none at a path.
 type FoundFile = Result<PathBuf, FileError>;

@@ -8,12 +8,10 @@
 //! The image is padded with `p` zero pixels on every side and a window of its own size is cut out.
 //! What is drawn depends on (seed, epoch, sample) only, never on the place in a batch.
 
-mod erasing;
-
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
-use self::erasing::erase;
+use crate::augmentation::erasing::erase;
 use crate::error::{Error, Result};
 use crate::rng::{Stream, below, rng};
 
