@@ -1,7 +1,7 @@
 //! Labelled images in memory, one byte per channel and pixel.
 
 use crate::error::{Error, Result};
-use crate::preprocessing::Normalization;
+use crate::normalization::Normalization;
 
 /// Labelled images of one size, as bytes.
 ///
@@ -19,11 +19,11 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Makes a data set of `labels.len()` images of `[channels, height, width]`.
+    /// Returns a data set of `labels.len()` images of `[channels, height, width]`.
     ///
     /// # Errors
-    /// [`Error::Inconsistent`] if there is no image, a dimension is 0, the bytes are not as many as the
-    /// labels and dimensions say, there are more than 256 classes, or a label has no class.
+    /// [`Error::Inconsistent`] if there is no image, a dimension is 0, the number of bytes does not
+    /// match labels and dimensions, there are more than 256 classes, or a label has no class.
     pub fn new(
         name: &str,
         [channels, height, width]: [usize; 3],
@@ -56,7 +56,7 @@ impl Dataset {
         }
         if class_names.len() > 256 {
             return fail(format!(
-                "at most 256 classes fit labels of one byte, found {}",
+                "expected at most 256 classes, which labels of one byte can name, found {}",
                 class_names.len()
             ));
         }
@@ -74,27 +74,27 @@ impl Dataset {
         })
     }
 
-    /// The name under which it was loaded.
+    /// Returns the name under which the data set was loaded.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The number of images, at least 1.
+    /// Returns the number of images, at least 1.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Always false: a data set has at least one image.
+    /// Returns false: a data set has at least one image.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// The size of an image, `[channels, height, width]`.
+    /// Returns the size of an image, `[channels, height, width]`.
     pub fn dims(&self) -> [usize; 3] {
         [self.channels, self.height, self.width]
     }
 
-    /// The bytes of image `i`, `(channels, height, width)`.
+    /// Returns the bytes of image `i`, `(channels, height, width)`.
     ///
     /// # Panics
     /// If `i` is not below [`Self::len`].
@@ -103,7 +103,7 @@ impl Dataset {
         &self.images[i * size..(i + 1) * size]
     }
 
-    /// The label of image `i`.
+    /// Returns the label of image `i`.
     ///
     /// # Panics
     /// If `i` is not below [`Self::len`].
@@ -111,28 +111,28 @@ impl Dataset {
         self.labels[i]
     }
 
-    /// All labels, `(N,)`.
+    /// Returns all labels, `(N,)`.
     pub fn labels(&self) -> &[u8] {
         &self.labels
     }
 
-    /// The number of classes; some may have no image.
+    /// Returns the number of classes; some may have no image.
     pub fn num_classes(&self) -> usize {
         self.class_names.len()
     }
 
-    /// The name of every class, in the order of the labels.
+    /// Returns the name of every class, in the order of the labels.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
     }
 
-    /// The places of all images, for an evaluation.
+    /// Returns the indices of all images, for an evaluation.
     pub fn indices(&self) -> Vec<u32> {
         (0..self.len() as u32).collect()
     }
 
-    /// Mean and standard deviation per channel over all images, of pixels scaled to [0, 1], rounded
-    /// to f32.
+    /// Returns mean and standard deviation per channel over all images, of pixels scaled to [0, 1],
+    /// rounded to f32.
     ///
     /// Sums are integers, so the result does not depend on their order. A constant channel gets
     /// the standard deviation 1, so that normalising never divides by zero.
