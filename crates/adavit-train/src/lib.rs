@@ -4,13 +4,16 @@ mod config;
 mod error;
 mod eval;
 mod optim;
+mod ranges;
 mod run;
 
+pub use config::distillation::Distillation;
+pub use config::gates::Gates;
 pub use config::method::Method;
 pub use config::model::ModelOptions;
-pub use config::train_config::{
-    Distillation, Gates, StageConfig, Targets, TrainConfig, UsageWeights, merge, without_places,
-};
+pub use config::stage_config::StageConfig;
+pub use config::train_config::{TrainConfig, merge, without_places};
+pub use config::usage_weights::{Targets, UsageWeights};
 pub use error::{Error, Result};
 pub use eval::calibration::{calibrate, calibrate_best, off_budget};
 pub use eval::classes::ClassTable;
