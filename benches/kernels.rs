@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use adavit_benches::numbers;
-use adavit_kernels::{self as kernels, AttentionMaps, HeadGate, composed};
+use adavit_kernels::{self as kernels, AffineMap, AttentionMaps, HeadGate, MlpMaps, Qkv, composed};
 use candle_core::{Device, Result, Tensor, Var};
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -126,7 +126,15 @@ fn products(sizes: &Sizes) -> Vec<Case> {
         ),
         case(
             "mlp",
-            |xs| kernels::mlp(&xs[0], (&xs[1], &xs[2]), (&xs[3], &xs[4])),
+            |xs| {
+                let maps = MlpMaps {
+                    fc1_weight: &xs[1],
+                    fc1_bias: &xs[2],
+                    fc2_weight: &xs[3],
+                    fc2_bias: &xs[4],
+                };
+                kernels::mlp(&xs[0], &maps)
+            },
             |xs| {
                 let hidden = composed::linear(&xs[0], &xs[1], Some(&xs[2]))?;
                 composed::linear(&composed::gelu(&hidden)?, &xs[3], Some(&xs[4]))
@@ -138,12 +146,24 @@ fn products(sizes: &Sizes) -> Vec<Case> {
 
 /// Weights are inputs 1 to 4, biases 5 to 8.
 fn maps(xs: &[Tensor]) -> AttentionMaps<'_> {
-    let map = |index: usize| (&xs[index], Some(&xs[index + 4]));
+    let map = |index: usize| AffineMap {
+        weight: &xs[index],
+        bias: Some(&xs[index + 4]),
+    };
     AttentionMaps {
         query: map(1),
         key: map(2),
         value: map(3),
         proj: map(4),
+    }
+}
+
+/// Queries, keys and values are inputs 0 to 2.
+fn qkv(xs: &[Tensor]) -> Qkv<'_> {
+    Qkv {
+        q: &xs[0],
+        k: &xs[1],
+        v: &xs[2],
     }
 }
 
@@ -167,18 +187,18 @@ fn attentions(sizes: &Sizes) -> Vec<Case> {
         multi_head_attention(sizes),
         case(
             "attention",
-            move |xs| kernels::attention((&xs[0], &xs[1], &xs[2]), h, None, HeadGate::All),
-            move |xs| composed::attention((&xs[0], &xs[1], &xs[2]), h, None, HeadGate::All),
+            move |xs| kernels::attention(qkv(xs), h, None, HeadGate::All),
+            move |xs| composed::attention(qkv(xs), h, None, HeadGate::All),
             vec![tokens(), tokens(), tokens()],
         ),
         case(
             "attention_masked",
             move |xs| {
-                let (qkv, mask) = ((&xs[0], &xs[1], &xs[2]), xs[4].detach());
+                let (qkv, mask) = (qkv(xs), xs[4].detach());
                 kernels::attention(qkv, h, Some(&mask), HeadGate::Full(&xs[3]))
             },
             move |xs| {
-                let (qkv, mask) = ((&xs[0], &xs[1], &xs[2]), xs[4].detach());
+                let (qkv, mask) = (qkv(xs), xs[4].detach());
                 composed::attention(qkv, h, Some(&mask), HeadGate::Full(&xs[3]))
             },
             vec![

@@ -1,12 +1,12 @@
 //! Which decisions a model makes, and what an off decision means.
 //!
-//! Field names are the published arguments where there are such; "layer" in them is the paper's
-//! "block" (its two sub-layers, attention and MLP).
+//! Fields have the names of the published arguments, where one exists. "layer" in them means the
+//! paper's "block": its two sub-layers, attention and MLP.
 
 use candle_core::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::Axis;
+use crate::axis::Axis;
 
 /// What an off head means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ pub enum HeadDeactivation {
     Full,
     /// The head's attention matrix is the identity: its value passes through.
     Partial,
-    /// As full in attention; in the MLP, H groups of fc1's outputs are masked, not its inputs.
+    /// As full in attention. In the MLP, H groups of fc1's outputs are masked, not its inputs.
     HeadV2,
 }
 
@@ -28,7 +28,7 @@ pub struct Thresholds {
     pub tokens: f64,
     /// Of head gates.
     pub heads: f64,
-    /// Of sub-layer gates.
+    /// Of block gates.
     pub blocks: f64,
 }
 
@@ -45,10 +45,10 @@ impl Default for Thresholds {
 
 impl Thresholds {
     /// Returns the thresholds after every inference boundary has moved by `shift` in logits:
-    /// sigmoid(logit(threshold) + shift). A positive shift keeps less.
+    /// sigmoid(logit(threshold) + shift). A positive shift keeps fewer tokens, heads and blocks.
     #[must_use]
     pub fn shifted(&self, shift: f64) -> Self {
-        let axes = [Axis::Tokens, Axis::Heads, Axis::Sublayers];
+        let axes = [Axis::Tokens, Axis::Heads, Axis::Blocks];
         axes.into_iter()
             .fold(*self, |moved, axis| moved.shifted_on(axis, shift))
     }
@@ -59,7 +59,7 @@ impl Thresholds {
         let threshold = match axis {
             Axis::Tokens => &mut self.tokens,
             Axis::Heads => &mut self.heads,
-            Axis::Sublayers => &mut self.blocks,
+            Axis::Blocks => &mut self.blocks,
         };
         let odds = *threshold / (1.0 - *threshold) * shift.exp();
         *threshold = (odds / (1.0 + odds)).clamp(1e-9, 1.0 - 1e-9);
@@ -72,7 +72,7 @@ impl Thresholds {
 #[serde(deny_unknown_fields, default)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "the published arguments, each on its own"
+    reason = "each is a published argument"
 )]
 pub struct DecisionConfig {
     /// Token gates, from block `ada_token_start_layer` on.
@@ -81,21 +81,21 @@ pub struct DecisionConfig {
     pub ada_token_with_mlp: bool,
     /// The first block with token gates.
     pub ada_token_start_layer: usize,
-    /// Head gates, from block `keep_layers` on; `off` in files for none.
+    /// Head gates, from block `keep_layers` on. A file writes none as `off`.
     #[serde(with = "or_off")]
     pub ada_head: Option<HeadDeactivation>,
-    /// Sub-layer gates, from block `keep_layers` on.
+    /// Block gates, one for attention and one for the MLP, from block `keep_layers` on.
     pub ada_layer: bool,
     /// How many first blocks keep all heads and both sub-layers.
     pub keep_layers: usize,
-    /// The policy token passes a LayerNorm of its own before the sub-layer and head decisions.
+    /// The policy token passes a LayerNorm of its own before the block and head decisions.
     pub norm_policy: bool,
-    /// Where a gate turns on.
+    /// Above which a gate is on at inference.
     pub thresholds: Thresholds,
 }
 
 impl Default for DecisionConfig {
-    /// All three kinds of decision, as in the published checkpoints.
+    /// Decisions on all three axes, as in the published checkpoints.
     fn default() -> Self {
         Self {
             ada_token: true,
@@ -111,7 +111,7 @@ impl Default for DecisionConfig {
 }
 
 impl DecisionConfig {
-    /// No decisions: the plain model.
+    /// Returns the configuration without decisions: the dense model.
     pub fn none() -> Self {
         Self {
             ada_token: false,
@@ -131,7 +131,7 @@ impl DecisionConfig {
         self.ada_head.filter(|_| block >= self.keep_layers)
     }
 
-    /// Whether block `block` gates its two sub-layers.
+    /// Whether block `block` gates its two sub-layers, attention and MLP.
     pub fn gates_sublayers(&self, block: usize) -> bool {
         self.ada_layer && block >= self.keep_layers
     }

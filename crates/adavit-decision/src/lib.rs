@@ -1,21 +1,25 @@
 #![doc = include_str!("../README.md")]
 
-mod budget;
+mod axis;
 mod config;
-mod hard;
+mod cost;
 mod loss;
-mod macs;
 mod network;
 mod policy;
-mod random;
-mod usage;
 
-pub use budget::MacsLoss;
 pub use config::{DecisionConfig, HeadDeactivation, Thresholds};
-pub use hard::HardPolicy;
-pub use loss::{AxisLoss, Deviation, UsageLoss, UsageLosses};
-pub use macs::{Geometry, MacsParts, PaperRounding};
-pub use network::{Axis, BlockLogits, Decision, DecisionNetwork, Gating};
-pub use policy::{BlockPolicy, BlockUse, Policy};
-pub use random::random_policy;
-pub use usage::{BlockUsage, Usage, UsageMeter};
+pub use network::{BlockLogits, Decision, DecisionNetwork, Gating};
+pub use policy::block::{BlockPolicy, Policy};
+pub use policy::hard::HardPolicy;
+pub use policy::kept::BlockKept;
+pub use policy::random::random_policy;
+
+pub use cost::macs::{Geometry, MacsParts};
+pub use cost::paper::PaperRounding;
+pub use cost::usage::{BlockUsage, Usage, UsageMeter};
+
+pub use loss::deviation::Deviation;
+pub use loss::macs::MacsLoss;
+pub use loss::usage::{AxisLoss, UsageLoss, UsageLosses};
+
+pub use axis::Axis;

@@ -1,7 +1,7 @@
 //! Decision networks: one linear map per kind of gate, in every block that decides.
 //!
-//! From the policy token p = x[:, 0]: sub-layer gates (a, m) = gate(W_layer p) and head gates
-//! h = gate(W_head p); from the normalised patch tokens z: k = gate(W_token z).
+//! The policy token p = x[:, 0] gives block gates (a, m) = gate(W_layer p) for attention and MLP,
+//! and head gates h = gate(W_head p). The normalised patch tokens z give k = gate(W_token z).
 //! Meng et al., section 3.2.
 
 use std::fmt;
@@ -10,25 +10,9 @@ use adavit_gumbel::{Noise, Site, hard_gate, threshold_gate};
 use candle_core::{Result, Tensor};
 use candle_nn::{Linear, VarBuilder};
 
-use crate::{BlockPolicy, DecisionConfig, Thresholds};
-
-/// Which kind of gate a noise is for; with the block it makes the [`Site`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Axis {
-    /// Attention and MLP.
-    Sublayers,
-    /// Heads.
-    Heads,
-    /// Patch tokens.
-    Tokens,
-}
-
-impl Axis {
-    /// The noise site of this axis in block `block`.
-    pub fn site(self, block: usize) -> Site {
-        Site::new(block, self as u32)
-    }
-}
+use crate::axis::Axis;
+use crate::config::{DecisionConfig, Thresholds};
+use crate::policy::block::BlockPolicy;
 
 /// How logits become gates.
 pub enum Gating<'a> {
@@ -98,8 +82,8 @@ pub struct DecisionNetwork {
 }
 
 impl DecisionNetwork {
-    /// Loads `layer_select.mlp_head`, `head_select.mlp_head` and `attn.token_select.mlp_head`,
-    /// those that block `block` has, from `vb` at the block.
+    /// Loads `layer_select.mlp_head`, `head_select.mlp_head` and `attn.token_select.mlp_head` from
+    /// `vb`, which stands at block `block`; only those that the block has.
     pub fn new(
         config: &DecisionConfig,
         block: usize,
@@ -126,12 +110,12 @@ impl DecisionNetwork {
         })
     }
 
-    /// Moves the thresholds, as calibration does.
+    /// Replaces the thresholds, as calibration does.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         self.thresholds = thresholds;
     }
 
-    /// Decides all gates of the block; noise is drawn for sub-layers, heads, tokens, in this order.
+    /// Decides all gates of the block. Noise is drawn for blocks, heads and tokens, in this order.
     ///
     /// # Shapes
     /// `policy_token`: `(B, C)`; `normed`: `(B, N, C)`, the tokens after norm1.
@@ -153,7 +137,7 @@ impl DecisionNetwork {
                 .transpose()
         };
         let thresholds = self.thresholds;
-        let sublayers = gate(sublayer_logits.as_ref(), thresholds.blocks, Axis::Sublayers)?;
+        let sublayers = gate(sublayer_logits.as_ref(), thresholds.blocks, Axis::Blocks)?;
         let heads = gate(head_logits.as_ref(), thresholds.heads, Axis::Heads)?;
         let patches = gate(patch_logits.as_ref(), thresholds.tokens, Axis::Tokens)?;
         Ok(Decision {

@@ -1,4 +1,4 @@
-//! Categorical straight-through gates: one of K classes, over the last dimension.
+//! Categorical straight-through gates, which choose one of K classes over the last dimension.
 //!
 //! ```text
 //! z = ℓ + ε,  ε ~ Gumbel(0, 1)
@@ -6,9 +6,9 @@
 //! hard   g = onehot(argmax z) forwards, the gradient of y backwards; P(g = k) = softmax(ℓ)[k]
 //! ```
 //!
-//! The largest z wins whatever τ is; of equal ones the first.
-//! A logit of -∞ is a class that is never chosen; +∞ one that always is.
-//! A row with a NaN logit is NaN as a whole.
+//! The largest z wins at every τ, and the first one among equals.
+//! A class with a logit of -∞ is never chosen; one with +∞ always is.
+//! If one logit of a row is NaN, the whole row is NaN.
 //!
 //! # Shapes
 //!
@@ -125,7 +125,7 @@ fn finite(xs: &Tensor) -> Result<Tensor> {
     xs.eq(f64::INFINITY)?.where_cond(&highest, &xs)
 }
 
-/// softmax(z / τ). The maximum goes first, so that the division cannot overflow upwards, and
+/// softmax(z / τ). The maximum is subtracted before the division, so that nothing overflows. It
 /// carries no gradient, since softmax does not depend on it.
 fn softmax(zs: &Tensor, tau: f64) -> Result<Tensor> {
     let max = zs.detach().max_keepdim(D::Minus1)?;
@@ -133,8 +133,8 @@ fn softmax(zs: &Tensor, tau: f64) -> Result<Tensor> {
     exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
 }
 
-/// One-hot of the first maximum. Written with a minimum over indices because the argmax of
-/// candle's GPU kernels does not say which of equal elements it returns.
+/// One-hot of the first maximum. It takes a minimum over indices, because the argmax of candle's
+/// GPU kernels does not specify which of equal elements it returns.
 fn first_max_one_hot(zs: &Tensor) -> Result<Tensor> {
     let k = zs.dim(D::Minus1)? as u32;
     let index = Tensor::arange(0, k, zs.device())?

@@ -7,13 +7,13 @@
 //! keep rate   P(g = 1 in training) = σ(ℓ - τ ln(t / (1 - t)))
 //! ```
 //!
-//! The keep rate depends on τ unless t = 1/2: usage measured in training is not usage at
+//! The keep rate depends on τ unless t = 1/2, so usage measured in training is not usage at
 //! inference.
 //!
 //! # Shapes
 //!
-//! `logits`, `noise` and the gates all have the same shape, whatever it is.
-//! The result has the dtype of the logits, to which the threshold is rounded too.
+//! `logits`, `noise` and the gates all have the same shape, which may be any.
+//! The result has the dtype of the logits. The threshold is rounded to that dtype too.
 //!
 //! Meng et al., AdaViT, CVPR 2022, arXiv 2111.15668; the relaxation is from Jang et al., 2017,
 //! arXiv 1611.01144 and Maddison et al., 2017, arXiv 1611.00712.
@@ -70,7 +70,7 @@ pub fn hard_gate(logits: &Tensor, noise: &Tensor, tau: f64, threshold: f64) -> R
     straight_through(&hard, &soft)
 }
 
-/// Returns the gates of inference, 1 where σ(ℓ) is above `threshold` and else 0, without gradient.
+/// Returns the gates of inference, without gradient: 1 where σ(ℓ) is above `threshold`, 0 elsewhere.
 ///
 /// NaN logits stay NaN.
 ///
@@ -96,8 +96,8 @@ pub fn threshold_gate(logits: &Tensor, threshold: f64) -> Result<Tensor> {
     hard.add(&value.sub(&value)?)
 }
 
-/// Tells whether the gate of one logit is on at inference, as [`threshold_gate`] does for tensors
-/// of f32; a NaN is off.
+/// Returns whether the gate of one logit is on at inference, as [`threshold_gate`] does for tensors
+/// of f32. A NaN is off.
 ///
 /// # Example
 ///
@@ -124,7 +124,7 @@ pub fn keep_probability(logit: f64, tau: f64, threshold: f64) -> f64 {
     1. / (1. + (cut - logit).exp())
 }
 
-/// The value of `hard` with the gradient of `soft`, which has to lie in [0, 1].
+/// Returns the value of `hard` with the gradient of `soft`, which must be in [0, 1].
 ///
 /// `soft - soft` is exactly 0, so the sum is exact; `(hard - soft) + soft` would not be.
 pub(crate) fn straight_through(hard: &Tensor, soft: &Tensor) -> Result<Tensor> {

@@ -1,4 +1,4 @@
-//! Noise for gates, keyed by what it is for and never by when it is drawn.
+//! Noise for gates. Its key is what the noise is for, never when it is drawn.
 //!
 //! ```text
 //! key      = seed (8 bytes) | epoch (8) | sample (8) | block (4) | axis (4), little-endian
@@ -7,11 +7,11 @@
 //! Logistic = ln u - ln(1 - u), the distribution of the difference of two Gumbel variables
 //! ```
 //!
-//! The key is the whole input of the generator and no two fields share a byte, so different
-//! (seed, epoch, sample, site) have different streams, and a sample meets the same noise in any
+//! The key is the whole input of the generator and no two fields share a byte. So different
+//! (seed, epoch, sample, site) have different streams, and a sample has the same noise in any
 //! batch, worker or order of calls.
-//! `k + 1/2` is exact in `f64` for 52 bits; for 53 the largest would round to u = 1 and
-//! infinite noise.
+//! `k + 1/2` is exact in `f64` for 52 bits; with 53 bits the largest value would round to u = 1,
+//! which gives infinite noise.
 //!
 //! # Shapes
 //!
@@ -25,8 +25,11 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::perturb::compute_dtype;
 
-/// The gate call that noise is for: a block of the network, and an axis whose meaning the
-/// network chooses (for instance sub-layers, heads, tokens).
+/// The gates that noise is for: a block of the network, and an axis whose meaning the network
+/// chooses (for instance blocks, heads, tokens).
+///
+/// Both numbers are part of the noise's key, so a network that gives its axes other numbers gets
+/// other noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Site {
     /// Index of the block.
@@ -49,7 +52,7 @@ impl Site {
 
 /// A source of gate noise.
 ///
-/// A site stands for one call: what a second call for the same site gives is up to the source.
+/// A site stands for one call. What a second call for the same site returns depends on the source.
 pub trait Noise {
     /// Returns Logistic(0, 1) noise of `shape`, for binary gates.
     fn logistic(
@@ -70,23 +73,25 @@ pub trait Noise {
     ) -> Result<Tensor>;
 }
 
-/// Another noise, every value of it times a factor: 1 for all of the noise, 0 for none, so that a
-/// schedule can take the noise away before training ends.
+/// Another noise, with every value multiplied by a factor: 1 leaves the noise as it is, 0 removes
+/// it. A schedule can thus take the noise away before training ends.
 pub struct ScaledNoise<'a> {
     noise: &'a mut dyn Noise,
     factor: f64,
 }
 
 impl<'a> ScaledNoise<'a> {
-    /// Returns `noise` times `factor`.
+    /// Makes a source of `noise` times `factor`.
     pub fn new(noise: &'a mut dyn Noise, factor: f64) -> Self {
         Self { noise, factor }
     }
 
-    /// What `draw` gives times the factor; nothing is drawn where that is 0.
+    /// Returns what `draw` returns, times the factor. With a factor of 0 it draws nothing.
     fn scaled(
         &mut self,
-        (shape, dtype, device): (&[usize], DType, &Device),
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
         draw: impl FnOnce(&mut dyn Noise) -> Result<Tensor>,
     ) -> Result<Tensor> {
         if self.factor == 0.0 {
@@ -112,7 +117,7 @@ impl Noise for ScaledNoise<'_> {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
-        self.scaled((shape, dtype, device), |noise| {
+        self.scaled(shape, dtype, device, |noise| {
             noise.logistic(site, shape, dtype, device)
         })
     }
@@ -124,7 +129,7 @@ impl Noise for ScaledNoise<'_> {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
-        self.scaled((shape, dtype, device), |noise| {
+        self.scaled(shape, dtype, device, |noise| {
             noise.gumbel(site, shape, dtype, device)
         })
     }
@@ -132,8 +137,8 @@ impl Noise for ScaledNoise<'_> {
 
 /// Noise of one batch, a function of (seed, epoch, sample, site) alone.
 ///
-/// The same site gives the same noise each time, and a site's logistic and Gumbel noise come
-/// from the same stream: use one of them per site.
+/// The same site gives the same noise each time. A site's logistic and Gumbel noise come from the
+/// same stream, so use only one of them per site.
 ///
 /// # Example
 ///
@@ -155,7 +160,7 @@ pub struct SeededNoise {
 }
 
 impl SeededNoise {
-    /// Returns the noise of the images with data-set indices `samples`, in the order of the batch.
+    /// Makes the noise of the images with data-set indices `samples`, in the order of the batch.
     pub fn new(seed: u64, epoch: u64, samples: &[u64]) -> Self {
         Self {
             seed,
@@ -227,7 +232,7 @@ impl Noise for SeededNoise {
     }
 }
 
-/// Recorded noise, given back in the order of the calls whatever their site and kind.
+/// Recorded noise, returned in the order of the calls. Site and distribution are ignored.
 ///
 /// # Example
 ///
@@ -244,19 +249,19 @@ impl Noise for SeededNoise {
 #[derive(Clone, Debug)]
 pub struct ReplayedNoise {
     left: VecDeque<Tensor>,
-    given: usize,
+    returned: usize,
 }
 
 impl ReplayedNoise {
-    /// Returns a source that gives `recorded` back, one tensor per call.
+    /// Makes a source that returns `recorded`, one tensor per call.
     pub fn new(recorded: impl IntoIterator<Item = Tensor>) -> Self {
         Self {
             left: recorded.into_iter().collect(),
-            given: 0,
+            returned: 0,
         }
     }
 
-    /// Returns the number of tensors not yet given back.
+    /// Returns the number of tensors that are left.
     pub fn remaining(&self) -> usize {
         self.left.len()
     }
@@ -270,14 +275,14 @@ impl ReplayedNoise {
     ) -> Result<Tensor> {
         let call = format!(
             "noise call {} (block {}, axis {})",
-            self.given + 1,
+            self.returned + 1,
             site.block,
             site.axis
         );
         let Some(noise) = self.left.front() else {
             bail!(
                 "{call}: expected shape {shape:?}, found the end of {} recorded tensors",
-                self.given
+                self.returned
             );
         };
         if noise.dims() != shape {
@@ -288,7 +293,7 @@ impl ReplayedNoise {
         }
         let noise = noise.detach().to_dtype(dtype)?.to_device(device)?;
         self.left.pop_front();
-        self.given += 1;
+        self.returned += 1;
         Ok(noise)
     }
 }

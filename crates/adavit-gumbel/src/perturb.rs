@@ -1,12 +1,12 @@
-//! What binary and categorical gates share: the range of τ, the compute dtype, and ℓ + ε.
+//! What binary and categorical gates have in common: the range of τ, the compute dtype, and ℓ + ε.
 
 use std::ops::RangeInclusive;
 
 use candle_core::{DType, Result, Tensor, bail};
 
-/// Temperatures for which τ and 1/τ are ordinary `f32` numbers, with room for the gradient
-/// (at most 1/(4τ) times what comes from above), so that neither overflows nor turns an
-/// infinite logit into `inf * 0`.
+/// Temperatures for which τ and 1/τ are normal `f32` numbers. The range leaves room for the
+/// gradient, which is at most 1/(4τ) times the incoming one. Inside it nothing overflows, and an
+/// infinite logit never becomes `inf * 0`.
 const TAU_RANGE: RangeInclusive<f64> = 1e-30..=1e30;
 
 /// Fails unless `tau` is a usable temperature.

@@ -1,4 +1,4 @@
-//! Temperature over the course of training, with p the progress in [0, 1].
+//! Schedules of the temperature, with p the progress of training in [0, 1].
 //!
 //! ```text
 //! constant      τ(p) = τ
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::perturb::check_tau;
 
-/// How the temperature of the gates moves during training.
+/// How the temperature of the gates changes during training.
 ///
 /// In a configuration file: `schedule = "cosine"`, `start = 5.0`, `end = 0.5`.
 ///
@@ -31,6 +31,7 @@ use crate::perturb::check_tau;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "schedule", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Temperature {
     /// The same temperature throughout.
     Constant {
@@ -67,7 +68,7 @@ impl Temperature {
         }
     }
 
-    /// Checks that gates can work at every temperature of the schedule.
+    /// Checks that every temperature of the schedule is one that gates accept.
     ///
     /// # Errors
     ///

@@ -1,12 +1,12 @@
-//! Every operation of this crate written with candle's own differentiable ones.
+//! Every operation of this crate, composed of candle's differentiable operations.
 //!
-//! This is the path of CUDA, Metal and f64, and the reference of tests and benches. Shapes, gates and
-//! gradients are those of the operation of the same name at the root; shapes are not checked here.
+//! CUDA, Metal and f64 take this path, and tests and benches use it as the reference. Shapes, gates
+//! and gradients are those of the operation of the same name at the crate's root. Nothing here checks
+//! shapes.
 
 use candle_core::{D, DType, Result, Tensor};
 
-use crate::attention::{AttentionMaps, HeadGate};
-use crate::windows::Window;
+use crate::args::{AffineMap, AttentionMaps, HeadGate, Qkv, Window};
 
 /// Returns the layer norm.
 pub fn layer_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
@@ -42,7 +42,7 @@ pub fn gelu(xs: &Tensor) -> Result<Tensor> {
 
 /// Returns the softmax over the last dimension.
 pub fn softmax(xs: &Tensor) -> Result<Tensor> {
-    // candle finds no largest value in an empty batch.
+    // candle's maximum fails for an empty batch.
     if xs.elem_count() == 0 {
         return Ok(xs.clone());
     }
@@ -111,18 +111,19 @@ fn attention_probabilities(
 
 /// Returns the attended values.
 pub fn attention(
-    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    qkv: Qkv,
     num_heads: usize,
     tokens: Option<&Tensor>,
     heads: HeadGate,
 ) -> Result<Tensor> {
+    let Qkv { q, k, v } = qkv;
     if let HeadGate::Full(gates) = heads {
-        let (q, k, v) = (
-            gate_groups(q, gates)?,
-            gate_groups(k, gates)?,
-            gate_groups(v, gates)?,
-        );
-        let ys = attention((&q, &k, &v), num_heads, tokens, HeadGate::All)?;
+        let gated = Qkv {
+            q: &gate_groups(q, gates)?,
+            k: &gate_groups(k, gates)?,
+            v: &gate_groups(v, gates)?,
+        };
+        let ys = attention(gated, num_heads, tokens, HeadGate::All)?;
         return gate_groups(&ys, gates);
     }
     let (b, n, c) = q.dims3()?;
@@ -144,10 +145,14 @@ pub fn multi_head_attention(
     tokens: Option<&Tensor>,
     heads: HeadGate,
 ) -> Result<Tensor> {
-    let map = |(weight, bias)| linear(xs, weight, bias);
-    let (q, k, v) = (map(maps.query)?, map(maps.key)?, map(maps.value)?);
-    let ys = attention((&q, &k, &v), num_heads, tokens, heads)?;
-    linear(&ys, maps.proj.0, maps.proj.1)
+    let map = |map: AffineMap| linear(xs, map.weight, map.bias);
+    let qkv = Qkv {
+        q: &map(maps.query)?,
+        k: &map(maps.key)?,
+        v: &map(maps.value)?,
+    };
+    let ys = attention(qkv, num_heads, tokens, heads)?;
+    linear(&ys, maps.proj.weight, maps.proj.bias)
 }
 
 /// Returns the class token's attention rows.
@@ -186,8 +191,8 @@ pub fn patchify(xs: &Tensor, patch_size: usize) -> Result<Tensor> {
         .reshape((b, (h / p) * (w / p), c * p * p))
 }
 
-/// Returns the windows of each image, from padded rows and columns that are looked up axis by axis;
-/// candle's own `unfold` has no right gradient.
+/// Returns the windows of each image. Rows, then columns, of the padded image are selected by index,
+/// since the gradient of candle's `unfold` is wrong.
 pub fn im2col(xs: &Tensor, window: Window) -> Result<Tensor> {
     let (b, c, h, w) = xs.dims4()?;
     let (rows, columns) = (window.count(h)?, window.count(w)?);

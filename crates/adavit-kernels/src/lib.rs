@@ -1,55 +1,39 @@
 #![doc = include_str!("../README.md")]
 
-mod activation;
-mod adamw;
-mod attention;
+mod args;
 pub mod composed;
-mod convolution;
-mod fused;
-mod gate;
-mod kept;
-mod lanes;
-mod linear;
-mod loss;
-mod math;
-mod mlp;
-mod norm;
-mod packed;
-mod parts;
+mod cpu;
+mod ops;
 mod prepared;
-mod product;
-mod rows;
 mod shape;
-mod shared;
-mod simd;
-mod tap;
-mod threads;
-mod tile;
 mod trace;
-mod windows;
 
-#[cfg(test)]
-mod levels_tests;
-#[cfg(test)]
-mod nan_tests;
-#[cfg(test)]
-#[path = "../tests/kernels/common.rs"]
-mod test_common;
+// The operations, in the order of a forward pass, and their arguments.
+pub use args::{AffineMap, AttentionMaps, HeadGate, MlpMaps, Qkv, Window};
+pub use ops::activation::{erf, gelu, softmax, tanh};
+pub use ops::attention::class::class_attention;
+pub use ops::attention::multi_head::multi_head_attention;
+pub use ops::attention::qkv::attention;
+pub use ops::cross_entropy::cross_entropy;
+pub use ops::gate::{gate_groups, gate_tokens, gated_residual};
+pub use ops::layer_norm::layer_norm;
+pub use ops::linear::{gelu_linear, linear, linear_gelu};
+pub use ops::mlp::mlp;
+pub use ops::windows::{im2col, patchify};
 
-pub use activation::{erf, gelu, softmax, tanh};
-pub use adamw::{AdamWSlot, AdamWStep, adamw, squared_norms};
-pub use attention::{AttentionMaps, HeadGate, attention, class_attention, multi_head_attention};
-pub use convolution::{ConvolutionPlaces, PixelGrid, PreparedConvolution};
-pub use gate::{gate_groups, gate_tokens, gated_residual};
-pub use linear::{gelu_linear, linear, linear_gelu};
-pub use loss::cross_entropy;
-pub use mlp::mlp;
-pub use norm::layer_norm;
-pub use parts::{Parts, Rows};
-pub use prepared::{
-    ImageHeads, Images, PreparedLayerNorm, PreparedLinear, SmallLinear, Work, attend,
-};
-pub use simd::simd_level;
-pub use threads::{MOST_THREADS, in_pool, set_threads, side_by_side, threads};
+// The optimizer's step.
+pub use ops::adamw::{AdamWSlot, AdamWStep, adamw, squared_norms};
+
+// Inference on slices.
+pub use cpu::parts::{ProductParts, Rows};
+pub use prepared::attention::{HeadSizes, ImageHeads, ImageRows, attend};
+pub use prepared::convolution::{ConvolutionPlaces, PixelGrid, PreparedConvolution};
+pub use prepared::layer_norm::PreparedLayerNorm;
+pub use prepared::linear::{PreparedLinear, SmallLinear};
+pub use prepared::workspace::Workspace;
+
+// Threads, vector instructions and spans of a process.
+pub use cpu::pools::{MOST_THREADS, set_threads};
+pub use cpu::simd::simd_level;
+pub use cpu::threads::{in_pool, side_by_side, threads};
 pub use trace::SPAN_TARGET;
-pub use windows::{Window, im2col, patchify};

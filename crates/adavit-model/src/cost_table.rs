@@ -1,6 +1,6 @@
 //! The cost of one block for every use of it, as the published tables hold it.
 
-use adavit_decision::{BlockUse, PaperRounding};
+use adavit_decision::{BlockKept, PaperRounding};
 use candle_core::{Device, Tensor};
 
 use crate::{ModelConfig, Result, Tensors};
@@ -18,13 +18,17 @@ pub fn paper_cost_table(config: &ModelConfig, rounding: PaperRounding) -> Result
     for heads in 0..heads {
         for tokens in 0..tokens {
             for (attention, mlp) in [(false, false), (false, true), (true, false), (true, true)] {
-                let used = BlockUse {
-                    tokens,
-                    heads,
-                    attention,
-                    mlp,
-                };
-                gmacs.push((geometry.paper_block_macs(used, rounding) as f64 / 1e9) as f32);
+                // The tables have a row for no token at all, not even the class token.
+                let macs = tokens.checked_sub(1).map_or(0, |patches| {
+                    let kept = BlockKept {
+                        patches,
+                        heads,
+                        attention,
+                        mlp,
+                    };
+                    geometry.paper_block_macs(kept, rounding)
+                });
+                gmacs.push((macs as f64 / 1e9) as f32);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The layers with weights that every part is made of.
 
+use adavit_kernels::{AffineMap, MlpMaps};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -18,9 +19,11 @@ impl Linear {
         })
     }
 
-    /// Returns weight and bias.
-    pub(crate) fn parts(&self) -> (&Tensor, Option<&Tensor>) {
-        (&self.weight, self.bias.as_ref())
+    pub(crate) fn map(&self) -> AffineMap<'_> {
+        AffineMap {
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+        }
     }
 
     pub(crate) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
@@ -52,8 +55,13 @@ impl Mlp {
     }
 
     pub(crate) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let (fc1, fc2) = (&self.fc1, &self.fc2);
-        adavit_kernels::mlp(xs, (&fc1.0, &fc1.1), (&fc2.0, &fc2.1))
+        let maps = MlpMaps {
+            fc1_weight: &self.fc1.0,
+            fc1_bias: &self.fc1.1,
+            fc2_weight: &self.fc2.0,
+            fc2_bias: &self.fc2.1,
+        };
+        adavit_kernels::mlp(xs, &maps)
     }
 
     /// Width of fc1's output.

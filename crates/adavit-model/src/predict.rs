@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use adavit_data::{DecodedPicture, Normalization};
-use adavit_decision::{BlockUse, DecisionConfig};
+use adavit_decision::{BlockKept, DecisionConfig};
 use candle_core::{Device, Tensor};
 
 use crate::config::ModelConfig;
@@ -30,7 +30,7 @@ pub struct PredictionOutcome {
     /// the decisions cost.
     pub saved: f64,
     /// What was used of each block.
-    pub blocks: Vec<BlockUse>,
+    pub blocks: Vec<BlockKept>,
     /// Which tokens each block kept, class token first.
     pub kept: Vec<Vec<bool>>,
     /// The model's input before it is normalised, `(channels, height, width)`.
@@ -172,7 +172,7 @@ impl Predictor {
         let dense = DecisionConfig::none();
         let decisions = config.decisions.as_ref().unwrap_or(&dense);
         let geometry = config.geometry();
-        let blocks = policy.image_use(image);
+        let blocks = policy.image_kept(image);
         let macs = geometry.image_macs(decisions, &blocks);
         let kept = (0..policy.depth()).map(|block| policy.tokens(block, image).to_vec());
         Ok(PredictionOutcome {

@@ -9,7 +9,7 @@
 //! random features make it linear in the number of tokens (Choromanski et al. 2021, arXiv
 //! 2009.14794). Both add their values, since in- and output differ in width.
 
-use adavit_kernels::{HeadGate, Window, attention, im2col, linear};
+use adavit_kernels::{HeadGate, Qkv, Window, attention, im2col, linear};
 use candle_core::{D, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
@@ -213,7 +213,12 @@ impl TokenLayer {
                 let [q, k, v] = thirds(&qkv.forward(&zs)?)?;
                 // The operation divides by the square root of the head's width.
                 let q = (q * (scale * (v.dim(D::Minus1)? as f64).sqrt()))?;
-                (attention((&q, &k, &v), 1, None, HeadGate::All)?, v)
+                let qkv = Qkv {
+                    q: &q,
+                    k: &k,
+                    v: &v,
+                };
+                (attention(qkv, 1, None, HeadGate::All)?, v)
             }
         };
         let xs = (v + self.proj.forward(&ys)?)?;

@@ -84,7 +84,7 @@ impl Model {
         let decisions = self.config.decisions.as_ref().unwrap();
         let geometry = self.config.geometry();
         (0..policy.batch())
-            .map(|image| geometry.image_macs(decisions, &policy.image_use(image)))
+            .map(|image| geometry.image_macs(decisions, &policy.image_kept(image)))
             .sum()
     }
 
@@ -353,8 +353,8 @@ fn assert_same_bits(model: &Model) {
     let mut workspace = Workspace::default();
     let together = rows(&model.sparse, &images, &mut workspace);
     let kept: usize = (0..64)
-        .flat_map(|image| workspace.policy().image_use(image))
-        .map(|used| used.tokens)
+        .flat_map(|image| workspace.policy().image_kept(image))
+        .map(|kept| kept.tokens())
         .sum();
     assert!(kept > 64 * 3 && kept < 64 * 3 * n, "a ragged batch");
     let policy = workspace.policy().clone();
@@ -471,9 +471,6 @@ fn policies_that_do_not_fit_are_refused() {
         found.unwrap_err().to_string()
     };
     assert!(refused(&HardPolicy::all(&geometry, 3)).contains("of 2 images"));
-    let mut class_dropped = HardPolicy::all(&geometry, 2);
-    class_dropped.tokens_mut(1, 1)[0] = false;
-    assert!(refused(&class_dropped).contains("image 1"));
     let mut kept_layer = HardPolicy::all(&geometry, 2);
     kept_layer.heads_mut(0, 0)[1] = false;
     assert!(refused(&kept_layer).contains("block 0"));

@@ -148,7 +148,7 @@ impl Adaptive {
         let (mut macs, mut count) = (0, 0);
         for policy in policies {
             for image in 0..policy.batch() {
-                macs += geometry.image_macs(&decisions, &policy.image_use(image));
+                macs += geometry.image_macs(&decisions, &policy.image_kept(image));
                 count += 1;
             }
         }

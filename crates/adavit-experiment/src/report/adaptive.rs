@@ -247,7 +247,7 @@ impl<'d> AdaptiveResults<'d> {
             grid: config.grid(),
             num_prefix_tokens: config.num_prefix_tokens(),
         };
-        draw_kept(&drawn, &policy.image_use(place), &kept)
+        draw_kept(&drawn, &policy.image_kept(place), &kept)
     }
 
     /// The plain model's loss, image by image.

@@ -3,7 +3,7 @@
 //! The picture comes first, then a panel for each block, row by row. A dropped patch is pale; the bar
 //! below a panel is blue where attention ran and orange where the MLP did.
 
-use adavit_decision::BlockUse;
+use adavit_decision::BlockKept;
 use image::{ImageFormat, Rgb, RgbImage};
 
 use crate::error::{Error, Result};
@@ -35,7 +35,7 @@ pub struct Drawn<'a> {
 }
 
 /// Draws the picture and what each block uses of it: kept tokens, and what ran.
-pub fn draw_kept(drawn: &Drawn, blocks: &[BlockUse], kept: &[Vec<bool>]) -> RgbImage {
+pub fn draw_kept(drawn: &Drawn, blocks: &[BlockKept], kept: &[Vec<bool>]) -> RgbImage {
     let (height, width) = drawn.size;
     let factor = SIDE.div_ceil(height.min(width)).max(1) as u32;
     let (panel_width, panel_height) = (width as u32 * factor, height as u32 * factor);
@@ -125,8 +125,8 @@ mod tests {
             grid: (2, 2),
             num_prefix_tokens: 1,
         };
-        let used = BlockUse {
-            tokens: 2,
+        let used = BlockKept {
+            patches: 1,
             heads: 1,
             attention: true,
             mlp: false,

@@ -1,7 +1,9 @@
 //! Attention: fused against composed, gradients, masks and gates at the edges.
 
-use crate::common::{Values, check, flat};
-use adavit_kernels::{AttentionMaps, HeadGate, attention, class_attention, multi_head_attention};
+use adavit_kernels::{
+    AffineMap, AttentionMaps, HeadGate, Qkv, attention, class_attention, multi_head_attention,
+};
+use adavit_kernels_testing::{Values, check, flat};
 use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 
@@ -11,6 +13,10 @@ fn few() -> ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::default()
     }
+}
+
+fn qkv<'a>(q: &'a Tensor, k: &'a Tensor, v: &'a Tensor) -> Qkv<'a> {
+    Qkv { q, k, v }
 }
 
 /// Inputs q, k, v and head gates, with the shape of everything.
@@ -45,7 +51,7 @@ impl Case {
         };
         let run = |xs: &[Tensor], gates: HeadGate| {
             attention(
-                (&xs[0], &xs[1], &xs[2]),
+                qkv(&xs[0], &xs[1], &xs[2]),
                 self.heads,
                 tokens(&xs[0]).as_ref(),
                 gates,
@@ -112,7 +118,7 @@ fn inputs_that_are_not_contiguous_agree() {
     let op = |xs: &[Tensor]| {
         let parts = xs[0].chunk(3, 2)?;
         attention(
-            (&parts[0], &parts[1], &parts[2]),
+            qkv(&parts[0], &parts[1], &parts[2]),
             2,
             None,
             HeadGate::Full(&xs[1].t()?),
@@ -127,7 +133,7 @@ fn gates_get_their_gradient_from_fixed_inputs() {
     let fixed = values.tensor(&[2, 5, 8]);
     let op = |xs: &[Tensor]| {
         let fixed = fixed.to_dtype(xs[0].dtype())?;
-        attention((&fixed, &fixed, &fixed), 2, None, HeadGate::Full(&xs[0]))
+        attention(qkv(&fixed, &fixed, &fixed), 2, None, HeadGate::Full(&xs[0]))
     };
     check(&op, &[values.tensor(&[2, 2])], 1);
 }
@@ -141,7 +147,7 @@ fn nan_reaches_every_token_of_its_head_and_no_other() {
     let spoiled = Tensor::from_vec(spoiled, (1, 20, 32), xs.device()).unwrap();
     let spoiled = spoiled.to_dtype(DType::F32).unwrap();
     for (q, k, v) in [(&xs, &spoiled, &xs), (&xs, &xs, &spoiled)] {
-        let ys = flat(&attention((q, k, v), 2, None, HeadGate::All).unwrap());
+        let ys = flat(&attention(qkv(q, k, v), 2, None, HeadGate::All).unwrap());
         for (at, y) in ys.iter().enumerate() {
             let first_head = at % 32 < 16;
             let expected = if std::ptr::eq(k, &raw const spoiled) {
@@ -160,7 +166,7 @@ fn huge_scores_stay_finite() {
         .unwrap()
         .to_dtype(DType::F32)
         .unwrap();
-    let ys = attention((&xs, &xs, &xs), 2, None, HeadGate::All).unwrap();
+    let ys = attention(qkv(&xs, &xs, &xs), 2, None, HeadGate::All).unwrap();
     assert!(flat(&ys).iter().all(|y| y.is_finite()));
 }
 
@@ -175,9 +181,9 @@ fn dropped_tokens_do_not_change_the_kept_ones() {
         mask[*token as usize] = 1.0;
     }
     let mask = Tensor::from_vec(mask, (1, 21), xs.device()).unwrap();
-    let masked = attention((&xs, &xs, &xs), 2, Some(&mask), HeadGate::All).unwrap();
+    let masked = attention(qkv(&xs, &xs, &xs), 2, Some(&mask), HeadGate::All).unwrap();
     let few = xs.index_select(&ids, 1).unwrap();
-    let gathered = attention((&few, &few, &few), 2, None, HeadGate::All).unwrap();
+    let gathered = attention(qkv(&few, &few, &few), 2, None, HeadGate::All).unwrap();
     let masked = masked.index_select(&ids, 1).unwrap();
     assert_eq!(flat(&masked), flat(&gathered), "the same bits");
 }
@@ -198,11 +204,15 @@ fn multi_head(
     tokens: Option<&Tensor>,
     heads: HeadGate,
 ) -> candle_core::Result<Tensor> {
+    let map = |index: usize| AffineMap {
+        weight: &xs[index],
+        bias: None,
+    };
     let maps = AttentionMaps {
-        query: (&xs[1], None),
-        key: (&xs[2], None),
-        value: (&xs[3], None),
-        proj: (&xs[4], None),
+        query: map(1),
+        key: map(2),
+        value: map(3),
+        proj: map(4),
     };
     multi_head_attention(&xs[0], &maps, 3, tokens, heads)
 }

@@ -1,7 +1,7 @@
 //! Each operation but attention: fused against composed, gradients, shapes at the edges.
 
-use crate::common::{TOLERANCE, Values, assert_close, check, check_within, flat};
 use adavit_kernels as kernels;
+use adavit_kernels_testing::{TOLERANCE, Values, assert_close, check, check_within, flat};
 use candle_core::{DType, Result, Tensor};
 use proptest::prelude::*;
 
@@ -30,7 +30,13 @@ fn gelu_linear(xs: &[Tensor]) -> Result<Tensor> {
 }
 
 fn mlp(xs: &[Tensor]) -> Result<Tensor> {
-    kernels::mlp(&xs[0], (&xs[1], &xs[2]), (&xs[3], &xs[4]))
+    let maps = kernels::MlpMaps {
+        fc1_weight: &xs[1],
+        fc1_bias: &xs[2],
+        fc2_weight: &xs[3],
+        fc2_bias: &xs[4],
+    };
+    kernels::mlp(&xs[0], &maps)
 }
 
 fn layer_norm(xs: &[Tensor]) -> Result<Tensor> {

@@ -2,23 +2,14 @@
 
 use std::ops::Range;
 
-use crate::common::{Values, flat};
 use adavit_kernels::{
-    self as kernels, ConvolutionPlaces, HeadGate, ImageHeads, Images, Parts, PixelGrid,
-    PreparedConvolution, PreparedLayerNorm, PreparedLinear, Rows, SmallLinear, Work, attend,
+    self as kernels, HeadGate, HeadSizes, ImageHeads, ImageRows, PreparedLayerNorm, PreparedLinear,
+    ProductParts, Qkv, Rows, SmallLinear, Workspace, attend,
 };
+use adavit_kernels_testing::{Values, flat};
 use candle_core::{DType, Tensor};
 
-/// Marks what no one may write.
-const UNTOUCHED: f32 = -77.0;
-
-fn narrow(xs: &Tensor) -> Tensor {
-    xs.to_dtype(DType::F32).unwrap()
-}
-
-fn floats(xs: &Tensor) -> Vec<f32> {
-    narrow(xs).flatten_all().unwrap().to_vec1().unwrap()
-}
+use crate::slices::{UNTOUCHED, floats, narrow, panic_of};
 
 /// Rows, ranges of inputs and ranges of outputs.
 type Asked = (Vec<usize>, Vec<Range<usize>>, Vec<Range<usize>>);
@@ -59,13 +50,13 @@ fn a_product_computes_the_parts_that_are_asked_for_and_nothing_else() {
         vec![],
     ];
     let linear = PreparedLinear::new(&narrow(&weight), Some(&narrow(&bias)), 16).unwrap();
-    let mut parts = Parts::default();
+    let mut parts = ProductParts::default();
     for case in &cases {
         parts.clear();
         for (rows, inner, columns) in case {
             parts.push(rows.iter().copied(), inner, columns);
         }
-        let mut work = Work::default();
+        let mut work = Workspace::default();
         let mut ys = vec![UNTOUCHED; 211 * n_out];
         linear.write(&floats(&xs), &mut ys, &parts, &mut work);
         let expected = expected((&xs, &weight, &bias), case);
@@ -93,9 +84,9 @@ fn whole_products_are_those_of_the_operations_to_the_bit() {
         narrow(&values.tensor(&[72])),
     );
     let linear = PreparedLinear::new(&weight, Some(&bias), 72).unwrap();
-    let mut part = Parts::default();
+    let mut part = ProductParts::default();
     part.push(0..53, &[0..40], &[0..72]);
-    let mut work = Work::default();
+    let mut work = Workspace::default();
     let mut ys = vec![0.0; 53 * 72];
     linear.write(&floats(&xs), &mut ys, &part, &mut work);
     let plain = kernels::linear(&xs, &weight, Some(&bias)).unwrap();
@@ -151,10 +142,10 @@ fn groups_of_any_width_are_computed_alone() {
                 .collect();
             let case = vec![((0..67).step_by(1 + first).collect(), vec![0..30], columns)];
             let (rows, inner, columns): &Asked = &case[0];
-            let mut parts = Parts::default();
+            let mut parts = ProductParts::default();
             parts.push(rows.iter().copied(), inner, columns);
             let mut ys = vec![UNTOUCHED; 67 * n_out];
-            linear.write(&floats(&xs), &mut ys, &parts, &mut Work::default());
+            linear.write(&floats(&xs), &mut ys, &parts, &mut Workspace::default());
             let expected = expected((&xs, &weight, &bias), &case);
             for (at, (y, expected)) in ys.iter().zip(expected).enumerate() {
                 assert!(
@@ -169,7 +160,7 @@ fn groups_of_any_width_are_computed_alone() {
 #[test]
 fn parts_with_the_same_ranges_join() {
     let (a, b) = ([0..16], [16..32]);
-    let mut parts = Parts::default();
+    let mut parts = ProductParts::default();
     parts.push([1, 2], &[0..8], &a);
     parts.push([5], &[0..8], &a);
     parts.push([7, 9], &[0..8], &b);
@@ -180,15 +171,17 @@ fn parts_with_the_same_ranges_join() {
 }
 
 #[test]
-#[should_panic(expected = "parts ascend")]
 fn rows_of_two_parts_may_not_be_the_same() {
     let weight = Tensor::zeros((32, 8), DType::F32, &candle_core::Device::Cpu).unwrap();
     let linear = PreparedLinear::new(&weight, None, 16).unwrap();
-    let mut parts = Parts::default();
+    let mut parts = ProductParts::default();
     parts.push([3], &[0..8], &[0..16]);
     parts.push([3], &[0..8], &[16..32]);
-    let mut ys = vec![0.0; 4 * 32];
-    linear.write(&[0.0; 32], &mut ys, &parts, &mut Work::default());
+    let message = panic_of(|| {
+        let mut ys = vec![0.0; 4 * 32];
+        linear.write(&[0.0; 32], &mut ys, &parts, &mut Workspace::default());
+    });
+    assert!(message.contains("parts ascend"), "{message}");
 }
 
 #[test]
@@ -202,7 +195,7 @@ fn small_maps_are_those_of_linear() {
             narrow(&values.tensor(&[n_out])),
         );
         let small = SmallLinear::new(&weight, Some(&bias)).unwrap();
-        let mut work = Work::default();
+        let mut work = Workspace::default();
         let mut ys = vec![UNTOUCHED; rows.len() * n_out];
         small.write(&floats(&xs), &mut ys, Rows::Some(&rows), &mut work);
         let exact = floats(&kernels::linear(&xs, &weight, Some(&bias)).unwrap());
@@ -213,6 +206,41 @@ fn small_maps_are_those_of_linear() {
             }
         }
         assert_eq!(work.take_macs(), (rows.len() * n_out * 37) as u64);
+    }
+}
+
+/// The rows and heads of two images, as lists.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<usize>,
+    heads: Vec<usize>,
+    images: Vec<ImageHeads>,
+}
+
+impl Batch {
+    /// Takes each image's kept rows, the heads to compute and those whose values pass through.
+    fn new(kept: &[Vec<usize>], on: [(&[usize], &[usize]); 2]) -> Self {
+        let mut batch = Self::default();
+        for (kept, (computed, passing)) in kept.iter().zip(on) {
+            let start = batch.rows.len();
+            batch.rows.extend(kept);
+            let first = batch.heads.len();
+            batch.heads.extend(computed.iter().chain(passing));
+            batch.images.push(ImageHeads {
+                rows: start..batch.rows.len(),
+                heads: first..first + computed.len(),
+                passing: first + computed.len()..batch.heads.len(),
+            });
+        }
+        batch
+    }
+
+    fn images(&self) -> ImageRows<'_> {
+        ImageRows {
+            rows: &self.rows,
+            heads: &self.heads,
+            images: &self.images,
+        }
     }
 }
 
@@ -236,28 +264,21 @@ fn attention_attends_among_the_rows_and_heads_that_are_asked_for() {
         .collect();
     // Heads computed, and heads whose values pass through.
     let on: [(&[usize], &[usize]); 2] = [(&[0, 2], &[]), (&[], &[1])];
-    let (mut rows, mut numbers, mut images) = (Vec::new(), Vec::new(), Vec::new());
-    for (kept, (computed, passing)) in kept.iter().zip(on) {
-        let start = rows.len();
-        rows.extend(kept);
-        let first = numbers.len();
-        numbers.extend(computed.iter().chain(passing));
-        images.push(ImageHeads {
-            rows: start..rows.len(),
-            heads: first..first + computed.len(),
-            passing: first + computed.len()..numbers.len(),
-        });
-    }
-    let images = Images {
-        rows: &rows,
-        heads: &numbers,
-        images: &images,
-    };
-    let mut work = Work::default();
+    let batch = Batch::new(&kept, on);
+    let mut work = Workspace::default();
     let mut ys = vec![UNTOUCHED; b * n * heads * d];
     let qkv = floats(&Tensor::cat(&[&q, &k, &v], 2).unwrap());
-    attend(&qkv, &mut ys, (heads, d), images, &mut work);
-    let exact = kernels::attention((&q, &k, &v), heads, Some(&mask), HeadGate::All).unwrap();
+    let sizes = HeadSizes {
+        num_heads: heads,
+        width: d,
+    };
+    attend(&qkv, &mut ys, sizes, batch.images(), &mut work);
+    let qkv = Qkv {
+        q: &q,
+        k: &k,
+        v: &v,
+    };
+    let exact = kernels::attention(qkv, heads, Some(&mask), HeadGate::All).unwrap();
     let (exact, v) = (floats(&exact), floats(&v));
     for (row, found) in ys.chunks(heads * d).enumerate() {
         for head in 0..heads {
@@ -285,128 +306,4 @@ fn groups_that_do_not_divide_the_outputs_are_refused() {
     let weight = Tensor::zeros((40, 8), DType::F32, &candle_core::Device::Cpu).unwrap();
     let error = PreparedLinear::new(&weight, None, 12).unwrap_err();
     assert!(error.to_string().contains("divisor of 40"));
-}
-
-/// Images `(B, C, height, width)` with a zero around them, channels last.
-fn padded_pixels(xs: &Tensor) -> Vec<f32> {
-    let padded = xs.pad_with_zeros(2, 1, 1).unwrap();
-    let padded = padded.pad_with_zeros(3, 1, 1).unwrap();
-    floats(&padded.permute((0, 2, 3, 1)).unwrap())
-}
-
-#[test]
-fn convolutions_read_windows_where_they_are_and_write_where_told() {
-    for (b, channels, n_out, (height, width), stride) in [
-        (3, 1, 16, (28, 28), 1),
-        (2, 16, 32, (9, 13), 2),
-        (1, 3, 40, (5, 4), 2),
-        (2, 5, 7, (1, 1), 1),
-    ] {
-        let mut values = Values::new(3);
-        let xs = values.tensor(&[b, channels, height, width]);
-        let weight = (values.tensor(&[n_out, channels, 3, 3]) * 0.2).unwrap();
-        let bias = values.tensor(&[n_out]);
-        let window = kernels::Window {
-            kernel_size: 3,
-            stride,
-            padding: 1,
-        };
-        let windows = kernels::im2col(&xs, window).unwrap();
-        let flat_weight = weight.flatten_from(1).unwrap();
-        let expected = kernels::linear_gelu(&windows, &flat_weight, &bias).unwrap();
-
-        let (rows, columns) = (height.div_ceil(stride), width.div_ceil(stride));
-        let padded_row = width + 2;
-        let windows = PixelGrid {
-            first: 0,
-            column: stride,
-            row: stride * padded_row,
-            image: (height + 2) * padded_row,
-        };
-        // A gap before each image, each row and each pixel.
-        let outputs = PixelGrid {
-            first: 5,
-            column: 2,
-            row: 2 * columns + 1,
-            image: rows * (2 * columns + 1) + 3,
-        };
-        let places = ConvolutionPlaces {
-            size: (rows, columns),
-            windows,
-            input_row: padded_row,
-            outputs,
-        };
-        let pixels = padded_pixels(&xs);
-        let conv = PreparedConvolution::new(&narrow(&weight), &narrow(&bias), places).unwrap();
-        let mut ys = vec![UNTOUCHED; (outputs.first + b * outputs.image) * n_out];
-        let mut work = Work::default();
-        conv.write_gelu(b, &pixels, &mut ys, &mut work);
-
-        let macs = b * rows * columns * n_out * channels * 9;
-        assert_eq!(work.take_macs(), macs as u64);
-        for (at, expected) in flat(&expected).into_iter().enumerate() {
-            let (pixel, channel) = (at / n_out, at % n_out);
-            let (image, y) = (pixel / (rows * columns), pixel / columns % rows);
-            let place = outputs.first
-                + image * outputs.image
-                + y * outputs.row
-                + pixel % columns * outputs.column;
-            let found = std::mem::replace(&mut ys[place * n_out + channel], UNTOUCHED);
-            assert!(
-                (f64::from(found) - expected).abs() <= 1e-4,
-                "at {at}: {found}, {expected}"
-            );
-        }
-        assert!(ys.iter().all(|y| *y == UNTOUCHED), "the gaps stay");
-    }
-}
-
-/// Where 6 x 6 pixels lie, each image's in 64 values.
-const GRID: PixelGrid = PixelGrid {
-    first: 0,
-    column: 1,
-    row: 8,
-    image: 64,
-};
-
-/// A convolution of 2 channels to 4 on [`GRID`] that writes to `outputs`.
-fn small_convolution(outputs: PixelGrid) -> candle_core::Result<PreparedConvolution> {
-    let weight = Tensor::zeros((4, 2, 3, 3), DType::F32, &candle_core::Device::Cpu)?;
-    let bias = Tensor::zeros(4, DType::F32, &candle_core::Device::Cpu)?;
-    let places = ConvolutionPlaces {
-        size: (6, 6),
-        windows: GRID,
-        input_row: 8,
-        outputs,
-    };
-    PreparedConvolution::new(&weight, &bias, places)
-}
-
-#[test]
-fn convolutions_whose_outputs_would_meet_are_errors() {
-    assert!(small_convolution(GRID).is_ok());
-    let huge = 1 << (usize::BITS - 1);
-    for outputs in [
-        PixelGrid { column: 0, ..GRID },
-        PixelGrid { row: 5, ..GRID },
-        PixelGrid { image: 40, ..GRID },
-        PixelGrid {
-            column: huge,
-            ..GRID
-        },
-        PixelGrid { row: huge, ..GRID },
-    ] {
-        let error = small_convolution(outputs).unwrap_err();
-        assert!(error.to_string().contains("different places"), "{error}");
-    }
-}
-
-#[test]
-#[should_panic(expected = "outputs within bounds")]
-fn outputs_whose_places_would_wrap_around_are_refused() {
-    let image = 1 << (usize::BITS - 1);
-    let conv = small_convolution(PixelGrid { image, ..GRID }).unwrap();
-    let mut work = Work::default();
-    conv.write_gelu(0, &[], &mut [], &mut work);
-    conv.write_gelu(2, &[0.0; 256], &mut [0.0; 512], &mut work);
 }

@@ -1,7 +1,7 @@
 //! Results are the same bits for any number of threads.
 
-use crate::common::{Values, evaluate, flat};
-use adavit_kernels::{self as kernels, HeadGate};
+use adavit_kernels::{self as kernels, HeadGate, Qkv};
+use adavit_kernels_testing::{Values, evaluate, flat};
 use candle_core::{DType, Result, Tensor};
 
 /// One block of a vision transformer with every gate, and a loss.
@@ -12,7 +12,12 @@ fn block(xs: &[Tensor]) -> Result<Tensor> {
     let mask = tokens.detach().ge(0.0)?.to_dtype(tokens.dtype())?;
     let normal = kernels::layer_norm(x, vector, vector, 1e-6)?;
     let q = kernels::linear(&normal, weight, Some(vector))?;
-    let ys = kernels::attention((&q, &normal, &q), 4, Some(&mask), HeadGate::Full(heads))?;
+    let qkv = Qkv {
+        q: &q,
+        k: &normal,
+        v: &q,
+    };
+    let ys = kernels::attention(qkv, 4, Some(&mask), HeadGate::Full(heads))?;
     let ys = kernels::gate_tokens(&kernels::linear(&ys, weight, None)?, tokens)?;
     let x = kernels::gated_residual(x, &ys, images)?;
     let hidden = kernels::linear_gelu(&x, inner, &inner.mean(1)?)?;

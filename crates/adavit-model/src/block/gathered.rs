@@ -79,7 +79,7 @@ impl Block {
             state.macs += all.decisions * b as u64;
         }
         if let Some(given) = state.given {
-            state.policy.copy_block(given, (index, 0), b);
+            state.policy.copy_block(given, index, 0..b)?;
         }
         Ok(())
     }

@@ -174,10 +174,10 @@ impl Block {
 
     fn maps(&self) -> AttentionMaps<'_> {
         AttentionMaps {
-            query: self.query.parts(),
-            key: self.key.parts(),
-            value: self.value.parts(),
-            proj: self.proj.parts(),
+            query: self.query.map(),
+            key: self.key.map(),
+            value: self.value.map(),
+            proj: self.proj.map(),
         }
     }
 

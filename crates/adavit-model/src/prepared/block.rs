@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use adavit_decision::{HardPolicy, HeadDeactivation, Thresholds};
 use adavit_kernels::{
-    ImageHeads, Images, Parts, PreparedLayerNorm, PreparedLinear, Rows, Work, attend,
+    HeadSizes, ImageHeads, ImageRows, PreparedLayerNorm, PreparedLinear, ProductParts, Rows,
+    Workspace, attend,
 };
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -80,7 +81,7 @@ pub(super) struct Buffers {
     pub(super) patch_rows: Vec<usize>,
     logits: Logits,
     plan: Plan,
-    pub(super) work: Work,
+    pub(super) work: Workspace,
 }
 
 /// What one block computes of which image.
@@ -89,10 +90,10 @@ struct Plan {
     /// The heads that attend, image by image; their rows are those of `qkv`.
     heads: Vec<usize>,
     images: Vec<ImageHeads>,
-    qkv: Parts,
-    proj: Parts,
-    fc1: Parts,
-    fc2: Parts,
+    qkv: ProductParts,
+    proj: ProductParts,
+    fc1: ProductParts,
+    fc2: ProductParts,
     /// Rows whose MLP is the constant without heads.
     constant_rows: Vec<usize>,
     kept: Ranges,
@@ -400,12 +401,15 @@ impl PreparedBlock {
             self.norm1.write(xs, zs, Rows::Some(plan.qkv.rows()));
         }
         self.qkv.write(zs, qkv, &plan.qkv, work);
-        let images = Images {
+        let images = ImageRows {
             rows: plan.qkv.rows(),
             heads: &plan.heads,
             images: &plan.images,
         };
-        let sizes = (self.sizes.num_heads, self.sizes.head());
+        let sizes = HeadSizes {
+            num_heads: self.sizes.num_heads,
+            width: self.sizes.head(),
+        };
         attend(qkv, attended, sizes, images, work);
         self.proj.add(attended, xs, &plan.proj, work);
     }

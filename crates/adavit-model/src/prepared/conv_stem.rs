@@ -4,7 +4,7 @@
 //! written once, around the pixels that the convolution before writes.
 
 use adavit_kernels::{
-    ConvolutionPlaces, Parts, PixelGrid, PreparedConvolution, PreparedLinear, Work,
+    ConvolutionPlaces, PixelGrid, PreparedConvolution, PreparedLinear, ProductParts, Workspace,
 };
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -38,7 +38,7 @@ pub(super) struct StemRoom {
     inputs: Vec<(Padded, Vec<f32>)>,
     /// The outputs of the last one.
     rows: Vec<f32>,
-    parts: Parts,
+    parts: ProductParts,
 }
 
 impl PreparedConvStem {
@@ -96,7 +96,7 @@ impl PreparedConvStem {
         images: &Tensor,
         (ys, patch_rows): (&mut [f32], &[usize]),
         room: &mut StemRoom,
-        work: &mut Work,
+        work: &mut Workspace,
     ) -> Result<()> {
         let b = images.dim(0)?;
         if b == 0 {
@@ -125,7 +125,7 @@ impl PreparedConvStem {
         b: usize,
         (ys, patch_rows): (&mut [f32], &[usize]),
         room: &mut StemRoom,
-        work: &mut Work,
+        work: &mut Workspace,
     ) {
         let StemRoom {
             inputs,

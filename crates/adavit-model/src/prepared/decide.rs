@@ -2,7 +2,7 @@
 
 use adavit_decision::{DecisionConfig, HardPolicy, HeadDeactivation, Thresholds};
 use adavit_gumbel::is_on;
-use adavit_kernels::{PreparedLayerNorm, Rows, SmallLinear, Work};
+use adavit_kernels::{PreparedLayerNorm, Rows, SmallLinear, Workspace};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -103,7 +103,7 @@ impl PreparedDecision {
         seen: &Seen,
         logits: &mut Logits,
         (policy, block, first): (&mut HardPolicy, usize, usize),
-        (unknown, work): (&mut [bool], &mut Work),
+        (unknown, work): (&mut [bool], &mut Workspace),
     ) {
         let b = seen.class_rows.len();
         if let Some(map) = &self.policy_token {
@@ -137,7 +137,7 @@ impl PreparedDecision {
             map.write(seen.zs, &mut logits.tokens, rows, work);
             let n = seen.patch_rows.len() / b.max(1);
             for (image, ys) in logits.tokens.chunks_exact(n.max(1)).enumerate() {
-                let bits = &mut policy.tokens_mut(block, first + image)[1..];
+                let bits = policy.patches_mut(block, first + image);
                 threshold(bits, ys, self.thresholds.tokens);
                 unknown[image] |= ys.iter().any(|y| y.is_nan());
             }

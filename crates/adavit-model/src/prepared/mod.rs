@@ -141,7 +141,7 @@ impl PreparedTransformer {
     /// and count, so that random policies cost what the model's own would.
     ///
     /// # Errors
-    /// As for [`Self::forward_dense`], or if `policy` is of other sizes, drops a class token or
+    /// As for [`Self::forward_dense`], or if `policy` is of other sizes or
     /// decides what the model has no gate for.
     pub fn forward_sparse_policy(
         &self,
@@ -176,8 +176,7 @@ impl PreparedTransformer {
                     kept.len()
                 ));
             }
-            if !(tokens[0]
-                && allowed(decisions.gates_tokens(block), tokens)
+            if !(allowed(decisions.gates_tokens(block), tokens)
                 && allowed(decisions.gates_heads(block).is_some(), kept)
                 && allowed(
                     decisions.gates_sublayers(block),

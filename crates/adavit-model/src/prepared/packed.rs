@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use adavit_decision::{HardPolicy, Thresholds};
 use adavit_kernels::{
-    Parts, PreparedLayerNorm, PreparedLinear, Rows, patchify, side_by_side, threads,
+    PreparedLayerNorm, PreparedLinear, ProductParts, Rows, patchify, side_by_side, threads,
 };
 use candle_core::{D, Tensor};
 use candle_nn::VarBuilder;
@@ -96,7 +96,7 @@ struct Room {
     class: Vec<f32>,
     /// The logits of the distillation token.
     dist_logits: Vec<f32>,
-    parts: Parts,
+    parts: ProductParts,
 }
 
 impl PackedTransformer {
@@ -166,7 +166,7 @@ impl PackedTransformer {
         let mut logits = Vec::with_capacity(b * k);
         for (index, share) in rooms.iter().enumerate() {
             logits.extend_from_slice(&share.logits);
-            policy.copy_images(&share.policy, first(index));
+            policy.copy_images(&share.policy, first(index))?;
         }
         Ok(Tensor::from_vec(logits, (b, k), xs.device())?)
     }
@@ -221,7 +221,7 @@ impl PackedTransformer {
                 block.decide(policy, at, &mut room.buffers);
             }
             if let Decide::Given(given) = decide {
-                policy.copy_block(given, at, b);
+                policy.copy_block(given, index, first..first + b)?;
             }
             block.forward(policy, at, decided, &mut room.buffers);
         }

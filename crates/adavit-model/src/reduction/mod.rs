@@ -16,7 +16,7 @@
 
 mod reducer;
 
-use adavit_decision::{BlockUse, DecisionConfig, Geometry};
+use adavit_decision::{BlockKept, DecisionConfig, Geometry};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::reducer::Reducer;
@@ -150,17 +150,16 @@ impl TokenReduction {
         let geometry = config.geometry();
         let plain = DecisionConfig::none();
         let part = |tokens: usize, attention: bool, geometry: &Geometry| {
-            let used = BlockUse {
-                tokens,
-                attention,
-                mlp: !attention,
-                ..geometry.all()
-            };
             let geometry = Geometry {
                 num_tokens: tokens,
                 ..geometry.clone()
             };
-            let parts = geometry.block_parts(&plain, 0, used);
+            let kept = BlockKept {
+                attention,
+                mlp: !attention,
+                ..geometry.all()
+            };
+            let parts = geometry.block_parts(&plain, 0, kept);
             parts.qkv + parts.attention + parts.proj + parts.mlp
         };
         let mut before = config.num_tokens();

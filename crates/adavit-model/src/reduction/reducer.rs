@@ -1,6 +1,6 @@
 //! Tokens become fewer: which are kept, and which become one.
 
-use adavit_kernels::{HeadGate, attention, class_attention, softmax};
+use adavit_kernels::{HeadGate, Qkv, attention, class_attention, softmax};
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::{ReductionMethod, TokenReduction};
@@ -28,7 +28,7 @@ impl<'a> Reducer<'a> {
         num_heads: usize,
     ) -> Result<Tensor> {
         let Some(sizes) = &self.sizes else {
-            return attention((q, k, v), num_heads, None, HeadGate::All);
+            return attention(Qkv { q, k, v }, num_heads, None, HeadGate::All);
         };
         let (b, n) = sizes.dims2()?;
         let bias = sizes.log()?.reshape((b, 1, 1, n))?;
@@ -237,7 +237,12 @@ mod tests {
         let xs = Tensor::from_vec(xs, (2, 5, 8), &Device::Cpu)?;
         let bias = Tensor::zeros((2, 1, 1, 5), DType::F32, &Device::Cpu)?;
         let found = biased_attention((&xs, &xs, &xs), 2, &bias)?;
-        let expected = attention((&xs, &xs, &xs), 2, None, HeadGate::All)?;
+        let qkv = Qkv {
+            q: &xs,
+            k: &xs,
+            v: &xs,
+        };
+        let expected = attention(qkv, 2, None, HeadGate::All)?;
         let difference = (found - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
         assert!(difference < 1e-6);
         Ok(())

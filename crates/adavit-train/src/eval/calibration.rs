@@ -67,7 +67,7 @@ pub fn calibrate_best(
         let within = found.macs_share <= budget;
         (meets(found.macs_share, budget), within, found.top1)
     };
-    for axis in [Axis::Tokens, Axis::Heads, Axis::Sublayers] {
+    for axis in [Axis::Tokens, Axis::Heads, Axis::Blocks] {
         let shifted = |shift| base.shifted_on(axis, shift);
         let farthest = if share > budget { FARTHEST } else { -FARTHEST };
         model.set_thresholds(shifted(farthest));

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use adavit_data::{Batch, Dataset, Labelled, Normalization, batches};
 use adavit_decision::{
-    BlockUsage, BlockUse, DecisionConfig, Gating, Policy, Usage, UsageMeter, random_policy,
+    BlockKept, BlockUsage, DecisionConfig, Gating, Geometry, Policy, Usage, UsageMeter,
+    random_policy,
 };
 use adavit_gumbel::SeededNoise;
 use adavit_model::{
@@ -31,7 +32,8 @@ pub enum Mode<'a> {
         /// Which draw.
         draw: u64,
     },
-    /// The plain path with fewer tokens from block to block; usage is not told.
+    /// The dense path with fewer tokens from block to block. Usage counts the tokens that each
+    /// block's MLP computes.
     Reduced(&'a TokenReduction),
 }
 
@@ -108,7 +110,7 @@ pub struct ImageReport<'a> {
     /// `exact` MACs.
     pub macs: u64,
     /// What was used of each block.
-    pub blocks: &'a [BlockUse],
+    pub blocks: &'a [BlockKept],
 }
 
 /// Called with what an evaluation found of each image, in order.
@@ -133,8 +135,10 @@ pub fn evaluate_each(
     on_image: OnImage,
 ) -> Result<Evaluation> {
     let plain = DecisionConfig::none();
+    let reduced = every_block_drops_tokens();
     let decisions = match mode {
-        Mode::Dense | Mode::Reduced(_) => &plain,
+        Mode::Dense => &plain,
+        Mode::Reduced(_) => &reduced,
         _ => model.config().decisions.as_ref().unwrap_or(&plain),
     };
     let geometry = model.config().geometry();
@@ -147,12 +151,29 @@ pub fn evaluate_each(
         let logits = output.logits.to_vec2::<f32>()?;
         Ok((logits, output))
     };
-    let read = |output: Output, n: usize| {
-        let policy = output.policy();
-        Ok(policy.usage(n, geometry.num_tokens, geometry.num_heads)?)
+    let read = |output: Output, n: usize| match mode {
+        Mode::Reduced(reduction) => Ok(vec![reduced_blocks(reduction, &geometry); n]),
+        _ => Ok(output.policy().kept(&geometry, n)?),
     };
     let counted = (model.config(), decisions, same_macs);
     evaluate_with(counted, images, run, read, on_image)
+}
+
+/// The decisions that a token reduction stands for. The reduction itself counts what it costs.
+fn every_block_drops_tokens() -> DecisionConfig {
+    DecisionConfig {
+        ada_token: true,
+        ..DecisionConfig::none()
+    }
+}
+
+/// What every image keeps of each block under `reduction`, which never drops the class token.
+fn reduced_blocks(reduction: &TokenReduction, geometry: &Geometry) -> Vec<BlockKept> {
+    let kept = |tokens: &usize| BlockKept {
+        patches: tokens - 1,
+        ..geometry.all()
+    };
+    reduction.tokens.iter().map(kept).collect()
 }
 
 /// Evaluates a model by the sparse path, telling what was found of each image.
@@ -174,7 +195,7 @@ pub fn evaluate_sparse(
     let read = |(), n: usize| {
         let workspace = workspace.borrow();
         let policy = workspace.policy();
-        Ok((0..n).map(|image| policy.image_use(image)).collect())
+        Ok((0..n).map(|image| policy.image_kept(image)).collect())
     };
     evaluate_with(
         (model.config(), decisions, None),
@@ -191,7 +212,7 @@ fn evaluate_with<O>(
     (config, decisions, same_macs): (&ModelConfig, &DecisionConfig, Option<u64>),
     images: &Images,
     run: impl Fn(&Batch) -> Result<(Vec<Vec<f32>>, O)>,
-    read: impl Fn(O, usize) -> Result<Vec<Vec<BlockUse>>>,
+    read: impl Fn(O, usize) -> Result<Vec<Vec<BlockKept>>>,
     on_image: OnImage,
 ) -> Result<Evaluation> {
     if images.indices.is_empty() || images.batch_size == 0 {
@@ -216,8 +237,8 @@ fn evaluate_with<O>(
             top1 += usize::from(rank < 1);
             top5 += usize::from(rank < 5);
             let macs = match same_macs {
-                Some(macs) => meter.add_counted(blocks, macs),
-                None => meter.add(blocks),
+                Some(macs) => meter.add_counted(blocks, macs)?,
+                None => meter.add(blocks)?,
             };
             on_image(&ImageReport {
                 image: *image,
@@ -334,4 +355,30 @@ pub(crate) fn batch_top1(logits: &Tensor, labels: &Tensor) -> Result<f64> {
         .filter(|(a, b)| a == b)
         .count();
     Ok(right as f64 / labels.len().max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_of_a_token_reduction_counts_the_tokens_that_ran() {
+        let config = ModelConfig::preset("nano_patch7_28").unwrap();
+        let geometry = config.geometry();
+        let mut tokens = vec![geometry.num_tokens; config.depth];
+        *tokens.last_mut().unwrap() = 1 + (geometry.num_tokens - 1) / 4;
+        let reduction = TokenReduction {
+            method: adavit_model::ReductionMethod::Evit,
+            tokens,
+        };
+        let blocks = reduced_blocks(&reduction, &geometry);
+        let mut meter = UsageMeter::new(&every_block_drops_tokens(), &geometry);
+        meter.add_counted(&blocks, reduction.macs(&config)).unwrap();
+        let usage = meter.usage();
+        let last = usage.per_block.last().unwrap();
+        assert_eq!((last.tokens, last.attention, last.mlp), (0.25, 1.0, 1.0));
+        assert_eq!(usage.per_block[0].tokens, 1.0);
+        let mean = (config.depth as f64 - 0.75) / config.depth as f64;
+        assert!((usage.tokens - mean).abs() < 1e-12);
+    }
 }
