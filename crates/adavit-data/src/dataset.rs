@@ -31,37 +31,14 @@ impl Dataset {
         labels: Vec<u8>,
         class_names: Vec<String>,
     ) -> Result<Self> {
-        let fail = |message: String| {
-            Err(Error::Inconsistent {
+        let dims = [channels, height, width];
+        let fault = bad_size(dims, labels.len(), images.len())
+            .or_else(|| bad_label(&labels, class_names.len()));
+        if let Some(message) = fault {
+            return Err(Error::Inconsistent {
                 name: name.to_owned(),
                 message,
-            })
-        };
-        if labels.is_empty() || [channels, height, width].contains(&0) {
-            return fail(format!(
-                "expected at least one image of at least one pixel, found {} of {channels}x{height}x{width}",
-                labels.len()
-            ));
-        }
-        let parts = [labels.len(), channels, height, width];
-        let expected = parts
-            .iter()
-            .try_fold(1_usize, |n, &part| n.checked_mul(part));
-        if expected != Some(images.len()) {
-            return fail(format!(
-                "expected the bytes of {} images of {channels}x{height}x{width}, found {} bytes",
-                labels.len(),
-                images.len()
-            ));
-        }
-        if class_names.len() > 256 {
-            return fail(format!(
-                "expected at most 256 classes, which labels of one byte can name, found {}",
-                class_names.len()
-            ));
-        }
-        if let Some(message) = bad_label(&labels, class_names.len()) {
-            return fail(message);
+            });
         }
         Ok(Self {
             name: name.to_owned(),
@@ -176,8 +153,30 @@ impl std::fmt::Debug for Dataset {
     }
 }
 
-/// Says which label has no class, if any.
+/// Says why `n_bytes` bytes are not `n` images of `dims`, if they are not.
+fn bad_size(dims: [usize; 3], n: usize, n_bytes: usize) -> Option<String> {
+    let [channels, height, width] = dims;
+    if n == 0 || dims.contains(&0) {
+        return Some(format!(
+            "expected at least one image of at least one pixel, found {n} of \
+             {channels}x{height}x{width}"
+        ));
+    }
+    let expected = dims.iter().try_fold(n, |n, &side| n.checked_mul(side));
+    (expected != Some(n_bytes)).then(|| {
+        format!(
+            "expected the bytes of {n} images of {channels}x{height}x{width}, found {n_bytes} bytes"
+        )
+    })
+}
+
+/// Says which label has no class, or that there are too many classes, if so.
 pub(crate) fn bad_label(labels: &[u8], num_classes: usize) -> Option<String> {
+    if num_classes > 256 {
+        return Some(format!(
+            "expected at most 256 classes, which labels of one byte can name, found {num_classes}"
+        ));
+    }
     let i = labels.iter().position(|&l| l as usize >= num_classes)?;
     Some(format!(
         "label {} of image {i} is not below the number of classes, {num_classes}",

@@ -32,6 +32,18 @@ pub struct FolderClasses<'a> {
     pub class_names: &'a [String],
 }
 
+impl FolderClasses<'_> {
+    /// Returns the label of each folder name, and the names of the classes.
+    fn number(&self, names: Vec<String>) -> (Vec<usize>, Vec<String>) {
+        let label = |name: &String| self.class_names.iter().position(|class| class == name);
+        let known: Option<Vec<usize>> = names.iter().map(label).collect();
+        match known {
+            Some(labels) => (labels, self.class_names.to_vec()),
+            None => ((0..names.len()).collect(), names),
+        }
+    }
+}
+
 /// Labelled pictures of any size, one folder for each class.
 #[derive(Debug, Clone)]
 pub struct ImageFolder {
@@ -72,12 +84,7 @@ impl ImageFolder {
                 PARTS.join(", ")
             )));
         }
-        let number = |name: &String| classes.class_names.iter().position(|class| class == name);
-        let known: Option<Vec<usize>> = names.iter().map(number).collect();
-        let (labels, class_names) = match known {
-            Some(labels) => (labels, classes.class_names.to_vec()),
-            None => ((0..names.len()).collect(), names),
-        };
+        let (labels, class_names) = classes.number(names);
         if class_names.len() > classes.num_classes {
             return Err(fail(format!(
                 "expected at most {} folders, one for each class of the model, found {}",

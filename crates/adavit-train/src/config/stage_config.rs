@@ -26,6 +26,24 @@ pub struct StageConfig {
 }
 
 impl StageConfig {
+    /// Returns the default settings of a stage with this length, and with these learning rates of the
+    /// backbone and of the decision networks.
+    pub(crate) fn of(epochs: u64, lr: f64, decision_lr: f64) -> Self {
+        Self {
+            epochs,
+            warmup_epochs: 1.0,
+            min_lr_factor: 0.01,
+            label_smoothing: 0.1,
+            ema_decay: 0.99,
+            optimizer: AdamWConfig {
+                lr,
+                decision_lr,
+                max_grad_norm: 1.0,
+                ..AdamWConfig::default()
+            },
+        }
+    }
+
     /// Checks the settings, which are those of the table `table`.
     pub(crate) fn validate(&self, table: &str) -> Result<()> {
         self.optimizer.validate_in(&format!("{table}.optimizer"))?;

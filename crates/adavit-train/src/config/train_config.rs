@@ -15,7 +15,6 @@ use crate::config::model::ModelOptions;
 use crate::config::stage_config::StageConfig;
 use crate::config::usage_weights::{Targets, UsageWeights};
 use crate::error::{Error, Result};
-use crate::optim::adamw::AdamWConfig;
 
 /// Everything that a run depends on; keys left out of a file have the values of [`Default`].
 ///
@@ -99,19 +98,6 @@ pub struct TrainConfig {
 impl Default for TrainConfig {
     /// The default run: a small model on the images that ship with the repository.
     fn default() -> Self {
-        let stage = |epochs, lr, decision_lr| StageConfig {
-            epochs,
-            warmup_epochs: 1.0,
-            min_lr_factor: 0.01,
-            label_smoothing: 0.1,
-            ema_decay: 0.99,
-            optimizer: AdamWConfig {
-                lr,
-                decision_lr,
-                max_grad_norm: 1.0,
-                ..AdamWConfig::default()
-            },
-        };
         Self {
             preset: "nano_patch7_28".into(),
             data: "fashion-mnist-subset".into(),
@@ -148,10 +134,10 @@ impl Default for TrainConfig {
                 random_erasing: 0.0,
             },
             dense_checkpoint: None,
-            dense: stage(50, 2e-3, 2e-3),
+            dense: StageConfig::of(50, 2e-3, 2e-3),
             // Decision networks learn fast: their choices have to become sharp, or the model
             // learns to do without any of its parts, as under dropout.
-            adaptive: stage(20, 1e-3, 1e-2),
+            adaptive: StageConfig::of(20, 1e-3, 1e-2),
             gates: Gates::default(),
             usage: UsageWeights::default(),
             distillation: Distillation::default(),
