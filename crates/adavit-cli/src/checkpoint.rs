@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adavit_model::{Imported, import};
+use adavit_model::{Imported, Stem, import};
 use adavit_train::Error;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -80,10 +80,10 @@ fn told(path: &Path, imported: &Imported, misfit: &Misfit) -> String {
         Some(wrapper) => format!("{}, weights under {wrapper}", imported.format),
         None => imported.format.to_string(),
     };
-    let tokens = match (&config.tokens_to_token, &config.conv_stem) {
-        (Some(_), _) => "the tokens-to-token module".to_string(),
-        (None, Some(stem)) => format!("a stem of {} convolutions", stem.channels.len() + 1),
-        (None, None) => format!("patches of {}", config.patch_size),
+    let tokens = match &config.stem {
+        Stem::TokensToToken(_) => "the tokens-to-token module".to_string(),
+        Stem::Convolutions(stem) => format!("a stem of {} convolutions", stem.channels.len() + 1),
+        Stem::Patches { patch_size } => format!("patches of {patch_size}"),
     };
     let kind = match (&config.decisions, config.distilled) {
         (Some(_), _) => "with decision networks",
@@ -95,7 +95,7 @@ fn told(path: &Path, imported: &Imported, misfit: &Misfit) -> String {
             "{}: {}, written by {} ({written})",
             path.display(),
             config.preset,
-            imported.source.name()
+            imported.origin.name()
         ),
         format!(
             "{height}x{width} pixels of {} channels through {tokens}, {} classes",
@@ -122,7 +122,7 @@ fn description(path: &Path, imported: &Imported) -> Value {
     let checkpoint = &imported.checkpoint;
     json!({
         "checkpoint": path,
-        "source": imported.source.name(),
+        "source": imported.origin.name(),
         "format": imported.format,
         "wrapper": imported.wrapper,
         "tensors": checkpoint.tensors.len(),

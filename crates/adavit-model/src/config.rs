@@ -2,11 +2,13 @@
 
 use adavit_data::{InputConfig, Normalization, Preprocessing};
 use adavit_decision::{DecisionConfig, Geometry};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::conv_stem::ConvStemConfig;
-use crate::tokens_to_token::{self, T2tConfig};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::stem::Stem;
+use crate::stem::conv_stem::ConvStemConfig;
+use crate::stem::tokens_to_token::T2tConfig;
 
 /// Where the position embedding comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,20 +23,14 @@ pub enum PosEmbed {
 
 /// A ViT, DeiT or T2T-ViT and, if it decides, how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "StoredConfig", into = "StoredConfig")]
 pub struct ModelConfig {
     /// The preset that it comes from.
     pub preset: String,
     /// Height and width of the input, in pixels.
     pub img_size: (usize, usize),
-    /// Side of a patch, in pixels; with T2T the pixels from one token to the next.
-    pub patch_size: usize,
-    /// The module of T2T-ViT that makes tokens, in place of the patch embedding.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens_to_token: Option<T2tConfig>,
-    /// A convolutional stem in place of the patch embedding.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conv_stem: Option<ConvStemConfig>,
+    /// What makes tokens of pixels.
+    pub stem: Stem,
     /// Channels of the input.
     pub in_chans: usize,
     /// K.
@@ -52,23 +48,17 @@ pub struct ModelConfig {
     /// Added to the variance by every LayerNorm.
     pub layer_norm_eps: f64,
     /// Where the position embedding comes from.
-    #[serde(default)]
     pub pos_embed: PosEmbed,
     /// Whether there is a distillation token with a head of its own, as in distilled DeiT; logits
     /// are the mean of both heads. Such a model makes no decisions.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub distilled: bool,
-    /// The decisions; none for a plain model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The decisions; none for a dense model.
     pub decisions: Option<DecisionConfig>,
     /// How pixels become numbers, where known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalization: Option<Normalization>,
     /// How a picture of any size becomes one of `img_size`, where known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preprocessing: Option<Preprocessing>,
     /// Names of the classes, where known.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub class_names: Vec<String>,
 }
 
@@ -87,7 +77,6 @@ impl ModelConfig {
         for (name, size, most) in [
             ("img_size", height.min(width), 1 << 16),
             ("img_size", height.max(width), 1 << 16),
-            ("patch_size", self.patch_size, 1 << 16),
             ("in_chans", self.in_chans, 1 << 12),
             ("num_classes", self.num_classes, 1 << 20),
             ("embed_dim", self.embed_dim, 1 << 14),
@@ -100,7 +89,7 @@ impl ModelConfig {
                 ));
             }
         }
-        self.validate_tokens()?;
+        self.stem.validate(self.img_size)?;
         if !self.embed_dim.is_multiple_of(self.num_heads) {
             return fail(format!(
                 "num_heads {} does not divide embed_dim {}: choose a divisor",
@@ -122,45 +111,19 @@ impl ModelConfig {
         if self.num_tokens() > 1 << 20 {
             return fail(format!(
                 "patch_size {} makes {} tokens of an image: expected at most 1048576",
-                self.patch_size,
+                self.stem.patch_size(),
                 self.num_tokens()
             ));
         }
         self.validate_data()?;
         if self.distilled && self.decisions.is_some() {
             return fail(
-                "distilled: a model with a distillation token makes no decisions; take the token \
-                 off, as `adavit convert --drop-distillation` does"
+                "distilled: a model with a distillation token makes no decisions; set \
+                 drop_distillation when it is imported"
                     .into(),
             );
         }
         self.validate_decisions()
-    }
-
-    /// Checks that the images make tokens.
-    fn validate_tokens(&self) -> Result<()> {
-        let (height, width) = self.img_size;
-        if let Some(stem) = &self.conv_stem {
-            if self.tokens_to_token.is_some() {
-                return Err(Error::Config(
-                    "conv_stem: a model with tokens_to_token has no patch embedding to replace"
-                        .into(),
-                ));
-            }
-            stem.validate(self.patch_size).map_err(Error::Config)?;
-        }
-        if let Some(t2t) = &self.tokens_to_token {
-            t2t.validate((height, width))
-                .map_err(|error| Error::Config(error.to_string()))?;
-        } else if !height.is_multiple_of(self.patch_size) || !width.is_multiple_of(self.patch_size)
-        {
-            return Err(Error::Config(format!(
-                "img_size {height}x{width} is not divisible by patch_size {}: choose a patch size \
-                 that divides both sides",
-                self.patch_size
-            )));
-        }
-        Ok(())
     }
 
     fn validate_data(&self) -> Result<()> {
@@ -208,6 +171,19 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// Checks that images are of the model's size: `(B, in_chans, height, width)`.
+    pub(crate) fn check_images(&self, images: &Tensor) -> Result<()> {
+        let (height, width) = self.img_size;
+        if images.rank() == 4 && images.dims()[1..] == [self.in_chans, height, width] {
+            return Ok(());
+        }
+        Err(Error::Input(format!(
+            "images: expected shape (B, {}, {height}, {width}), found {:?}",
+            self.in_chans,
+            images.dims()
+        )))
+    }
+
     /// What a picture becomes for the model, by its preprocessing or the default one.
     pub fn input_config(&self) -> InputConfig {
         InputConfig {
@@ -224,11 +200,7 @@ impl ModelConfig {
 
     /// Patches in each direction, rows then columns.
     pub fn grid(&self) -> (usize, usize) {
-        let (height, width) = self.img_size;
-        match &self.tokens_to_token {
-            Some(_) => tokens_to_token::grid((height, width)),
-            None => (height / self.patch_size, width / self.patch_size),
-        }
+        self.stem.grid(self.img_size)
     }
 
     /// The class token and, in a distilled model, the distillation token.
@@ -252,28 +224,130 @@ impl ModelConfig {
             "t2t_vit_19" => Ok(330_000_000),
             other => Err(Error::Config(format!(
                 "preset {other}: the paper's accounting is known for deit_small_patch16_224 and \
-                 t2t_vit_19 only; use --accounting exact"
+                 t2t_vit_19 only; choose the accounting `exact`"
             ))),
         }
     }
 
     /// The sizes that compute depends on.
     pub fn geometry(&self) -> Geometry {
-        let patch_pixels = self.in_chans * self.patch_size * self.patch_size;
-        let (rows, columns) = self.grid();
-        let embed_macs = match (&self.tokens_to_token, &self.conv_stem) {
-            (Some(t2t), _) => t2t.macs(self.img_size, self.in_chans, self.embed_dim),
-            (None, Some(stem)) => stem.macs(self.img_size, self.in_chans, self.embed_dim),
-            (None, None) => (rows * columns * patch_pixels * self.embed_dim) as u64,
-        };
         Geometry {
             num_tokens: self.num_tokens(),
             embed_dim: self.embed_dim,
             depth: self.depth,
             num_heads: self.num_heads,
             hidden_dim: self.hidden_dim(),
-            embed_macs,
+            embed_macs: self.stem.macs(self.img_size, self.in_chans, self.embed_dim),
             head_macs: (self.num_prefix_tokens() * self.embed_dim * self.num_classes) as u64,
+        }
+    }
+}
+
+/// The form of `config.json`, where the stem is three keys.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredConfig {
+    preset: String,
+    img_size: (usize, usize),
+    patch_size: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokens_to_token: Option<T2tConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    conv_stem: Option<ConvStemConfig>,
+    in_chans: usize,
+    num_classes: usize,
+    embed_dim: usize,
+    depth: usize,
+    num_heads: usize,
+    mlp_ratio: f64,
+    qkv_bias: bool,
+    layer_norm_eps: f64,
+    #[serde(default)]
+    pos_embed: PosEmbed,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    distilled: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decisions: Option<DecisionConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    normalization: Option<Normalization>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    preprocessing: Option<Preprocessing>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    class_names: Vec<String>,
+}
+
+/// Whether a text is a `config.json` of adavit, also one that describes no model.
+pub(crate) fn is_stored_config(text: &str) -> bool {
+    serde_json::from_str::<StoredConfig>(text).is_ok()
+}
+
+impl TryFrom<StoredConfig> for ModelConfig {
+    type Error = Error;
+
+    fn try_from(stored: StoredConfig) -> Result<Self> {
+        let patches = Stem::Patches {
+            patch_size: stored.patch_size,
+        };
+        let stem = match (stored.tokens_to_token, stored.conv_stem) {
+            (None, None) => patches,
+            (None, Some(config)) => {
+                Stem::Convolutions(config).with_patch_size(stored.patch_size)?
+            }
+            (Some(config), None) => Stem::TokensToToken(config),
+            (Some(config), Some(convolutions)) => {
+                Stem::TokensToToken(config).with_convolutions(convolutions)?
+            }
+        };
+        Ok(Self {
+            preset: stored.preset,
+            img_size: stored.img_size,
+            stem,
+            in_chans: stored.in_chans,
+            num_classes: stored.num_classes,
+            embed_dim: stored.embed_dim,
+            depth: stored.depth,
+            num_heads: stored.num_heads,
+            mlp_ratio: stored.mlp_ratio,
+            qkv_bias: stored.qkv_bias,
+            layer_norm_eps: stored.layer_norm_eps,
+            pos_embed: stored.pos_embed,
+            distilled: stored.distilled,
+            decisions: stored.decisions,
+            normalization: stored.normalization,
+            preprocessing: stored.preprocessing,
+            class_names: stored.class_names,
+        })
+    }
+}
+
+impl From<ModelConfig> for StoredConfig {
+    fn from(config: ModelConfig) -> Self {
+        let patch_size = config.stem.patch_size();
+        let (tokens_to_token, conv_stem) = match config.stem {
+            Stem::Patches { .. } => (None, None),
+            Stem::Convolutions(config) => (None, Some(config)),
+            Stem::TokensToToken(config) => (Some(config), None),
+        };
+        Self {
+            preset: config.preset,
+            img_size: config.img_size,
+            patch_size,
+            tokens_to_token,
+            conv_stem,
+            in_chans: config.in_chans,
+            num_classes: config.num_classes,
+            embed_dim: config.embed_dim,
+            depth: config.depth,
+            num_heads: config.num_heads,
+            mlp_ratio: config.mlp_ratio,
+            qkv_bias: config.qkv_bias,
+            layer_norm_eps: config.layer_norm_eps,
+            pos_embed: config.pos_embed,
+            distilled: config.distilled,
+            decisions: config.decisions,
+            normalization: config.normalization,
+            preprocessing: config.preprocessing,
+            class_names: config.class_names,
         }
     }
 }
@@ -286,7 +360,7 @@ mod tests {
     fn sizes_that_do_not_fit_are_named() {
         let nano = ModelConfig::preset("nano_patch4_28").unwrap();
         let patch = ModelConfig {
-            patch_size: 5,
+            stem: Stem::Patches { patch_size: 5 },
             ..nano.clone()
         };
         assert!(

@@ -3,7 +3,9 @@
 use adavit_decision::{BlockKept, PaperRounding};
 use candle_core::{Device, Tensor};
 
-use crate::{ModelConfig, Result, Tensors};
+use crate::checkpoint::tensors::Tensors;
+use crate::config::ModelConfig;
+use crate::error::Result;
 
 /// Returns the tensor `gmacs`, float32, `(H + 1, N + 1, 2, 2)`: the `paper` MACs of one block, in
 /// units of 10^9, by heads kept, tokens kept, attention on and MLP on.

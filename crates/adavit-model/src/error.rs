@@ -9,6 +9,15 @@ pub enum Error {
     /// A configuration that describes no model.
     #[error("{0}")]
     Config(String),
+    /// Images or a policy that do not fit the model.
+    #[error("{0}")]
+    Input(String),
+    /// A token reduction that the model cannot do.
+    #[error("token reduction: {0}")]
+    Reduction(String),
+    /// Options of an import that do not fit the checkpoint.
+    #[error("{0}")]
+    Import(String),
     /// Tensors that are not exactly those of the model.
     #[error("{path}: {}", mismatch(.missing, .unused, .misshapen), path = path.display())]
     Tensors {
@@ -27,7 +36,7 @@ pub enum Error {
         /// The logit.
         value: f32,
     },
-    /// A checkpoint that cannot be read as one.
+    /// A file or folder that is no checkpoint, or one that is not understood.
     #[error("{path}: {message}", path = path.display())]
     Checkpoint {
         /// The file or folder.
@@ -35,7 +44,23 @@ pub enum Error {
         /// What was expected, what was found, what to do.
         message: String,
     },
-    /// Reading or writing failed.
+    /// A recording that is damaged, or whose config is not that of its numbers.
+    #[error("{path}: {message}", path = path.display())]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// What was expected, what was found, what to do.
+        message: String,
+    },
+    /// A file of the user's that cannot be read.
+    #[error("{path}: cannot be read: {source}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Writing failed.
     #[error("{action} {path}: {source}", path = path.display())]
     Io {
         /// What was tried, as in `writing`.
@@ -79,10 +104,10 @@ fn mismatch(missing: &[String], unused: &[String], misshapen: &[String]) -> Stri
         (unused, "without a place in the model"),
         (misshapen, "of another shape"),
     ];
-    let told = parts.iter().filter(|(names, _)| !names.is_empty());
-    let told =
-        told.map(|(names, what)| format!("{} {what}: {}", count(names.len()), names.join(", ")));
-    told.collect::<Vec<_>>().join("; ")
+    let parts = parts.iter().filter(|(names, _)| !names.is_empty());
+    let parts =
+        parts.map(|(names, what)| format!("{} {what}: {}", count(names.len()), names.join(", ")));
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 fn count(n: usize) -> String {

@@ -3,37 +3,45 @@
 mod block;
 mod checkpoint;
 mod config;
-mod conv_stem;
 mod cost_table;
-mod embed;
 mod error;
-mod file;
-mod import;
 mod layers;
+mod output;
 mod positions;
 mod predict;
 mod prepared;
 mod presets;
 mod reduction;
-mod tokens_to_token;
+mod stem;
 mod verify;
 mod vit;
-mod weights;
 
-pub use checkpoint::{Checkpoint, read_tensors, write_file, write_tensors};
-pub use config::{ModelConfig, PosEmbed};
-pub use conv_stem::ConvStemConfig;
-pub use cost_table::paper_cost_table;
+pub use checkpoint::native::Checkpoint;
+pub use config::ModelConfig;
+pub use prepared::{PreparedTransformer, Workspace};
+pub use vit::VisionTransformer;
+
+pub use config::PosEmbed;
 pub use error::{Error, Result};
-pub use import::{ImportOptions, Imported, Source, import, import_as, inspect};
-pub use positions::resample_pos_embed;
+pub use output::{Capture, Output};
 pub use predict::{ClassProbability, Prediction, PredictionOutcome, Predictor};
-pub use prepared::{PreparedTransformer, Strategy, Workspace};
+pub use prepared::block::Strategy;
 pub use presets::PRESETS;
-pub use reduction::{ReductionMethod, TokenReduction};
-pub use tokens_to_token::{T2tConfig, TokensType};
-pub use verify::{Comparison, Recording, Replay, Verification, verify};
-pub use vit::{Capture, Output, VisionTransformer};
-pub use weights::{
+pub use stem::Stem;
+pub use stem::conv_stem::ConvStemConfig;
+pub use stem::tokens_to_token::{T2tConfig, TokensType};
+
+pub use checkpoint::file::safetensors::read_tensors;
+pub use checkpoint::file::write::{write_file, write_tensors};
+pub use checkpoint::import::imported::{ImportOptions, Imported, Origin};
+pub use checkpoint::import::read::{import, import_as, inspect};
+pub use checkpoint::tensors::{
     Tensors, initial_tensors, is_decision_tensor, is_random_features, tensor_shapes,
 };
+pub use cost_table::paper_cost_table;
+pub use positions::resample_pos_embed;
+pub use reduction::{ReductionMethod, TokenReduction};
+pub use verify::compare::TensorComparison;
+pub use verify::recording::Recording;
+pub use verify::replay::Replay;
+pub use verify::{Verification, verify};

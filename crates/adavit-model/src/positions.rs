@@ -3,7 +3,7 @@
 use adavit_data::{Interpolation, resize_plane};
 use candle_core::{Device, Tensor};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Returns the embedding of a grid of patches for another grid, rows then columns; the first
 /// `num_prefix_tokens` tokens stay as they are.
@@ -22,12 +22,12 @@ pub fn resample_pos_embed(
     let (_, n, c) = pos_embed.dims3()?;
     let cells = |grid: (usize, usize)| grid.0.checked_mul(grid.1).filter(|cells| *cells > 0);
     let (Some(old), Some(new)) = (cells(from), cells(to)) else {
-        return Err(Error::Config(format!(
+        return Err(Error::Import(format!(
             "pos_embed: expected grids of at least one patch, found {from:?} and {to:?}"
         )));
     };
     if n != num_prefix_tokens + old {
-        return Err(Error::Config(format!(
+        return Err(Error::Import(format!(
             "pos_embed: expected {num_prefix_tokens} tokens and {}x{} patches, found {n} tokens",
             from.0, from.1
         )));
@@ -42,7 +42,7 @@ pub fn resample_pos_embed(
     for channel in 0..c {
         let plane: Vec<f32> = patches[channel..].iter().step_by(c).copied().collect();
         let plane = resize_plane(&plane, from, to, Interpolation::Bicubic)
-            .map_err(|error| Error::Config(format!("pos_embed: {error}")))?;
+            .map_err(|error| Error::Import(format!("pos_embed: {error}")))?;
         let room = resampled[prefix.len() + channel..].iter_mut().step_by(c);
         room.zip(plane).for_each(|(y, x)| *y = x);
     }

@@ -2,8 +2,12 @@
 
 use adavit_data::{Normalization, Preprocessing};
 
-use crate::tokens_to_token::TokensType::{self, Performer, Transformer};
-use crate::{ConvStemConfig, Error, ModelConfig, PosEmbed, Result, T2tConfig};
+use crate::config::{ModelConfig, PosEmbed};
+use crate::error::{Error, Result};
+use crate::stem::Stem;
+use crate::stem::conv_stem::ConvStemConfig;
+use crate::stem::tokens_to_token::T2tConfig;
+use crate::stem::tokens_to_token::TokensType::{self, Performer, Transformer};
 
 /// Every preset's name.
 pub const PRESETS: [&str; 16] = [
@@ -26,40 +30,47 @@ pub const PRESETS: [&str; 16] = [
 ];
 
 impl ModelConfig {
-    /// The plain model of a preset; see [`PRESETS`].
+    /// The dense model of a preset; see [`PRESETS`].
     ///
     /// # Errors
     /// If there is no such preset.
     pub fn preset(name: &str) -> Result<Self> {
-        let deit =
-            |embed_dim, num_heads| Self::plain(name, (224, 16, 3, 1000), embed_dim, num_heads, 12);
-        let nano = |patch_size, embed_dim, num_heads| {
-            Self::plain(name, (28, patch_size, 1, 10), embed_dim, num_heads, 6)
+        let small_pictures = |patch_size, embed_dim| Sizes {
+            img_size: 28,
+            stem: Stem::Patches { patch_size },
+            in_chans: 1,
+            num_classes: 10,
+            embed_dim,
+            depth: 6,
+            num_heads: 4,
         };
-        let t2t = |module, sizes| Self::t2t(name, module, sizes);
+        let nano = |patch_size, embed_dim| Self::dense(name, small_pictures(patch_size, embed_dim));
+        let deit =
+            |embed_dim, num_heads| Self::dense(name, Sizes::imagenet(embed_dim, 12, num_heads));
+        let t2t = |tokens_type, embed_dim, depth| Self::t2t(name, tokens_type, embed_dim, depth);
         Ok(match name {
             "deit_tiny_patch16_224" => deit(192, 3),
             "deit_small_patch16_224" => deit(384, 6),
             "deit_base_patch16_224" => deit(768, 12),
-            "t2t_vit_7" => t2t(Performer, (256, 7, 4, 2.0)),
-            "t2t_vit_10" => t2t(Performer, (256, 10, 4, 2.0)),
-            "t2t_vit_12" => t2t(Performer, (256, 12, 4, 2.0)),
-            "t2t_vit_14" => t2t(Performer, (384, 14, 6, 3.0)),
-            "t2t_vit_19" => t2t(Performer, (448, 19, 7, 3.0)),
-            "t2t_vit_24" => t2t(Performer, (512, 24, 8, 3.0)),
-            "t2t_vit_t_14" => t2t(Transformer, (384, 14, 6, 3.0)),
-            "t2t_vit_t_19" => t2t(Transformer, (448, 19, 7, 3.0)),
-            "t2t_vit_t_24" => t2t(Transformer, (512, 24, 8, 3.0)),
-            "nano_patch4_28" => nano(4, 64, 4),
-            "nano_patch7_28" => nano(7, 64, 4),
-            "nano_wide_patch7_28" => nano(7, 128, 4),
+            "t2t_vit_7" => t2t(Performer, 256, 7),
+            "t2t_vit_10" => t2t(Performer, 256, 10),
+            "t2t_vit_12" => t2t(Performer, 256, 12),
+            "t2t_vit_14" => t2t(Performer, 384, 14),
+            "t2t_vit_19" => t2t(Performer, 448, 19),
+            "t2t_vit_24" => t2t(Performer, 512, 24),
+            "t2t_vit_t_14" => t2t(Transformer, 384, 14),
+            "t2t_vit_t_19" => t2t(Transformer, 448, 19),
+            "t2t_vit_t_24" => t2t(Transformer, 512, 24),
+            "nano_patch4_28" => nano(4, 64),
+            "nano_patch7_28" => nano(7, 64),
+            "nano_wide_patch7_28" => nano(7, 128),
             "nano_conv_patch4_28" => Self {
-                conv_stem: Some(ConvStemConfig {
+                stem: Stem::Convolutions(ConvStemConfig {
                     channels: vec![16, 32, 64],
                     strides: vec![1, 2, 2],
                 }),
                 depth: 4,
-                ..nano(4, 64, 4)
+                ..nano(4, 64)
             },
             _ => {
                 return Err(Error::Config(format!(
@@ -70,25 +81,17 @@ impl ModelConfig {
         })
     }
 
-    fn plain(
-        name: &str,
-        (img_size, patch_size, in_chans, num_classes): (usize, usize, usize, usize),
-        embed_dim: usize,
-        num_heads: usize,
-        depth: usize,
-    ) -> Self {
-        let of_pictures = in_chans == 3;
+    fn dense(name: &str, sizes: Sizes) -> Self {
+        let of_pictures = sizes.in_chans == 3;
         Self {
             preset: name.into(),
-            img_size: (img_size, img_size),
-            patch_size,
-            tokens_to_token: None,
-            conv_stem: None,
-            in_chans,
-            num_classes,
-            embed_dim,
-            depth,
-            num_heads,
+            img_size: (sizes.img_size, sizes.img_size),
+            stem: sizes.stem,
+            in_chans: sizes.in_chans,
+            num_classes: sizes.num_classes,
+            embed_dim: sizes.embed_dim,
+            depth: sizes.depth,
+            num_heads: sizes.num_heads,
             mlp_ratio: 4.0,
             qkv_bias: true,
             layer_norm_eps: 1e-6,
@@ -101,18 +104,15 @@ impl ModelConfig {
         }
     }
 
-    /// T2T-ViT as published (Yuan et al. 2021): `(C, L, H, mlp_ratio)`.
-    fn t2t(
-        name: &str,
-        tokens_type: TokensType,
-        (embed_dim, depth, num_heads, mlp_ratio): (usize, usize, usize, f64),
-    ) -> Self {
+    /// T2T-ViT as published (Yuan et al. 2021): heads of 64 channels, and in the small ones an MLP
+    /// twice as wide as the tokens, in the others three times.
+    fn t2t(name: &str, tokens_type: TokensType, embed_dim: usize, depth: usize) -> Self {
         Self {
-            tokens_to_token: Some(T2tConfig {
+            stem: Stem::TokensToToken(T2tConfig {
                 tokens_type,
                 token_dim: 64,
             }),
-            mlp_ratio,
+            mlp_ratio: if embed_dim == 256 { 2.0 } else { 3.0 },
             qkv_bias: false,
             layer_norm_eps: 1e-5,
             pos_embed: PosEmbed::Sinusoid,
@@ -120,7 +120,33 @@ impl ModelConfig {
                 crop_pct: 0.9,
                 ..Preprocessing::default()
             }),
-            ..Self::plain(name, (224, 16, 3, 1000), embed_dim, num_heads, depth)
+            ..Self::dense(name, Sizes::imagenet(embed_dim, depth, embed_dim / 64))
+        }
+    }
+}
+
+/// The sizes in which presets differ.
+struct Sizes {
+    img_size: usize,
+    stem: Stem,
+    in_chans: usize,
+    num_classes: usize,
+    embed_dim: usize,
+    depth: usize,
+    num_heads: usize,
+}
+
+impl Sizes {
+    /// A model for pictures of ImageNet, in patches of 16 pixels.
+    fn imagenet(embed_dim: usize, depth: usize, num_heads: usize) -> Self {
+        Self {
+            img_size: 224,
+            stem: Stem::Patches { patch_size: 16 },
+            in_chans: 3,
+            num_classes: 1000,
+            embed_dim,
+            depth,
+            num_heads,
         }
     }
 }

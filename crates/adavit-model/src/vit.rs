@@ -3,61 +3,19 @@
 //! Dosovitskiy et al. 2021 (arXiv 2010.11929), Touvron et al. 2021 (arXiv 2012.12877), Yuan et al.
 //! 2021 (arXiv 2101.11986).
 
-use adavit_decision::{Decision, Gating, Policy, Thresholds};
-use candle_core::{Tensor, bail};
+use adavit_decision::{Gating, Policy, Thresholds};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use crate::block::{Block, BlockOutput, Decide, Gathered};
-use crate::embed::Embed;
+use crate::block::gathered::Gathered;
+use crate::block::{Block, BlockOutput, DecisionSource};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
 use crate::layers::{LayerNorm, Linear};
-use crate::reduction::Reducer;
-use crate::{Error, ModelConfig, Result, TokenReduction};
-
-/// What a forward keeps besides logits and decisions; each costs memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Capture {
-    /// The hidden state after each block.
-    pub hidden: bool,
-    /// The class token's hidden state after each block.
-    pub class_hidden: bool,
-    /// The class token's attention rows in each block.
-    pub class_attention: bool,
-}
-
-/// What a forward returns.
-#[derive(Debug, Clone)]
-pub struct Output {
-    /// `(B, K)`.
-    pub logits: Tensor,
-    /// The decisions of each block; all kept, without logits, for the plain path.
-    pub decisions: Vec<Decision>,
-    /// `(B, N, C)` after each block, if captured.
-    pub hidden: Vec<Tensor>,
-    /// `(B, C)` after each block, if captured.
-    pub class_hidden: Vec<Tensor>,
-    /// `(B, H, N)` of each block, if captured.
-    pub class_attention: Vec<Tensor>,
-}
-
-impl Output {
-    /// Logits without anything beside them.
-    pub fn of_logits(logits: Tensor) -> Self {
-        Self {
-            logits,
-            decisions: Vec::new(),
-            hidden: Vec::new(),
-            class_hidden: Vec::new(),
-            class_attention: Vec::new(),
-        }
-    }
-
-    /// The policy of every block.
-    pub fn policy(&self) -> Policy {
-        Policy {
-            blocks: self.decisions.iter().map(|d| d.policy.clone()).collect(),
-        }
-    }
-}
+use crate::output::{Capture, Output};
+use crate::reduction::TokenReduction;
+use crate::reduction::reducer::Reducer;
+use crate::stem::embed::Embed;
 
 /// A ViT, DeiT or T2T-ViT, with decision networks if its configuration has decisions.
 #[derive(Debug, Clone)]
@@ -98,7 +56,7 @@ impl VisionTransformer {
         &self.config
     }
 
-    /// Moves the thresholds of every decision network; a plain model has none to move.
+    /// Moves the thresholds of every decision network; a dense model has none to move.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         if let Some(decisions) = &mut self.config.decisions {
             decisions.thresholds = thresholds;
@@ -108,7 +66,7 @@ impl VisionTransformer {
         }
     }
 
-    /// The plain path: everything is computed, decision networks are not run.
+    /// The dense path: everything is computed, decision networks are not run.
     ///
     /// # Shapes
     /// `xs`: `(B, in_chans, height, width)`.
@@ -128,7 +86,7 @@ impl VisionTransformer {
         capture: Capture,
     ) -> Result<Output> {
         self.run(xs, capture, |_, block, xs| {
-            block.forward_masked(xs, Decide::Networks(gating), capture)
+            block.forward_masked(xs, DecisionSource::Networks(gating), capture)
         })
     }
 
@@ -138,18 +96,18 @@ impl VisionTransformer {
     /// If `policy` has not one entry per block.
     pub fn forward_policy(&self, xs: &Tensor, policy: &Policy, capture: Capture) -> Result<Output> {
         if policy.blocks.len() != self.blocks.len() {
-            return Err(Error::Config(format!(
+            return Err(Error::Input(format!(
                 "policy: expected {} blocks, found {}",
                 self.blocks.len(),
                 policy.blocks.len()
             )));
         }
         self.run(xs, capture, |index, block, xs| {
-            block.forward_masked(xs, Decide::Given(&policy.blocks[index]), capture)
+            block.forward_masked(xs, DecisionSource::Given(&policy.blocks[index]), capture)
         })
     }
 
-    /// The logits `(B, K)` of the plain path with fewer tokens from block to block.
+    /// The logits `(B, K)` of the dense path with fewer tokens from block to block.
     ///
     /// # Shapes
     /// `xs`: `(B, in_chans, height, width)`.
@@ -167,11 +125,7 @@ impl VisionTransformer {
     }
 
     /// The logits `(B, K)` of the sparse path of candle operations.
-    pub(crate) fn forward_gathered(
-        &self,
-        xs: &Tensor,
-        state: &mut Gathered,
-    ) -> candle_core::Result<Tensor> {
+    pub(crate) fn forward_gathered(&self, xs: &Tensor, state: &mut Gathered) -> Result<Tensor> {
         let geometry = self.config.geometry();
         let (b, mut xs) = (xs.dim(0)?, self.embed(xs)?);
         for (index, block) in self.blocks.iter().enumerate() {
@@ -183,7 +137,7 @@ impl VisionTransformer {
         let factor = |unknown: &bool| if *unknown { f32::NAN } else { 1.0 };
         let factors: Vec<f32> = state.unknown.iter().map(factor).collect();
         let factors = Tensor::from_vec(factors, (b, 1), logits.device())?;
-        logits.broadcast_mul(&factors.to_dtype(logits.dtype())?)
+        Ok(logits.broadcast_mul(&factors.to_dtype(logits.dtype())?)?)
     }
 
     fn run(
@@ -227,17 +181,9 @@ impl VisionTransformer {
         (logits + head_dist.forward(&token)?)? / 2.0
     }
 
-    fn embed(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
-        let (_, c, h, w) = xs.dims4()?;
-        let (height, width) = self.config.img_size;
-        if (c, h, w) != (self.config.in_chans, height, width) {
-            bail!(
-                "images: expected shape (B, {}, {height}, {width}), found {:?}",
-                self.config.in_chans,
-                xs.dims()
-            );
-        }
-        self.embed.forward(xs)
+    fn embed(&self, xs: &Tensor) -> Result<Tensor> {
+        self.config.check_images(xs)?;
+        Ok(self.embed.forward(xs)?)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use adavit_data::Preprocessing;
 use adavit_decision::DecisionConfig;
-use adavit_model::{ModelConfig, initial_tensors, write_tensors};
+use adavit_model::{ModelConfig, Stem, initial_tensors, write_tensors};
 use serde_json::Value;
 
 use super::{adavit, assert_refusal, json, made_images};
@@ -88,7 +88,7 @@ fn files_of_torch_save_are_told_and_converted() {
     assert_eq!(found["config"]["num_heads"], 3);
     assert_eq!(found["config"]["decisions"]["ada_token"], true);
     let legacy = path("published/deit_fused_qkv_legacy.pth");
-    assert_refusal(&adavit(folder.path(), &["inspect", &legacy]), "--num-heads");
+    assert_refusal(&adavit(folder.path(), &["inspect", &legacy]), "num_heads");
     let convert = [
         "convert",
         &legacy,
@@ -174,7 +174,7 @@ fn a_configuration_that_describes_no_model_is_refused() {
 pub(crate) fn picture_model(folder: &Path, class_names: &[&str]) {
     let config = ModelConfig {
         img_size: (24, 24),
-        patch_size: 8,
+        stem: Stem::Patches { patch_size: 8 },
         embed_dim: 16,
         depth: 2,
         num_heads: 2,

@@ -45,6 +45,54 @@ impl Selected {
     }
 }
 
+/// The kept tokens of the images that attend, each padded to the longest of them.
+struct Padded {
+    /// The images.
+    images: Vec<u32>,
+    longest: usize,
+    /// Rows of the flattened batch, `longest` of each image; padding repeats the class token.
+    rows: Vec<u32>,
+    /// One where a row is none of padding, `(images, longest)`.
+    mask: Vec<f32>,
+    /// The places among the rows of what is no padding, and where they are added.
+    real: Vec<u32>,
+    added: Vec<u32>,
+}
+
+impl Padded {
+    /// Those of block `index` in a batch of `n` tokens each; none where no image attends.
+    fn of(policy: &HardPolicy, index: usize, n: usize) -> Option<Self> {
+        let images = 0..policy.batch();
+        let images: Vec<usize> = images
+            .filter(|image| policy.sublayers(index, *image)[0])
+            .collect();
+        let kept = |image: usize| {
+            let tokens = policy.tokens(index, image).iter().enumerate();
+            tokens.filter(|(_, kept)| **kept).map(|(token, _)| token)
+        };
+        let longest = images.iter().map(|image| kept(*image).count()).max()?;
+        let mut padded = Self {
+            images: images.iter().map(|image| *image as u32).collect(),
+            longest,
+            rows: Vec::with_capacity(images.len() * longest),
+            mask: vec![0.0; images.len() * longest],
+            real: Vec::new(),
+            added: Vec::new(),
+        };
+        for (place, image) in images.into_iter().enumerate() {
+            let start = place * longest;
+            for (at, token) in kept(image).enumerate() {
+                padded.rows.push((image * n + token) as u32);
+                padded.added.push((image * n + token) as u32);
+                padded.real.push((start + at) as u32);
+                padded.mask[start + at] = 1.0;
+            }
+            padded.rows.resize(start + longest, (image * n) as u32);
+        }
+        Some(padded)
+    }
+}
+
 impl Block {
     /// Returns the tokens `(B, N, C)` after block `index`, computed where its gates are on.
     pub(crate) fn forward_gathered(
@@ -69,13 +117,13 @@ impl Block {
         state: &mut Gathered,
     ) -> Result<()> {
         let b = xs.dim(0)?;
-        if let Some(adaptive) = &self.adaptive {
-            let decision = adaptive.decide(xs, zs, &mut Gating::Inference)?;
+        if let Some(decider) = &self.decider {
+            let decision = decider.decide(xs, zs, &mut Gating::Inference)?;
             let unknown = state.policy.set_block(index, &decision.policy)?;
             for (image, unknown) in unknown.into_iter().enumerate() {
                 state.unknown[image] |= unknown;
             }
-            let all = geometry.block_parts(&adaptive.config, index, geometry.all());
+            let all = geometry.block_parts(&decider.config, index, geometry.all());
             state.macs += all.decisions * b as u64;
         }
         if let Some(given) = state.given {
@@ -93,7 +141,7 @@ impl Block {
     }
 
     fn heads(&self) -> Option<HeadDeactivation> {
-        self.adaptive.as_ref().and_then(|adaptive| adaptive.heads)
+        self.decider.as_ref().and_then(|decider| decider.heads)
     }
 
     fn attention_gathered(
@@ -105,37 +153,15 @@ impl Block {
     ) -> Result<Tensor> {
         let (b, n, c) = xs.dims3()?;
         let policy = &*state.policy;
-        let on: Vec<usize> = (0..b)
-            .filter(|image| policy.sublayers(index, *image)[0])
-            .collect();
-        let kept = |image: usize| {
-            let tokens = policy.tokens(index, image).iter().enumerate();
-            tokens.filter(|(_, kept)| **kept).map(|(token, _)| token)
-        };
-        let longest = on.iter().map(|image| kept(*image).count()).max();
-        let Some(longest) = longest else {
+        let Some(padded) = Padded::of(policy, index, n) else {
             return Ok(xs.clone());
         };
-        // Padding repeats the class token; `real` are the places of what is none.
-        let (mut padded, mut added, mut real) = (Vec::new(), Vec::new(), Vec::new());
-        let mut mask = vec![0f32; on.len() * longest];
-        for (place, image) in on.iter().enumerate() {
-            let start = padded.len();
-            for (at, token) in kept(*image).enumerate() {
-                padded.push((image * n + token) as u32);
-                added.push((image * n + token) as u32);
-                real.push((start + at) as u32);
-                mask[place * longest + at] = 1.0;
-            }
-            padded.resize(start + longest, (image * n) as u32);
-        }
-        let (count, device) = (on.len(), xs.device());
-        let padded = Tensor::new(padded, device)?;
-        let rows = zs.reshape((b * n, c))?.index_select(&padded, 0)?;
-        let mask = Tensor::from_vec(mask, (count, longest), device)?.to_dtype(xs.dtype())?;
-        let images: Vec<u32> = on.iter().map(|image| *image as u32).collect();
+        let (count, longest, device) = (padded.images.len(), padded.longest, xs.device());
+        let rows = Tensor::new(padded.rows, device)?;
+        let rows = zs.reshape((b * n, c))?.index_select(&rows, 0)?;
+        let mask = Tensor::from_vec(padded.mask, (count, longest), device)?.to_dtype(xs.dtype())?;
         let gates = self.head_gates(index, policy, xs)?;
-        let gates = gates.index_select(&Tensor::new(images, device)?, 0)?;
+        let gates = gates.index_select(&Tensor::new(padded.images, device)?, 0)?;
         let heads = match self.heads() {
             Some(HeadDeactivation::Partial) => HeadGate::Partial(&gates),
             Some(_) => HeadGate::Full(&gates),
@@ -150,17 +176,17 @@ impl Block {
         )?;
         state.macs += (count * longest * (4 * c * c + 2 * longest * c)) as u64;
         let ys = ys.reshape((count * longest, c))?;
-        let ys = ys.index_select(&Tensor::new(real, device)?, 0)?;
-        add_rows(xs, &Tensor::new(added, device)?, &ys)
+        let ys = ys.index_select(&Tensor::new(padded.real, device)?, 0)?;
+        add_rows(xs, &Tensor::new(padded.added, device)?, &ys)
     }
 
     fn mlp_gathered(&self, xs: &Tensor, index: usize, state: &mut Gathered) -> Result<Tensor> {
         let (b, n, c) = xs.dims3()?;
         let policy = &*state.policy;
         let all = self
-            .adaptive
+            .decider
             .as_ref()
-            .is_some_and(|adaptive| !adaptive.tokens_with_mlp);
+            .is_some_and(|decider| !decider.tokens_with_mlp);
         let mut selected = Selected::default();
         for image in (0..b).filter(|image| policy.sublayers(index, *image)[1]) {
             let tokens = policy.tokens(index, image).iter().enumerate();

@@ -1,7 +1,7 @@
-//! One transformer block, plain and with decisions.
+//! One transformer block, dense and with decisions.
 //!
 //! ```text
-//! plain   x <- x + proj(attention(norm1 x));  x <- x + mlp(norm2 x)
+//! dense   x <- x + proj(attention(norm1 x));  x <- x + mlp(norm2 x)
 //! masked  (k, h, a, m) = decide(x);
 //!         x <- x + a * k * proj(h * attention(h * q, h * k, h * v; kept pairs))
 //!         x <- x + m * k * fc2(gelu(fc1(h * norm2 x)))
@@ -10,7 +10,7 @@
 //! The gates are factors of 0 or 1 with gradient: the masked path computes everything, defines the
 //! semantics, and trains. Meng et al., AdaViT, section 3 (arXiv 2111.15668).
 
-mod gathered;
+pub(crate) mod gathered;
 
 use adavit_decision::{
     BlockLogits, BlockPolicy, Decision, DecisionConfig, DecisionNetwork, Gating, HeadDeactivation,
@@ -23,14 +23,14 @@ use adavit_kernels::{
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-pub(crate) use self::gathered::Gathered;
+use crate::config::ModelConfig;
 use crate::layers::{LayerNorm, Linear, Mlp};
-use crate::reduction::Reducer;
-use crate::{Capture, ModelConfig};
+use crate::output::Capture;
+use crate::reduction::reducer::{AttentionInputs, Reducer};
 
 /// Where a block's decisions come from.
 #[derive(Debug)]
-pub(crate) enum Decide<'a, 'b> {
+pub(crate) enum DecisionSource<'a, 'b> {
     Networks(&'a mut Gating<'b>),
     Given(&'a BlockPolicy),
 }
@@ -45,8 +45,9 @@ pub(crate) struct BlockOutput {
     pub(crate) class_attention: Option<Tensor>,
 }
 
+/// What a block decides by, and what its gates mean.
 #[derive(Debug, Clone)]
-struct Adaptive {
+struct Decider {
     config: DecisionConfig,
     network: DecisionNetwork,
     norm_policy: Option<LayerNorm>,
@@ -64,7 +65,7 @@ pub(crate) struct Block {
     proj: Linear,
     norm2: LayerNorm,
     mlp: Mlp,
-    adaptive: Option<Adaptive>,
+    decider: Option<Decider>,
 }
 
 impl Block {
@@ -72,14 +73,14 @@ impl Block {
         let (c, eps) = (config.embed_dim, config.layer_norm_eps);
         let attn = vb.pp("attn");
         let qkv = |name: &str| Linear::new(c, c, config.qkv_bias, &attn.pp(name));
-        let adaptive = match &config.decisions {
+        let decider = match &config.decisions {
             Some(decisions) => {
                 let decides_on_policy_token =
                     decisions.gates_sublayers(block) || decisions.gates_heads(block).is_some();
                 let norm_policy = (decisions.norm_policy && decides_on_policy_token)
                     .then(|| LayerNorm::new(c, eps, &vb.pp("norm_policy")))
                     .transpose()?;
-                Some(Adaptive {
+                Some(Decider {
                     config: decisions.clone(),
                     network: DecisionNetwork::new(decisions, block, c, config.num_heads, vb)?,
                     norm_policy,
@@ -98,7 +99,7 @@ impl Block {
             proj: Linear::new(c, c, true, &attn.pp("proj"))?,
             norm2: LayerNorm::new(c, eps, &vb.pp("norm2"))?,
             mlp: Mlp::new(c, config.hidden_dim(), &vb.pp("mlp"))?,
-            adaptive,
+            decider,
         })
     }
 
@@ -129,11 +130,15 @@ impl Block {
         reducer: &mut Reducer,
     ) -> Result<Tensor> {
         let zs = self.norm1.forward(xs)?;
-        let (q, k) = (self.query.forward(&zs)?, self.key.forward(&zs)?);
-        let v = self.value.forward(&zs)?;
-        let ys = reducer.attention((&q, &k, &v), self.num_heads)?;
+        let inputs = AttentionInputs {
+            q: self.query.forward(&zs)?,
+            k: self.key.forward(&zs)?,
+            v: self.value.forward(&zs)?,
+            num_heads: self.num_heads,
+        };
+        let ys = reducer.attention(&inputs)?;
         let xs = (xs + self.proj.forward(&ys)?)?;
-        let xs = reducer.reduce(&xs, block, (&q, &k), self.num_heads)?;
+        let xs = reducer.reduce(&xs, block, &inputs)?;
         let ys = self.mlp.forward(&self.norm2.forward(&xs)?)?;
         xs + ys
     }
@@ -141,24 +146,24 @@ impl Block {
     pub(crate) fn forward_masked(
         &self,
         xs: &Tensor,
-        decide: Decide,
+        source: DecisionSource,
         capture: Capture,
     ) -> Result<BlockOutput> {
-        let Some(adaptive) = &self.adaptive else {
+        let Some(decider) = &self.decider else {
             return self.forward(xs, capture);
         };
         let zs = self.norm1.forward(xs)?;
-        let decision = match decide {
-            Decide::Networks(gating) => adaptive.decide(xs, &zs, gating)?,
-            Decide::Given(policy) => Decision {
+        let decision = match source {
+            DecisionSource::Networks(gating) => decider.decide(xs, &zs, gating)?,
+            DecisionSource::Given(policy) => Decision {
                 policy: policy.clone(),
                 logits: BlockLogits::default(),
             },
         };
         let policy = &decision.policy;
-        let (ys, class_attention) = self.masked_attention(adaptive, &zs, policy, capture)?;
+        let (ys, class_attention) = self.masked_attention(decider, &zs, policy, capture)?;
         let xs = add(xs, &ys, policy, 0)?;
-        let ys = self.masked_mlp(adaptive, &self.norm2.forward(&xs)?, policy)?;
+        let ys = self.masked_mlp(decider, &self.norm2.forward(&xs)?, policy)?;
         Ok(BlockOutput {
             xs: add(&xs, &ys, policy, 1)?,
             decision,
@@ -167,8 +172,8 @@ impl Block {
     }
 
     pub(crate) fn set_thresholds(&mut self, thresholds: Thresholds) {
-        if let Some(adaptive) = &mut self.adaptive {
-            adaptive.network.set_thresholds(thresholds);
+        if let Some(decider) = &mut self.decider {
+            decider.network.set_thresholds(thresholds);
         }
     }
 
@@ -199,12 +204,12 @@ impl Block {
     /// The attention branch without its sub-layer gate, and the class token's attention rows.
     fn masked_attention(
         &self,
-        adaptive: &Adaptive,
+        decider: &Decider,
         zs: &Tensor,
         policy: &BlockPolicy,
         capture: Capture,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let heads = match (policy.heads(), adaptive.heads) {
+        let heads = match (policy.heads(), decider.heads) {
             (Some(gates), Some(HeadDeactivation::Partial)) => HeadGate::Partial(gates),
             (Some(gates), _) => HeadGate::Full(gates),
             (None, _) => HeadGate::All,
@@ -219,20 +224,20 @@ impl Block {
     }
 
     /// The MLP branch without its sub-layer gate.
-    fn masked_mlp(&self, adaptive: &Adaptive, us: &Tensor, policy: &BlockPolicy) -> Result<Tensor> {
-        let gates_of = |mode| policy.heads().filter(|_| adaptive.heads == Some(mode));
+    fn masked_mlp(&self, decider: &Decider, us: &Tensor, policy: &BlockPolicy) -> Result<Tensor> {
+        let gates_of = |mode| policy.heads().filter(|_| decider.heads == Some(mode));
         let ys = if let Some(gates) = gates_of(HeadDeactivation::HeadV2) {
             self.mlp.forward_gated(us, gates)?
         } else {
             let us = gate(us.clone(), gates_of(HeadDeactivation::Full), gate_groups)?;
             self.mlp.forward(&us)?
         };
-        let tokens = policy.tokens().filter(|_| adaptive.tokens_with_mlp);
+        let tokens = policy.tokens().filter(|_| decider.tokens_with_mlp);
         gate(ys, tokens, gate_tokens)
     }
 }
 
-impl Adaptive {
+impl Decider {
     fn decide(&self, xs: &Tensor, zs: &Tensor, gating: &mut Gating) -> Result<Decision> {
         let policy_token = xs.narrow(1, 0, 1)?.squeeze(1)?;
         let policy_token = match &self.norm_policy {

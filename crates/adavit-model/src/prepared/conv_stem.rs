@@ -9,8 +9,9 @@ use adavit_kernels::{
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::ModelConfig;
-use crate::conv_stem::{ConvStemConfig, Convolution, PADDING, convolutions};
+use super::buffers::TokenRows;
+use crate::config::ModelConfig;
+use crate::stem::conv_stem::{ConvStemConfig, Convolution, PADDING, convolutions};
 
 /// Images that are worked on at a time: their pixels stay in cache.
 const IMAGES: usize = 4;
@@ -33,7 +34,7 @@ struct Padded {
 
 /// Buffers of the stem, kept from one forward to the next.
 #[derive(Debug, Default)]
-pub(super) struct StemRoom {
+pub(super) struct ConvStemRoom {
     /// The input of each convolution.
     inputs: Vec<(Padded, Vec<f32>)>,
     /// The outputs of the last one.
@@ -90,12 +91,12 @@ impl PreparedConvStem {
         })
     }
 
-    /// Adds the tokens of the images to `ys`, `(B, N, C)`; `patch_rows` are their rows in it.
+    /// Adds what comes of the images' pixels to their tokens.
     pub(super) fn add(
         &self,
         images: &Tensor,
-        (ys, patch_rows): (&mut [f32], &[usize]),
-        room: &mut StemRoom,
+        tokens: &mut TokenRows,
+        room: &mut ConvStemRoom,
         work: &mut Workspace,
     ) -> Result<()> {
         let b = images.dim(0)?;
@@ -105,16 +106,17 @@ impl PreparedConvStem {
         let pixels = images.permute((0, 2, 3, 1))?.contiguous()?;
         let pixels = pixels.flatten_all()?.to_vec1::<f32>()?;
         room.reserve(&self.convs, b.min(IMAGES));
-        let (image_len, tokens_len) = (pixels.len() / b, ys.len() / b);
-        let ys = ys.chunks_mut(IMAGES * tokens_len);
-        for (pixels, ys) in pixels.chunks(IMAGES * image_len).zip(ys) {
+        let (image_len, tokens_len) = (pixels.len() / b, tokens.xs.len() / b);
+        let rows_len = tokens.patch_rows.len() / b;
+        let chunks = tokens.xs.chunks_mut(IMAGES * tokens_len);
+        for (pixels, xs) in pixels.chunks(IMAGES * image_len).zip(chunks) {
             let some = pixels.len() / image_len;
             // Every image's rows lie as those of the first.
-            let patch_rows = &patch_rows[..patch_rows.len() / b * some];
+            let patch_rows = &tokens.patch_rows[..rows_len * some];
             if let Some((input, values)) = room.inputs.first_mut() {
                 input.fill(pixels, values);
             }
-            self.add_some(some, (ys, patch_rows), room, work);
+            self.add_some(some, &mut TokenRows { xs, patch_rows }, room, work);
         }
         Ok(())
     }
@@ -123,30 +125,31 @@ impl PreparedConvStem {
     fn add_some(
         &self,
         b: usize,
-        (ys, patch_rows): (&mut [f32], &[usize]),
-        room: &mut StemRoom,
+        tokens: &mut TokenRows,
+        room: &mut ConvStemRoom,
         work: &mut Workspace,
     ) {
-        let StemRoom {
+        let ConvStemRoom {
             inputs,
             rows,
             parts,
         } = room;
         let c = self.embed_dim;
         let width = self.convs.last().map_or(0, |(_, conv)| conv.n_out());
-        rows.resize(ys.len() / c * width, 0.0);
+        rows.resize(tokens.xs.len() / c * width, 0.0);
         for (index, (_, conv)) in self.convs.iter().enumerate() {
             let (before, after) = inputs.split_at_mut(index + 1);
             let to = after.first_mut().map_or(&mut *rows, |(_, values)| values);
             conv.write_gelu(b, &before[index].1, to, work);
         }
         parts.clear();
-        parts.push(patch_rows.iter().copied(), &[0..width], &[0..c]);
-        self.proj.add(rows, ys, parts, work);
+        let patch_rows = tokens.patch_rows.iter().copied();
+        parts.push(patch_rows, &[0..width], &[0..c]);
+        self.proj.add(rows, tokens.xs, parts, work);
     }
 }
 
-impl StemRoom {
+impl ConvStemRoom {
     /// Makes room for `b` images at a time; paddings are zeros.
     fn reserve(&mut self, convs: &[(Padded, PreparedConvolution)], b: usize) {
         let inputs = convs.iter().map(|(input, _)| *input);

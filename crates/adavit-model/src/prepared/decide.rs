@@ -6,8 +6,26 @@ use adavit_kernels::{PreparedLayerNorm, Rows, SmallLinear, Workspace};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::packed::norm;
-use crate::ModelConfig;
+use super::layers::norm;
+use crate::config::ModelConfig;
+
+/// Where a forward's decisions come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PolicySource<'a> {
+    /// Everything is kept.
+    KeepAll,
+    /// The model's own networks.
+    Networks,
+    /// The networks run, but others are taken.
+    Given(&'a HardPolicy),
+}
+
+/// A block, and the image of a policy that comes first among those of the buffers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    pub(super) block: usize,
+    pub(super) first_image: usize,
+}
 
 /// What a block decides on, and how.
 #[derive(Debug)]
@@ -17,7 +35,7 @@ pub(super) struct PreparedDecision {
     policy_token: Option<SmallLinear>,
     tokens: Option<SmallLinear>,
     sublayers: bool,
-    pub(super) heads: Option<HeadDeactivation>,
+    heads: Option<HeadDeactivation>,
     thresholds: Thresholds,
 }
 
@@ -41,6 +59,14 @@ pub(super) struct Seen<'a> {
     pub(super) patch_rows: &'a [usize],
 }
 
+/// Where decisions are written.
+pub(super) struct Verdicts<'a> {
+    pub(super) policy: &'a mut HardPolicy,
+    pub(super) at: At,
+    /// Images with a logit that is NaN become true.
+    pub(super) unknown: &'a mut [bool],
+}
+
 impl PreparedDecision {
     pub(super) fn new(
         config: &ModelConfig,
@@ -53,34 +79,27 @@ impl PreparedDecision {
             let vb = vb.pp(name).pp("mlp_head");
             Ok((vb.get((n_out, c), "weight")?, vb.get(n_out, "bias")?))
         };
-        let mut maps = Vec::new();
-        let (sublayers, heads) = (
-            decisions.gates_sublayers(block),
-            decisions.gates_heads(block),
-        );
-        if sublayers {
-            maps.push(map("layer_select", 2)?);
-        }
-        if heads.is_some() {
-            maps.push(map("head_select", config.num_heads)?);
-        }
+        let sublayers = decisions.gates_sublayers(block);
+        let heads = decisions.gates_heads(block);
+        let maps = [
+            sublayers.then(|| map("layer_select", 2)),
+            heads.map(|_| map("head_select", config.num_heads)),
+        ];
+        let maps = maps.into_iter().flatten().collect::<Result<Vec<_>>>()?;
         let (weights, biases): (Vec<_>, Vec<_>) = maps.into_iter().unzip();
         let policy_token = (!weights.is_empty())
             .then(|| SmallLinear::new(&Tensor::cat(&weights, 0)?, Some(&Tensor::cat(&biases, 0)?)))
             .transpose()?;
-        let tokens = decisions
-            .gates_tokens(block)
-            .then(|| {
-                let (weight, bias) = map("attn.token_select", 1)?;
-                SmallLinear::new(&weight, Some(&bias))
-            })
-            .transpose()?;
+        let tokens = decisions.gates_tokens(block).then(|| {
+            let (weight, bias) = map("attn.token_select", 1)?;
+            SmallLinear::new(&weight, Some(&bias))
+        });
         Ok(Self {
             norm_policy: (decisions.norm_policy && policy_token.is_some())
                 .then(|| norm(config, &vb.pp("norm_policy")))
                 .transpose()?,
             policy_token,
-            tokens,
+            tokens: tokens.transpose()?,
             sublayers,
             heads,
             thresholds: decisions.thresholds,
@@ -96,51 +115,74 @@ impl PreparedDecision {
         self.thresholds = thresholds;
     }
 
-    /// Writes the gates of block `block` for images from `first` on, and marks in `unknown` the
-    /// images with a logit that is NaN.
+    /// Writes the gates, and marks the images with a logit that is NaN.
     pub(super) fn decide(
         &self,
         seen: &Seen,
+        mut verdicts: Verdicts,
         logits: &mut Logits,
-        (policy, block, first): (&mut HardPolicy, usize, usize),
-        (unknown, work): (&mut [bool], &mut Workspace),
+        work: &mut Workspace,
     ) {
-        let b = seen.class_rows.len();
         if let Some(map) = &self.policy_token {
-            let n_out = map.n_out();
-            logits.policy_token.resize(b * n_out, 0.0);
-            let ys = &mut logits.policy_token;
-            match &self.norm_policy {
-                None => map.write(seen.xs, ys, Rows::Some(seen.class_rows), work),
-                Some(norm) => {
-                    logits.normed.resize(seen.xs.len(), 0.0);
-                    norm.write(seen.xs, &mut logits.normed, Rows::Some(seen.class_rows));
-                    map.write(&logits.normed, ys, Rows::Some(seen.class_rows), work);
-                }
-            }
-            for (image, ys) in ys.chunks_exact(n_out).enumerate() {
-                let (sublayers, heads) = ys.split_at(if self.sublayers { 2 } else { 0 });
-                if self.sublayers {
-                    let bits = policy.sublayers_mut(block, first + image);
-                    threshold(bits, sublayers, self.thresholds.blocks);
-                }
-                if self.heads.is_some() {
-                    let bits = policy.heads_mut(block, first + image);
-                    threshold(bits, heads, self.thresholds.heads);
-                }
-                unknown[image] |= ys.iter().any(|y| y.is_nan());
-            }
+            self.decide_policy_token(map, seen, &mut verdicts, logits, work);
         }
         if let Some(map) = &self.tokens {
+            let Verdicts {
+                policy,
+                at,
+                unknown,
+            } = verdicts;
             logits.tokens.resize(seen.patch_rows.len(), 0.0);
             let rows = Rows::Some(seen.patch_rows);
             map.write(seen.zs, &mut logits.tokens, rows, work);
-            let n = seen.patch_rows.len() / b.max(1);
+            let n = seen.patch_rows.len() / seen.class_rows.len().max(1);
             for (image, ys) in logits.tokens.chunks_exact(n.max(1)).enumerate() {
-                let bits = policy.patches_mut(block, first + image);
+                let bits = policy.patches_mut(at.block, at.first_image + image);
                 threshold(bits, ys, self.thresholds.tokens);
                 unknown[image] |= ys.iter().any(|y| y.is_nan());
             }
+        }
+    }
+
+    /// Writes the gates of sub-layers and heads.
+    fn decide_policy_token(
+        &self,
+        map: &SmallLinear,
+        seen: &Seen,
+        verdicts: &mut Verdicts,
+        logits: &mut Logits,
+        work: &mut Workspace,
+    ) {
+        let Verdicts {
+            policy,
+            at,
+            unknown,
+        } = verdicts;
+        let n_out = map.n_out();
+        logits
+            .policy_token
+            .resize(seen.class_rows.len() * n_out, 0.0);
+        let ys = &mut logits.policy_token;
+        match &self.norm_policy {
+            None => map.write(seen.xs, ys, Rows::Some(seen.class_rows), work),
+            Some(norm) => {
+                logits.normed.resize(seen.xs.len(), 0.0);
+                norm.write(seen.xs, &mut logits.normed, Rows::Some(seen.class_rows));
+                map.write(&logits.normed, ys, Rows::Some(seen.class_rows), work);
+            }
+        }
+        for (image, ys) in ys.chunks_exact(n_out).enumerate() {
+            let (sublayers, heads) = ys.split_at(if self.sublayers { 2 } else { 0 });
+            let at_image = at.first_image + image;
+            if self.sublayers {
+                let bits = policy.sublayers_mut(at.block, at_image);
+                threshold(bits, sublayers, self.thresholds.blocks);
+            }
+            if self.heads.is_some() {
+                let bits = policy.heads_mut(at.block, at_image);
+                threshold(bits, heads, self.thresholds.heads);
+            }
+            unknown[image] |= ys.iter().any(|y| y.is_nan());
         }
     }
 }

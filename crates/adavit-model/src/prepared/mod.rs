@@ -5,19 +5,27 @@
 //! out is neither read nor computed. An image's logits have the same bits alone and in any batch,
 //! and for any number of threads. On other devices the rows are gathered for candle's operations.
 
-mod block;
+pub(crate) mod block;
+mod buffers;
 mod conv_stem;
 mod decide;
+mod layers;
 mod packed;
+mod plan;
+mod stem;
 
 use adavit_decision::{DecisionConfig, HardPolicy, Thresholds};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-pub use self::block::Strategy;
+use self::block::Strategy;
+use self::decide::PolicySource;
 use self::packed::{PackedTransformer, Rooms};
-use crate::block::Gathered;
-use crate::{Capture, Error, ModelConfig, Result, VisionTransformer};
+use crate::block::gathered::Gathered;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::output::Capture;
+use crate::vit::VisionTransformer;
 
 /// A ViT/DeiT for inference, with decision networks if its configuration has decisions.
 ///
@@ -25,11 +33,11 @@ use crate::{Capture, Error, ModelConfig, Result, VisionTransformer};
 #[derive(Debug)]
 pub struct PreparedTransformer {
     config: ModelConfig,
-    kind: Kind,
+    path: ComputePath,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ComputePath {
     Packed(Box<PackedTransformer>),
     Gathered(Box<VisionTransformer>),
 }
@@ -55,16 +63,6 @@ impl Workspace {
     }
 }
 
-/// Where a forward's decisions come from.
-#[derive(Debug, Clone, Copy)]
-enum Decide<'a> {
-    /// Everything is kept.
-    Nothing,
-    Networks,
-    /// Decided, but others are taken.
-    Given(&'a HardPolicy),
-}
-
 impl PreparedTransformer {
     /// Prepares the tensors of `vb`, named as in published checkpoints, for the device that they
     /// are on.
@@ -77,7 +75,7 @@ impl PreparedTransformer {
         }
         config.validate()?;
         Ok(Self {
-            kind: Kind::Packed(Box::new(PackedTransformer::new(config, vb)?)),
+            path: ComputePath::Packed(Box::new(PackedTransformer::new(config, vb)?)),
             config: config.clone(),
         })
     }
@@ -88,7 +86,7 @@ impl PreparedTransformer {
     /// As for [`Self::new`].
     pub fn gathered(config: &ModelConfig, vb: &VarBuilder) -> Result<Self> {
         Ok(Self {
-            kind: Kind::Gathered(Box::new(VisionTransformer::new(config, vb)?)),
+            path: ComputePath::Gathered(Box::new(VisionTransformer::new(config, vb)?)),
             config: config.clone(),
         })
     }
@@ -98,25 +96,25 @@ impl PreparedTransformer {
         &self.config
     }
 
-    /// Moves the thresholds of every decision network; a plain model has none to move.
+    /// Moves the thresholds of every decision network; a dense model has none to move.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         if let Some(decisions) = &mut self.config.decisions {
             decisions.thresholds = thresholds;
         }
-        match &mut self.kind {
-            Kind::Packed(model) => model.set_thresholds(thresholds),
-            Kind::Gathered(model) => model.set_thresholds(thresholds),
+        match &mut self.path {
+            ComputePath::Packed(model) => model.set_thresholds(thresholds),
+            ComputePath::Gathered(model) => model.set_thresholds(thresholds),
         }
     }
 
     /// Forces a strategy; without, it is [`Strategy::Auto`]. Only the CPU has a choice.
     pub fn set_strategy(&mut self, strategy: Strategy) {
-        if let Kind::Packed(model) = &mut self.kind {
+        if let ComputePath::Packed(model) = &mut self.path {
             model.set_strategy(strategy);
         }
     }
 
-    /// Returns the logits, `(B, K)`, of the plain model; decision networks are not run.
+    /// Returns the logits, `(B, K)`, of the dense model; decision networks are not run.
     ///
     /// # Shapes
     /// `xs`: `(B, in_chans, height, width)`, f32 on the model's device.
@@ -124,17 +122,17 @@ impl PreparedTransformer {
     /// # Errors
     /// If `xs` has another shape, dtype or device.
     pub fn forward_dense(&self, xs: &Tensor, workspace: &mut Workspace) -> Result<Tensor> {
-        self.run(xs, Decide::Nothing, workspace)
+        self.run(xs, PolicySource::KeepAll, workspace)
     }
 
     /// Returns the logits, `(B, K)`, under the model's own decisions: those of
     /// [`crate::VisionTransformer::forward_masked`] at inference, from what they keep alone.
-    /// [`Workspace::policy`] tells what that was.
+    /// [`Workspace::policy`] reports what that was.
     ///
     /// # Shapes and errors
     /// As for [`Self::forward_dense`].
     pub fn forward_sparse(&self, xs: &Tensor, workspace: &mut Workspace) -> Result<Tensor> {
-        self.run(xs, Decide::Networks, workspace)
+        self.run(xs, PolicySource::Networks, workspace)
     }
 
     /// As [`Self::forward_sparse`] under given decisions. The decision networks run all the same,
@@ -150,38 +148,37 @@ impl PreparedTransformer {
         workspace: &mut Workspace,
     ) -> Result<Tensor> {
         self.check_policy(policy, xs.dim(0)?)?;
-        self.run(xs, Decide::Given(policy), workspace)
+        self.run(xs, PolicySource::Given(policy), workspace)
     }
 
+    /// Checks that a policy is of this model and of `b` images.
     fn check_policy(&self, policy: &HardPolicy, b: usize) -> Result<()> {
-        let (n, heads) = (self.config.num_tokens(), self.config.num_heads);
-        let fail = |message: String| Err(Error::Config(format!("policy: {message}")));
-        if policy.batch() != b || (b > 0 && policy.depth() != self.config.depth) {
+        let fail = |message: String| Err(Error::Input(format!("policy: {message}")));
+        let (depth, n) = (self.config.depth, self.config.num_tokens());
+        let num_heads = self.config.num_heads;
+        if policy.batch() != b || (b > 0 && policy.depth() != depth) {
             return fail(format!(
-                "expected {} blocks of {b} images, found {} of {}",
-                self.config.depth,
+                "expected {depth} blocks of {b} images, found {} of {}",
                 policy.depth(),
                 policy.batch()
             ));
         }
-        let plain = DecisionConfig::none();
-        let decisions = self.config.decisions.as_ref().unwrap_or(&plain);
-        let allowed = |gates: bool, bits: &[bool]| gates || !bits.contains(&false);
-        for (block, image) in (0..self.config.depth).flat_map(|l| (0..b).map(move |i| (l, i))) {
-            let (tokens, kept) = (policy.tokens(block, image), policy.heads(block, image));
-            if tokens.len() != n || kept.len() != heads {
+        let none = DecisionConfig::none();
+        let decisions = self.config.decisions.as_ref().unwrap_or(&none);
+        for (block, image) in (0..depth).flat_map(|l| (0..b).map(move |i| (l, i))) {
+            let (tokens, heads) = (policy.tokens(block, image), policy.heads(block, image));
+            if tokens.len() != n || heads.len() != num_heads {
                 return fail(format!(
-                    "expected {n} tokens and {heads} heads, found {} and {}",
+                    "expected {n} tokens and {num_heads} heads, found {} and {}",
                     tokens.len(),
-                    kept.len()
+                    heads.len()
                 ));
             }
-            if !(allowed(decisions.gates_tokens(block), tokens)
-                && allowed(decisions.gates_heads(block).is_some(), kept)
-                && allowed(
-                    decisions.gates_sublayers(block),
-                    &policy.sublayers(block, image),
-                ))
+            let sublayers = policy.sublayers(block, image);
+            let off = |bits: &[bool]| bits.contains(&false);
+            if (off(tokens) && !decisions.gates_tokens(block))
+                || (off(heads) && decisions.gates_heads(block).is_none())
+                || (off(&sublayers) && !decisions.gates_sublayers(block))
             {
                 return fail(format!(
                     "image {image} drops in block {block} what the model has no gate for"
@@ -191,26 +188,20 @@ impl PreparedTransformer {
         Ok(())
     }
 
-    fn run(&self, xs: &Tensor, decide: Decide, workspace: &mut Workspace) -> Result<Tensor> {
-        let (b, c, h, w) = xs.dims4()?;
-        let (height, width) = self.config.img_size;
-        if (c, h, w) != (self.config.in_chans, height, width) {
-            return Err(Error::Config(format!(
-                "images: expected shape (B, {}, {height}, {width}), found {:?}",
-                self.config.in_chans,
-                xs.dims()
-            )));
-        }
-        workspace.policy.keep_all(&self.config.geometry(), b);
-        match &self.kind {
-            Kind::Packed(_) if !xs.device().is_cpu() => Err(Error::Config(format!(
+    fn run(&self, xs: &Tensor, source: PolicySource, workspace: &mut Workspace) -> Result<Tensor> {
+        self.config.check_images(xs)?;
+        workspace
+            .policy
+            .keep_all(&self.config.geometry(), xs.dim(0)?);
+        match &self.path {
+            ComputePath::Packed(_) if !xs.device().is_cpu() => Err(Error::Input(format!(
                 "images: expected the CPU, where the model is, found {:?}",
                 xs.device().location()
             ))),
-            Kind::Packed(model) => {
-                model.run(xs, decide, &mut workspace.policy, &mut workspace.rooms)
+            ComputePath::Packed(model) => {
+                model.run(xs, source, &mut workspace.policy, &mut workspace.rooms)
             }
-            Kind::Gathered(model) => run_gathered(model, xs, decide, workspace),
+            ComputePath::Gathered(model) => run_gathered(model, xs, source, workspace),
         }
     }
 }
@@ -218,17 +209,17 @@ impl PreparedTransformer {
 fn run_gathered(
     model: &VisionTransformer,
     xs: &Tensor,
-    decide: Decide,
+    source: PolicySource,
     workspace: &mut Workspace,
 ) -> Result<Tensor> {
     let b = xs.dim(0)?;
-    let given = match decide {
-        Decide::Nothing => {
+    let given = match source {
+        PolicySource::KeepAll => {
             workspace.gathered_macs += b as u64 * model.config().geometry().dense_macs();
             return Ok(model.forward(xs, Capture::default())?.logits);
         }
-        Decide::Networks => None,
-        Decide::Given(policy) => Some(policy),
+        PolicySource::Networks => None,
+        PolicySource::Given(policy) => Some(policy),
     };
     let mut state = Gathered {
         given,
@@ -246,7 +237,9 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::{Capture, Checkpoint, initial_tensors};
+    use crate::checkpoint::native::Checkpoint;
+    use crate::checkpoint::tensors::initial_tensors;
+    use crate::output::Capture;
 
     fn images(config: &ModelConfig, b: usize) -> Tensor {
         let (height, width) = config.img_size;
@@ -264,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn logits_are_those_of_the_plain_forward_for_any_batch() {
+    fn logits_are_those_of_the_dense_forward_for_any_batch() {
         for preset in [
             "nano_patch4_28",
             "nano_patch7_28",
@@ -282,7 +275,7 @@ mod tests {
                 assert_eq!(found.dims(), expected.dims());
                 let difference = (found - expected).unwrap().abs().unwrap();
                 let values = difference.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-                // The plain forward embeds in another order; both round.
+                // The dense forward embeds in another order; both round.
                 assert!(values.iter().all(|x| *x <= 1e-5), "{preset}, {b} images");
                 let macs = checkpoint.config.geometry().dense_macs();
                 assert_eq!(workspace.take_macs(), macs * b as u64, "{preset}");

@@ -4,17 +4,18 @@ use std::ops::Range;
 
 use adavit_decision::{HardPolicy, Thresholds};
 use adavit_kernels::{
-    PreparedLayerNorm, PreparedLinear, ProductParts, Rows, patchify, side_by_side, threads,
+    PreparedLayerNorm, PreparedLinear, ProductParts, Rows, side_by_side, threads,
 };
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use rayon::prelude::*;
 
-use super::block::{Buffers, PreparedBlock};
-use super::conv_stem::{PreparedConvStem, StemRoom};
-use super::{Decide, Strategy};
-use crate::tokens_to_token::TokensToToken;
-use crate::{ModelConfig, Result};
+use super::block::{PreparedBlock, Strategy};
+use super::buffers::{Buffers, TokenRows};
+use super::decide::{At, PolicySource};
+use super::layers::{linear, norm};
+use super::stem::{PreparedStem, StemRoom};
+use crate::config::ModelConfig;
+use crate::error::Result;
 
 /// Tokens that a thread works on at a time, whole images: their hidden activations stay in cache.
 const TOKENS: usize = 800;
@@ -22,46 +23,13 @@ const TOKENS: usize = 800;
 #[derive(Debug)]
 pub(super) struct PackedTransformer {
     config: ModelConfig,
-    stem: Stem,
+    stem: PreparedStem,
     /// `(N, C)`: position embedding, with class and distillation token added to their rows.
     positions: Vec<f32>,
     blocks: Vec<PreparedBlock>,
     norm: PreparedLayerNorm,
     head: PreparedLinear,
     head_dist: Option<PreparedLinear>,
-}
-
-/// What makes tokens of pixels.
-#[derive(Debug)]
-enum Stem {
-    Patches(PreparedLinear),
-    Convolutions(PreparedConvStem),
-    TokensToToken {
-        module: Box<TokensToToken>,
-        /// Multiply-adds of an image.
-        macs: u64,
-    },
-}
-
-impl Stem {
-    fn new(config: &ModelConfig, vb: &VarBuilder) -> candle_core::Result<Self> {
-        let (c, p, chans) = (config.embed_dim, config.patch_size, config.in_chans);
-        if let Some(t2t) = &config.tokens_to_token {
-            let module = TokensToToken::new(t2t, chans, c, &vb.pp("tokens_to_token"))?;
-            return Ok(Self::TokensToToken {
-                module: Box::new(module),
-                macs: config.geometry().embed_macs,
-            });
-        }
-        if let Some(stem) = &config.conv_stem {
-            let stem = PreparedConvStem::new(config, stem, vb)?;
-            return Ok(Self::Convolutions(stem));
-        }
-        let patch = vb.pp("patch_embed").pp("proj");
-        let weight = patch.get((c, chans, p, p), "weight")?.flatten_from(1)?;
-        let bias = patch.get(c, "bias")?;
-        Ok(Self::Patches(PreparedLinear::new(&weight, Some(&bias), c)?))
-    }
 }
 
 /// Buffers of a forward, kept from one to the next.
@@ -90,13 +58,20 @@ impl Rooms {
 #[derive(Debug, Default)]
 struct Room {
     buffers: Buffers,
-    patches: Vec<f32>,
     stem: StemRoom,
     /// The tokens with a head.
     class: Vec<f32>,
     /// The logits of the distillation token.
     dist_logits: Vec<f32>,
     parts: ProductParts,
+}
+
+/// Images that run together, the first of which is image `first` of its share.
+struct Group<'a> {
+    xs: &'a Tensor,
+    first: usize,
+    /// Where their logits go.
+    logits: &'a mut [f32],
 }
 
 impl PackedTransformer {
@@ -115,9 +90,9 @@ impl PackedTransformer {
         let blocks = (0..config.depth)
             .map(|block| PreparedBlock::new(config, block, &vb.pp("blocks").pp(block)))
             .collect::<candle_core::Result<_>>()?;
-        let head = |name: &str| linear(c, config.num_classes, true, &vb.pp(name));
+        let head = |name: &str| linear(c, config.num_classes, &vb.pp(name));
         Ok(Self {
-            stem: Stem::new(config, vb)?,
+            stem: PreparedStem::new(config, vb)?,
             positions,
             blocks,
             norm: norm(config, &vb.pp("norm"))?,
@@ -146,7 +121,7 @@ impl PackedTransformer {
     pub(super) fn run(
         &self,
         xs: &Tensor,
-        decide: Decide,
+        source: PolicySource,
         policy: &mut HardPolicy,
         rooms: &mut Rooms,
     ) -> Result<Tensor> {
@@ -161,7 +136,7 @@ impl PackedTransformer {
         side_by_side(rooms, |index, share| -> Result<()> {
             let images = first(index)..first(index + 1);
             share.policy.keep_all(&geometry, images.len());
-            self.run_share(xs, images, decide, share)
+            self.run_share(xs, images, source, share)
         })?;
         let mut logits = Vec::with_capacity(b * k);
         for (index, share) in rooms.iter().enumerate() {
@@ -176,54 +151,58 @@ impl PackedTransformer {
         &self,
         xs: &Tensor,
         images: Range<usize>,
-        decide: Decide,
+        source: PolicySource,
         share: &mut Share,
     ) -> Result<()> {
         let k = self.config.num_classes;
         let given;
-        let decide = match decide {
-            Decide::Given(policy) => {
+        let source = match source {
+            PolicySource::Given(policy) => {
                 given = policy.images(images.clone());
-                Decide::Given(&given)
+                PolicySource::Given(&given)
             }
             other => other,
         };
-        let Share {
-            policy,
-            logits,
-            room,
-        } = share;
-        logits.resize(images.len() * k, 0.0);
+        share.logits.resize(images.len() * k, 0.0);
         let group = (TOKENS / self.config.num_tokens()).max(1);
-        for (index, logits) in logits.chunks_mut(group * k).enumerate() {
+        for (index, logits) in share.logits.chunks_mut(group * k).enumerate() {
             let first = index * group;
-            let group = xs.narrow(0, images.start + first, logits.len() / k)?;
-            self.run_group((&group, first), decide, logits, (policy, room))?;
+            let group = Group {
+                xs: &xs.narrow(0, images.start + first, logits.len() / k)?,
+                first,
+                logits,
+            };
+            self.run_group(group, source, &mut share.policy, &mut share.room)?;
         }
         Ok(())
     }
 
-    /// Runs some images, of which the first is image `first` of the share.
+    /// Runs some images from pixels to logits.
     fn run_group(
         &self,
-        (xs, first): (&Tensor, usize),
-        decide: Decide,
-        logits: &mut [f32],
-        (policy, room): (&mut HardPolicy, &mut Room),
+        group: Group,
+        source: PolicySource,
+        policy: &mut HardPolicy,
+        room: &mut Room,
     ) -> Result<()> {
+        let Group { xs, first, logits } = group;
         let b = xs.dim(0)?;
         room.buffers.reserve(&self.config, b);
         self.embed(xs, room)?;
-        for (index, block) in self.blocks.iter().enumerate() {
-            let at = (index, first);
-            let decided = !matches!(decide, Decide::Nothing);
-            if decided {
-                block.decide(policy, at, &mut room.buffers);
+        for (block, prepared) in self.blocks.iter().enumerate() {
+            let at = At {
+                block,
+                first_image: first,
+            };
+            if let PolicySource::KeepAll = source {
+                prepared.forward(policy, at, &mut room.buffers);
+                continue;
             }
-            if let Decide::Given(given) = decide {
-                policy.copy_block(given, index, first..first + b)?;
+            prepared.decide(policy, at, &mut room.buffers);
+            if let PolicySource::Given(given) = source {
+                policy.copy_block(given, block, first..first + b)?;
             }
-            block.forward(policy, at, decided, &mut room.buffers);
+            prepared.forward_decided(policy, at, &mut room.buffers);
         }
         self.classify(room, 0, &self.head, logits);
         if let Some(head_dist) = &self.head_dist {
@@ -273,84 +252,14 @@ impl PackedTransformer {
 
     /// Fills the tokens: positions, then what comes of the pixels on top.
     fn embed(&self, xs: &Tensor, room: &mut Room) -> Result<()> {
-        let (n, c) = (self.config.num_tokens(), self.config.embed_dim);
-        for xs in room.buffers.xs.chunks_exact_mut(n * c) {
-            xs.copy_from_slice(&self.positions);
+        let Room { buffers, stem, .. } = room;
+        for tokens in buffers.xs.chunks_exact_mut(self.positions.len()) {
+            tokens.copy_from_slice(&self.positions);
         }
-        match &self.stem {
-            Stem::Patches(map) => self.embed_patches(xs, map, room),
-            Stem::Convolutions(module) => {
-                let Room { buffers, stem, .. } = room;
-                let Buffers {
-                    xs: ys,
-                    patch_rows,
-                    work,
-                    ..
-                } = buffers;
-                Ok(module.add(xs, (ys, patch_rows), stem, work)?)
-            }
-            Stem::TokensToToken { module, macs } => {
-                let prefix = self.config.num_prefix_tokens();
-                let images = room.buffers.xs.par_chunks_exact_mut(n * c).enumerate();
-                // Image by image, so that none depends on its batch.
-                images.try_for_each(|(image, ys)| -> Result<()> {
-                    let tokens = module.forward(&xs.narrow(0, image, 1)?)?;
-                    let tokens = tokens.flatten_all()?.to_vec1::<f32>()?;
-                    for (y, x) in ys[prefix * c..].iter_mut().zip(tokens) {
-                        *y += x;
-                    }
-                    Ok(())
-                })?;
-                room.buffers.work.count(macs * xs.dim(0)? as u64);
-                Ok(())
-            }
-        }
+        let mut tokens = TokenRows {
+            xs: &mut buffers.xs,
+            patch_rows: &buffers.patch_rows,
+        };
+        self.stem.add(xs, &mut tokens, stem, &mut buffers.work)
     }
-
-    fn embed_patches(&self, xs: &Tensor, map: &PreparedLinear, room: &mut Room) -> Result<()> {
-        let Room {
-            buffers,
-            patches: rows,
-            parts,
-            ..
-        } = room;
-        let patches = patchify(xs, self.config.patch_size)?;
-        let depth = patches.dim(D::Minus1)?;
-        let patches = patches.flatten_all()?.to_vec1::<f32>()?;
-        let (n, c) = (self.config.num_tokens(), self.config.embed_dim);
-        let prefix = self.config.num_prefix_tokens();
-        rows.resize(xs.dim(0)? * n * depth, 0.0);
-        let images = patches.chunks_exact((n - prefix) * depth);
-        // Rows for the class token's like in front, so that patches and tokens have the same rows.
-        for (room, image) in rows.chunks_exact_mut(n * depth).zip(images) {
-            room[prefix * depth..].copy_from_slice(image);
-        }
-        parts.clear();
-        parts.push(buffers.patch_rows.iter().copied(), &[0..depth], &[0..c]);
-        map.add(rows, &mut buffers.xs, parts, &mut buffers.work);
-        Ok(())
-    }
-}
-
-pub(super) fn linear(
-    n_in: usize,
-    n_out: usize,
-    bias: bool,
-    vb: &VarBuilder,
-) -> candle_core::Result<PreparedLinear> {
-    let weight = vb.get((n_out, n_in), "weight")?;
-    let bias = bias.then(|| vb.get(n_out, "bias")).transpose()?;
-    PreparedLinear::new(&weight, bias.as_ref(), n_out)
-}
-
-pub(super) fn norm(
-    config: &ModelConfig,
-    vb: &VarBuilder,
-) -> candle_core::Result<PreparedLayerNorm> {
-    let c = config.embed_dim;
-    PreparedLayerNorm::new(
-        &vb.get(c, "weight")?,
-        &vb.get(c, "bias")?,
-        config.layer_norm_eps,
-    )
 }

@@ -1,4 +1,4 @@
-//! Token reduction: the rivals that people ask about, on any plain model.
+//! Token reduction: the rivals that people ask about, on any dense model.
 //!
 //! Both leave fewer tokens from one block to the next, between attention and MLP, as many for every
 //! image; where AdaViT's tokens may come back, these are gone:
@@ -14,13 +14,13 @@
 //! Liang et al. 2022 (arXiv 2202.07800); Bolya et al. 2023 (arXiv 2210.09461). The choice of tokens
 //! has no gradient, the tokens that come of it have.
 
-mod reducer;
+pub(crate) mod reducer;
 
 use adavit_decision::{BlockKept, DecisionConfig, Geometry};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::reducer::Reducer;
-use crate::{Error, ModelConfig};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
 
 /// How tokens become fewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ impl TokenReduction {
         }
     }
 
-    /// The reduction by `method` that comes nearest to `budget`, a share of the plain model's
+    /// The reduction by `method` that comes nearest to `budget`, a share of the dense model's
     /// multiply-adds, from below. EViT reduces in `blocks`, ToMe in all.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl TokenReduction {
         method: ReductionMethod,
         budget: f64,
         blocks: &[usize],
-    ) -> crate::Result<Self> {
+    ) -> Result<Self> {
         let of = |share: f64| match method {
             ReductionMethod::Evit => Self::evit(config, share, blocks),
             ReductionMethod::Tome => Self::tome(config, (1.0 - share) * config.num_tokens() as f64),
@@ -93,8 +93,9 @@ impl TokenReduction {
         let most = budget * config.geometry().dense_macs() as f64;
         let (mut low, mut high) = (0.0, 1.0);
         if of(low).macs(config) as f64 > most {
-            return Err(Error::Config(format!(
-                "token reduction: no reduction of this model is within {budget} of its multiply-adds"
+            return Err(Error::Reduction(format!(
+                "no reduction of this model is within {budget} of its multiply-adds; raise the \
+                 budget"
             )));
         }
         if of(high).macs(config) as f64 <= most {
@@ -115,8 +116,8 @@ impl TokenReduction {
     ///
     /// # Errors
     /// If there is not one for each block, or a step is one that the method cannot do.
-    pub fn validate(&self, config: &ModelConfig) -> crate::Result<()> {
-        let fail = |message: String| Err(Error::Config(format!("token reduction: {message}")));
+    pub fn validate(&self, config: &ModelConfig) -> Result<()> {
+        let fail = |message: String| Err(Error::Reduction(message));
         if self.tokens.len() != config.depth {
             return fail(format!(
                 "expected the tokens of {} blocks, found {}",
@@ -125,7 +126,7 @@ impl TokenReduction {
             ));
         }
         if config.decisions.is_some() || config.distilled {
-            return fail("expected a plain model with a class token alone".into());
+            return fail("expected a dense model with a class token alone".into());
         }
         let mut before = config.num_tokens();
         for (block, after) in self.tokens.iter().copied().enumerate() {
@@ -148,7 +149,7 @@ impl TokenReduction {
     /// to keep is not counted.
     pub fn macs(&self, config: &ModelConfig) -> u64 {
         let geometry = config.geometry();
-        let plain = DecisionConfig::none();
+        let none = DecisionConfig::none();
         let part = |tokens: usize, attention: bool, geometry: &Geometry| {
             let geometry = Geometry {
                 num_tokens: tokens,
@@ -159,7 +160,7 @@ impl TokenReduction {
                 mlp: !attention,
                 ..geometry.all()
             };
-            let parts = geometry.block_parts(&plain, 0, kept);
+            let parts = geometry.block_parts(&none, 0, kept);
             parts.qkv + parts.attention + parts.proj + parts.mlp
         };
         let mut before = config.num_tokens();

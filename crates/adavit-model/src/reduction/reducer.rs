@@ -5,6 +5,15 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::{ReductionMethod, TokenReduction};
 
+/// Queries, keys and values, `(B, N, C)` each, of `num_heads` heads.
+#[derive(Debug)]
+pub(crate) struct AttentionInputs {
+    pub(crate) q: Tensor,
+    pub(crate) k: Tensor,
+    pub(crate) v: Tensor,
+    pub(crate) num_heads: usize,
+}
+
 /// What stays of the tokens from block to block.
 #[derive(Debug)]
 pub(crate) struct Reducer<'a> {
@@ -21,38 +30,36 @@ impl<'a> Reducer<'a> {
         }
     }
 
-    /// Attention over the present tokens, before the projection; `q`, `k` and `v` are `(B, N, C)`.
-    pub(crate) fn attention(
-        &self,
-        (q, k, v): (&Tensor, &Tensor, &Tensor),
-        num_heads: usize,
-    ) -> Result<Tensor> {
+    /// Attention over the present tokens, before the projection.
+    pub(crate) fn attention(&self, inputs: &AttentionInputs) -> Result<Tensor> {
         let Some(sizes) = &self.sizes else {
-            return attention(Qkv { q, k, v }, num_heads, None, HeadGate::All);
+            let AttentionInputs { q, k, v, num_heads } = inputs;
+            return attention(Qkv { q, k, v }, *num_heads, None, HeadGate::All);
         };
         let (b, n) = sizes.dims2()?;
         let bias = sizes.log()?.reshape((b, 1, 1, n))?;
-        biased_attention((q, k, v), num_heads, &bias)
+        biased_attention(inputs, &bias)
     }
 
-    /// The tokens that block `block` leaves of `xs`, `(B, N, C)`, after its attention of the queries
-    /// and keys `q` and `k`.
+    /// The tokens that block `block` leaves of `xs`, `(B, N, C)`, after attention over `inputs`.
     pub(crate) fn reduce(
         &mut self,
         xs: &Tensor,
         block: usize,
-        (q, k): (&Tensor, &Tensor),
-        num_heads: usize,
+        inputs: &AttentionInputs,
     ) -> Result<Tensor> {
         let (n, after) = (xs.dim(1)?, self.reduction.tokens[block]);
         if after >= n {
             return Ok(xs.clone());
         }
+        let AttentionInputs {
+            q, k, num_heads, ..
+        } = inputs;
         match self.reduction.method {
             ReductionMethod::Evit => {
-                keep_attended(xs, &class_attention(q, k, num_heads, None)?, after)
+                keep_attended(xs, &class_attention(q, k, *num_heads, None)?, after)
             }
-            ReductionMethod::Tome => self.merge(xs, &head_means(k, num_heads)?, n - after),
+            ReductionMethod::Tome => self.merge(xs, &head_means(k, *num_heads)?, n - after),
         }
     }
 
@@ -119,40 +126,18 @@ fn merge_weights(
     weights: &mut [f32],
 ) -> Vec<f32> {
     let n = metric.len();
-    let norms: Vec<f32> = metric
-        .iter()
-        .map(|key| dot(key, key).sqrt().max(1e-12))
-        .collect();
-    // The most similar token at an odd place; the class token, at place 0, is never merged.
-    let mut pairs: Vec<(f32, usize, usize)> = (2..n)
-        .step_by(2)
-        .map(|even| {
-            let similar =
-                |odd: usize| dot(&metric[even], &metric[odd]) / (norms[even] * norms[odd]);
-            let first = (similar(1), 1);
-            let (most, odd) = (3..n).step_by(2).fold(first, |best, odd| {
-                let found = similar(odd);
-                if found > best.0 { (found, odd) } else { best }
-            });
-            (most, even, odd)
-        })
-        .collect();
-    pairs.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
-    pairs.truncate(merged);
+    let pairs = most_similar_pairs(metric, merged);
     // Which new token each old one goes to.
     let mut goes_to = vec![0; n];
+    let gone = |token: usize| pairs.iter().any(|pair| pair.even == token);
+    let even = (0..n).step_by(2).filter(|token| !gone(*token));
     let mut next = 0;
-    let gone = |token: usize| pairs.iter().any(|(_, even, _)| *even == token);
-    for token in (0..n)
-        .step_by(2)
-        .filter(|token| !gone(*token))
-        .chain((1..n).step_by(2))
-    {
+    for token in even.chain((1..n).step_by(2)) {
         goes_to[token] = next;
         next += 1;
     }
-    for (_, even, odd) in &pairs {
-        goes_to[*even] = goes_to[*odd];
+    for pair in &pairs {
+        goes_to[pair.even] = goes_to[pair.odd];
     }
     let mut new_sizes = vec![0.0; next];
     for (token, to) in goes_to.iter().enumerate() {
@@ -164,28 +149,67 @@ fn merge_weights(
     new_sizes
 }
 
+/// A token at an even place, and the most similar one at an odd place.
+struct Pair {
+    similarity: f32,
+    even: usize,
+    odd: usize,
+}
+
+/// The `most` pairs that are most alike; the class token, at place 0, is in none.
+fn most_similar_pairs(metric: &[Vec<f32>], most: usize) -> Vec<Pair> {
+    let n = metric.len();
+    let norms: Vec<f32> = metric
+        .iter()
+        .map(|key| dot(key, key).sqrt().max(1e-12))
+        .collect();
+    let pair = |even: usize| {
+        let similarity = |odd: usize| dot(&metric[even], &metric[odd]) / (norms[even] * norms[odd]);
+        let first = Pair {
+            similarity: similarity(1),
+            even,
+            odd: 1,
+        };
+        (3..n).step_by(2).fold(first, |best, odd| {
+            let similarity = similarity(odd);
+            if similarity > best.similarity {
+                Pair {
+                    similarity,
+                    odd,
+                    ..best
+                }
+            } else {
+                best
+            }
+        })
+    };
+    let mut pairs: Vec<Pair> = (2..n).step_by(2).map(pair).collect();
+    pairs.sort_by(|x, y| {
+        let by_similarity = y.similarity.total_cmp(&x.similarity);
+        by_similarity.then(x.even.cmp(&y.even))
+    });
+    pairs.truncate(most);
+    pairs
+}
+
 fn dot(xs: &[f32], ys: &[f32]) -> f32 {
     xs.iter().zip(ys).map(|(x, y)| x * y).sum()
 }
 
-/// Attention with something added to the scores, which the fused operation has not: `q`, `k` and
-/// `v` are `(B, N, C)`, `bias` is `(B, 1, 1, N)`.
-fn biased_attention(
-    (q, k, v): (&Tensor, &Tensor, &Tensor),
-    num_heads: usize,
-    bias: &Tensor,
-) -> Result<Tensor> {
+/// Attention with `bias`, `(B, 1, 1, N)`, added to the scores, which the fused operation has not.
+fn biased_attention(inputs: &AttentionInputs, bias: &Tensor) -> Result<Tensor> {
+    let AttentionInputs { q, k, v, num_heads } = inputs;
     let (b, n, c) = q.dims3()?;
-    if !c.is_multiple_of(num_heads) {
+    if !c.is_multiple_of(*num_heads) {
         bail!("attention: {num_heads} heads do not divide a width of {c}");
     }
     let d = c / num_heads;
-    let heads = |xs: &Tensor| {
-        xs.reshape((b, n, num_heads, d))?
+    let split = |xs: &Tensor| {
+        xs.reshape((b, n, *num_heads, d))?
             .transpose(1, 2)?
             .contiguous()
     };
-    let (q, k, v) = (heads(q)?, heads(k)?, heads(v)?);
+    let (q, k, v) = (split(q)?, split(k)?, split(v)?);
     let scores = (q.matmul(&k.transpose(2, 3)?)? / (d as f64).sqrt())?;
     let rows = softmax(&scores.broadcast_add(bias)?)?;
     rows.matmul(&v)?
@@ -236,7 +260,13 @@ mod tests {
         let xs: Vec<f32> = (0..2 * 5 * 8).map(|i| (i as f32 * 0.7).sin()).collect();
         let xs = Tensor::from_vec(xs, (2, 5, 8), &Device::Cpu)?;
         let bias = Tensor::zeros((2, 1, 1, 5), DType::F32, &Device::Cpu)?;
-        let found = biased_attention((&xs, &xs, &xs), 2, &bias)?;
+        let inputs = AttentionInputs {
+            q: xs.clone(),
+            k: xs.clone(),
+            v: xs.clone(),
+            num_heads: 2,
+        };
+        let found = biased_attention(&inputs, &bias)?;
         let qkv = Qkv {
             q: &xs,
             k: &xs,

@@ -1,16 +1,40 @@
-//! Differences between what was computed and what was recorded, by kind of tensor.
+//! Differences between what was computed and what was recorded.
+
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use serde::Serialize;
 
-use super::Comparison;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Relative differences are over at least this.
 const SMALLEST: f64 = 1e-6;
 
+/// How far one quantity, such as the logits, is from what was recorded.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TensorComparison {
+    /// What was compared: gates, gate logits, hidden, logits, losses or gradients.
+    pub kind: &'static str,
+    /// Its tensors.
+    pub tensors: usize,
+    /// Their elements.
+    pub elements: usize,
+    /// The largest absolute difference.
+    pub max_abs: f64,
+    /// The largest difference over the recorded element's absolute value; 1e-6 where that is less.
+    pub max_rel: f64,
+    /// The largest difference over what is allowed there: above 1 it fails.
+    pub of_tolerance: f64,
+    /// The tensor with that difference.
+    pub worst: String,
+    /// Whether every element is within its tolerance.
+    pub passed: bool,
+}
+
 /// What may differ, and by how much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Quantity {
     Gates,
     GateLogits,
     Hidden,
@@ -27,7 +51,7 @@ struct Tolerance {
     of_largest: bool,
 }
 
-impl Kind {
+impl Quantity {
     fn name(self) -> &'static str {
         match self {
             Self::Gates => "gates",
@@ -56,27 +80,43 @@ impl Kind {
     }
 }
 
-/// Collects comparisons, one of each kind.
-#[derive(Debug, Default)]
+/// Collects comparisons, one of each quantity.
+#[derive(Debug)]
 pub(super) struct Comparer {
-    comparisons: Vec<Comparison>,
+    /// The recording, for errors.
+    path: PathBuf,
+    comparisons: Vec<TensorComparison>,
 }
 
 impl Comparer {
-    pub(super) fn finish(self) -> Vec<Comparison> {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            comparisons: Vec::new(),
+        }
+    }
+
+    fn unfit(&self, message: String) -> Error {
+        Error::Recording {
+            path: self.path.clone(),
+            message,
+        }
+    }
+
+    pub(super) fn finish(self) -> Vec<TensorComparison> {
         self.comparisons
     }
 
     /// Compares a tensor, which has to be there in both or in neither.
     pub(super) fn compare_optional(
         &mut self,
-        kind: Kind,
+        quantity: Quantity,
         name: &str,
         found: Option<&Tensor>,
         recorded: Option<&Tensor>,
     ) -> Result<()> {
         match (found, recorded) {
-            (Some(found), Some(recorded)) => self.compare(kind, name, found, recorded),
+            (Some(found), Some(recorded)) => self.compare(quantity, name, found, recorded),
             (None, None) => Ok(()),
             (found, _) => {
                 let whose = if found.is_some() {
@@ -84,7 +124,7 @@ impl Comparer {
                 } else {
                     "recording"
                 };
-                Err(Error::Config(format!(
+                Err(self.unfit(format!(
                     "{name}: only the {whose} has it; the recording's config is not that of its \
                      numbers"
                 )))
@@ -94,22 +134,22 @@ impl Comparer {
 
     pub(super) fn compare(
         &mut self,
-        kind: Kind,
+        quantity: Quantity,
         name: &str,
         found: &Tensor,
         recorded: &Tensor,
     ) -> Result<()> {
         if found.dims() != recorded.dims() {
-            return Err(Error::Config(format!(
+            return Err(self.unfit(format!(
                 "{name}: expected the recorded shape {:?}, found {:?}",
                 recorded.dims(),
                 found.dims()
             )));
         }
         let (found, recorded) = (numbers(found)?, numbers(recorded)?);
-        let tolerance = kind.tolerance();
+        let tolerance = quantity.tolerance();
         let largest = recorded.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
-        let comparison = self.of(kind);
+        let comparison = self.of(quantity);
         comparison.tensors += 1;
         comparison.elements += recorded.len();
         for (found, recorded) in found.into_iter().zip(recorded) {
@@ -139,11 +179,14 @@ impl Comparer {
         Ok(())
     }
 
-    fn of(&mut self, kind: Kind) -> &mut Comparison {
-        let place = self.comparisons.iter().position(|c| c.kind == kind.name());
+    fn of(&mut self, quantity: Quantity) -> &mut TensorComparison {
+        let place = self
+            .comparisons
+            .iter()
+            .position(|c| c.kind == quantity.name());
         let place = place.unwrap_or_else(|| {
-            self.comparisons.push(Comparison {
-                kind: kind.name(),
+            self.comparisons.push(TensorComparison {
+                kind: quantity.name(),
                 tensors: 0,
                 elements: 0,
                 max_abs: 0.0,
@@ -167,27 +210,27 @@ fn numbers(xs: &Tensor) -> Result<Vec<f64>> {
 mod tests {
     use super::*;
 
-    fn compared(kind: Kind, found: &[f64], recorded: &[f64]) -> Comparison {
+    fn compared(quantity: Quantity, found: &[f64], recorded: &[f64]) -> TensorComparison {
         let tensor = |xs: &[f64]| Tensor::new(xs, &Device::Cpu).unwrap();
-        let mut comparer = Comparer::default();
+        let mut comparer = Comparer::new(Path::new("recording"));
         let (found, recorded) = (tensor(found), tensor(recorded));
-        comparer.compare(kind, "x", &found, &recorded).unwrap();
+        comparer.compare(quantity, "x", &found, &recorded).unwrap();
         comparer.finish().remove(0)
     }
 
     #[test]
     fn tolerances_are_of_the_element_or_of_the_largest() {
-        assert!(compared(Kind::Logits, &[1.000_029, 100.0], &[1.0, 100.0]).passed);
-        assert!(!compared(Kind::Logits, &[1.000_031, 100.0], &[1.0, 100.0]).passed);
-        assert!(compared(Kind::Gradients, &[1.009, 100.0], &[1.0, 100.0]).passed);
-        assert!(!compared(Kind::Gradients, &[1.011, 100.0], &[1.0, 100.0]).passed);
-        assert!(!compared(Kind::Gates, &[1.0, 0.0], &[1.0, 1.0]).passed);
+        assert!(compared(Quantity::Logits, &[1.000_029, 100.0], &[1.0, 100.0]).passed);
+        assert!(!compared(Quantity::Logits, &[1.000_031, 100.0], &[1.0, 100.0]).passed);
+        assert!(compared(Quantity::Gradients, &[1.009, 100.0], &[1.0, 100.0]).passed);
+        assert!(!compared(Quantity::Gradients, &[1.011, 100.0], &[1.0, 100.0]).passed);
+        assert!(!compared(Quantity::Gates, &[1.0, 0.0], &[1.0, 1.0]).passed);
     }
 
     #[test]
     fn what_is_not_a_number_fails() {
         for (found, recorded) in [(f64::NAN, 0.0), (0.0, f64::NAN), (f64::INFINITY, 0.0)] {
-            assert!(!compared(Kind::Logits, &[found], &[recorded]).passed);
+            assert!(!compared(Quantity::Logits, &[found], &[recorded]).passed);
         }
     }
 }

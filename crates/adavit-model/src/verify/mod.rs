@@ -3,57 +3,28 @@
 //! Evaluation recordings are replayed by the masked or the sparse path, training recordings by the
 //! path that trains: recorded noise in place of drawn one, then losses and their gradients.
 
-mod compare;
-mod recording;
-mod replay;
+pub(crate) mod compare;
+mod published;
+pub(crate) mod recording;
+pub(crate) mod replay;
 
 use std::path::Path;
 
 use candle_core::Device;
 use serde::Serialize;
 
-use self::compare::Comparer;
-pub use self::recording::Recording;
-use crate::{Result, import_as};
-
-/// Which path replays an evaluation recording.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Replay {
-    /// Everything is computed, gates are factors.
-    #[default]
-    Masked,
-    /// What is off is skipped.
-    Sparse,
-    /// As [`Self::Sparse`] by candle's operations, as on GPUs, also on the CPU.
-    Gathered,
-}
-
-/// How one kind of tensor compares.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Comparison {
-    /// What was compared: gates, gate logits, hidden, logits, losses or gradients.
-    pub kind: &'static str,
-    /// Tensors of this kind.
-    pub tensors: usize,
-    /// Their elements.
-    pub elements: usize,
-    /// The largest absolute difference.
-    pub max_abs: f64,
-    /// The largest difference over the recorded element's absolute value; 1e-6 where that is less.
-    pub max_rel: f64,
-    /// The largest difference over what is allowed there: above 1 it fails.
-    pub of_tolerance: f64,
-    /// The tensor with that difference.
-    pub worst: String,
-    /// Whether every element is within its tolerance.
-    pub passed: bool,
-}
+use self::compare::{Comparer, TensorComparison};
+use self::recording::Recording;
+use self::replay::Replay;
+use crate::checkpoint::import::read::import_as;
+use crate::error::Result;
 
 /// What a replay found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Verification {
-    /// Each kind that the recording has, in the order of the forward.
-    pub comparisons: Vec<Comparison>,
+    /// Each quantity that the recording has, in the order of the forward.
+    pub comparisons: Vec<TensorComparison>,
 }
 
 impl Verification {
@@ -82,7 +53,7 @@ pub fn verify(
         Some(path) => import_as(path, &recording.config)?.checkpoint.tensors,
         None => recording.weights()?.clone(),
     };
-    let mut comparer = Comparer::default();
+    let mut comparer = Comparer::new(recording.path());
     match (recording.is_training(), replay) {
         (true, Replay::Masked) => replay::training(recording, weights, device, &mut comparer)?,
         (true, _) => {
@@ -91,7 +62,7 @@ pub fn verify(
             ));
         }
         (false, Replay::Masked) => replay::masked(recording, weights, device, &mut comparer)?,
-        (false, _) => replay::sparse(recording, weights, (device, replay), &mut comparer)?,
+        (false, _) => replay::sparse(recording, weights, device, replay, &mut comparer)?,
     }
     Ok(Verification {
         comparisons: comparer.finish(),

@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use adavit_decision::{AxisLoss, DecisionConfig, Deviation, HeadDeactivation, UsageLoss};
+use adavit_decision::UsageLoss;
 use candle_core::Tensor;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::file::SafetensorsFile;
-use crate::import::own_names;
-use crate::{Error, ModelConfig, PosEmbed, Result, T2tConfig, Tensors, TokensType};
+use super::published::{PublishedConfig, PublishedLoss};
+use crate::checkpoint::file::safetensors::SafetensorsFile;
+use crate::checkpoint::import::names::own_names;
+use crate::checkpoint::tensors::Tensors;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
 
-/// The temperature of training recordings that do not tell theirs.
+/// The temperature of training recordings that do not say theirs.
 const TAU: f64 = 5.0;
 
 /// A recording of another implementation; `docs/recordings.md` says what is in one.
@@ -36,7 +38,7 @@ impl Recording {
     /// If the file is damaged or no recording.
     pub fn load(path: &Path) -> Result<Self> {
         let mut file = SafetensorsFile::open(path)?;
-        let fail = |message: String| Error::Checkpoint {
+        let fail = |message: String| Error::Recording {
             path: path.to_path_buf(),
             message,
         };
@@ -71,20 +73,27 @@ impl Recording {
             gradients: Tensors::new(),
             tensors: Tensors::new(),
         };
-        for (name, tensor) in file.read_all()? {
+        recording.sort(file.read_all()?)?;
+        Ok(recording)
+    }
+
+    /// Sorts the tensors of the file by what they are.
+    fn sort(&mut self, tensors: Tensors) -> Result<()> {
+        let (mut weights, mut gradients) = (Tensors::new(), Tensors::new());
+        for (name, tensor) in tensors {
             if let Some(name) = name.strip_prefix("weights.") {
-                recording.weights.insert(name.into(), tensor);
+                weights.insert(name.into(), tensor);
             } else if let Some(name) = name.strip_prefix("grad.") {
-                recording.gradients.insert(name.into(), tensor);
+                gradients.insert(name.into(), tensor);
             } else {
-                recording.tensors.insert(name, tensor);
+                self.tensors.insert(name, tensor);
             }
         }
         // Models of timm and transformers have names of their own, and so have their gradients.
         let mut notes = Vec::new();
-        recording.weights = own_names(recording.weights, &mut notes)?.0;
-        recording.gradients = own_names(recording.gradients, &mut notes)?.0;
-        Ok(recording)
+        self.weights = own_names(weights, &mut notes)?.0;
+        self.gradients = own_names(gradients, &mut notes)?.0;
+        Ok(())
     }
 
     /// Whether noise, losses and gradients were recorded.
@@ -100,6 +109,10 @@ impl Recording {
     /// The recorded tensor of this name, if there is one.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn weights(&self) -> Result<&Tensors> {
@@ -131,7 +144,7 @@ impl Recording {
 
     /// An error about this recording.
     pub(super) fn unfit(&self, message: &str) -> Error {
-        Error::Checkpoint {
+        Error::Recording {
             path: self.path.clone(),
             message: message.into(),
         }
@@ -140,190 +153,4 @@ impl Recording {
 
 fn json<T: DeserializeOwned>(key: &str, text: &str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| format!("{key} in the metadata: {error}"))
-}
-
-/// One number for a square, or height and width.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(untagged)]
-enum Size {
-    Square(usize),
-    Sides(usize, usize),
-}
-
-/// The published constructor's arguments.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "the published arguments, each on its own"
-)]
-struct PublishedConfig {
-    img_size: Size,
-    #[serde(default = "patch_size")]
-    patch_size: usize,
-    in_chans: usize,
-    num_classes: usize,
-    embed_dim: usize,
-    depth: usize,
-    num_heads: usize,
-    mlp_ratio: f64,
-    #[serde(default)]
-    qkv_bias: bool,
-    #[serde(default = "ln_eps")]
-    ln_eps: f64,
-    #[serde(default)]
-    use_t2t: bool,
-    #[serde(default)]
-    tokens_type: Option<TokensType>,
-    #[serde(default = "token_dim")]
-    token_dim: usize,
-    #[serde(default)]
-    distilled: bool,
-    #[serde(default)]
-    ada_head: bool,
-    #[serde(default)]
-    ada_head_attn: bool,
-    #[serde(default)]
-    ada_head_v2: bool,
-    #[serde(default)]
-    ada_layer: bool,
-    #[serde(default)]
-    ada_token: bool,
-    #[serde(default)]
-    ada_token_with_mlp: bool,
-    #[serde(default)]
-    ada_token_start_layer: usize,
-    #[serde(default)]
-    norm_policy: bool,
-    #[serde(default = "keep_layers")]
-    keep_layers: usize,
-}
-
-fn patch_size() -> usize {
-    16
-}
-
-fn ln_eps() -> f64 {
-    1e-6
-}
-
-fn token_dim() -> usize {
-    64
-}
-
-fn keep_layers() -> usize {
-    1
-}
-
-impl PublishedConfig {
-    fn model(self) -> Result<ModelConfig, String> {
-        let ada_head = match (self.ada_head, self.ada_head_attn, self.ada_head_v2) {
-            (false, ..) => None,
-            (true, true, true) => {
-                return Err("config: ada_head_attn and ada_head_v2 exclude each other".into());
-            }
-            (true, true, false) => Some(HeadDeactivation::Partial),
-            (true, false, true) => Some(HeadDeactivation::HeadV2),
-            (true, false, false) => Some(HeadDeactivation::Full),
-        };
-        let decisions = DecisionConfig {
-            ada_token: self.ada_token,
-            ada_token_with_mlp: self.ada_token_with_mlp,
-            ada_token_start_layer: self.ada_token_start_layer,
-            ada_head,
-            ada_layer: self.ada_layer,
-            keep_layers: self.keep_layers,
-            norm_policy: self.norm_policy,
-            ..DecisionConfig::default()
-        };
-        let decides = self.ada_token || self.ada_head || self.ada_layer;
-        Ok(ModelConfig {
-            preset: "recording".into(),
-            img_size: match self.img_size {
-                Size::Square(side) => (side, side),
-                Size::Sides(height, width) => (height, width),
-            },
-            patch_size: self.patch_size,
-            conv_stem: None,
-            tokens_to_token: self.use_t2t.then(|| T2tConfig {
-                tokens_type: self.tokens_type.unwrap_or(TokensType::Performer),
-                token_dim: self.token_dim,
-            }),
-            in_chans: self.in_chans,
-            num_classes: self.num_classes,
-            embed_dim: self.embed_dim,
-            depth: self.depth,
-            num_heads: self.num_heads,
-            mlp_ratio: self.mlp_ratio,
-            qkv_bias: self.qkv_bias,
-            layer_norm_eps: self.ln_eps,
-            // With a gradient wherever one was recorded.
-            pos_embed: PosEmbed::Learned,
-            distilled: self.distilled,
-            decisions: decides.then_some(decisions),
-            normalization: None,
-            preprocessing: None,
-            class_names: Vec::new(),
-        })
-    }
-}
-
-/// The published arguments of the budget losses; what is not there weighs nothing.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct PublishedLoss {
-    head_target_ratio: f64,
-    layer_target_ratio: f64,
-    token_target_ratio: f64,
-    head_loss_ratio: f64,
-    layer_loss_ratio: f64,
-    token_loss_ratio: f64,
-    head_diverse_ratio: f64,
-    layer_diverse_ratio: f64,
-    head_entropy_weight: f64,
-    layer_entropy_weight: f64,
-    head_minimal: f64,
-    layer_minimal: f64,
-    token_minimal: f64,
-    head_minimal_weight: f64,
-    layer_minimal_weight: f64,
-    token_minimal_weight: f64,
-}
-
-impl PublishedLoss {
-    fn usage_loss(self) -> UsageLoss {
-        UsageLoss {
-            tokens: AxisLoss {
-                minimum: self.token_minimal,
-                minimum_weight: self.token_minimal_weight,
-                ..AxisLoss::new(
-                    self.token_target_ratio,
-                    self.token_loss_ratio,
-                    Deviation::Squared,
-                )
-            },
-            heads: AxisLoss {
-                diverse_weight: self.head_diverse_ratio,
-                entropy_weight: self.head_entropy_weight,
-                minimum: self.head_minimal,
-                minimum_weight: self.head_minimal_weight,
-                ..AxisLoss::new(
-                    self.head_target_ratio,
-                    self.head_loss_ratio,
-                    Deviation::Absolute,
-                )
-            },
-            blocks: AxisLoss {
-                diverse_weight: self.layer_diverse_ratio,
-                entropy_weight: self.layer_entropy_weight,
-                minimum: self.layer_minimal,
-                minimum_weight: self.layer_minimal_weight,
-                ..AxisLoss::new(
-                    self.layer_target_ratio,
-                    self.layer_loss_ratio,
-                    Deviation::Absolute,
-                )
-            },
-        }
-    }
 }

@@ -7,11 +7,25 @@ use adavit_gumbel::ReplayedNoise;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 
-use super::compare::{Comparer, Kind};
-use super::{Recording, Replay};
-use crate::{
-    Capture, Error, Output, PreparedTransformer, Result, Tensors, VisionTransformer, Workspace,
-};
+use super::compare::{Comparer, Quantity};
+use super::recording::Recording;
+use crate::checkpoint::tensors::Tensors;
+use crate::error::Result;
+use crate::output::{Capture, Output};
+use crate::prepared::{PreparedTransformer, Workspace};
+use crate::vit::VisionTransformer;
+
+/// Which path replays an evaluation recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Replay {
+    /// Everything is computed, gates are factors.
+    #[default]
+    Masked,
+    /// What is off is skipped.
+    Sparse,
+    /// As [`Self::Sparse`] by candle's operations, as on GPUs, also on the CPU.
+    Gathered,
+}
 
 const CAPTURE: Capture = Capture {
     hidden: true,
@@ -37,7 +51,8 @@ pub(super) fn masked(
 pub(super) fn sparse(
     recording: &Recording,
     weights: Tensors,
-    (device, replay): (&Device, Replay),
+    device: &Device,
+    replay: Replay,
     comparer: &mut Comparer,
 ) -> Result<()> {
     let vb = variables(weights, device)?;
@@ -74,9 +89,19 @@ pub(super) fn sparse(
         )?,
     ];
     for (name, found) in GATES.into_iter().zip(found) {
-        comparer.compare_optional(Kind::Gates, name, found.as_ref(), recording.tensor(name))?;
+        comparer.compare_optional(
+            Quantity::Gates,
+            name,
+            found.as_ref(),
+            recording.tensor(name),
+        )?;
     }
-    comparer.compare(Kind::Logits, "logits", &logits, recording.expect("logits")?)
+    comparer.compare(
+        Quantity::Logits,
+        "logits",
+        &logits,
+        recording.expect("logits")?,
+    )
 }
 
 const GATES: [&str; 3] = ["token_select", "head_select", "layer_select"];
@@ -146,7 +171,12 @@ pub(super) fn training(
             Some(found) => found.clone(),
             None => var.zeros_like()?,
         };
-        comparer.compare(Kind::Gradients, &format!("grad.{name}"), &found, recorded)?;
+        comparer.compare(
+            Quantity::Gradients,
+            &format!("grad.{name}"),
+            &found,
+            recorded,
+        )?;
     }
     Ok(())
 }
@@ -162,47 +192,47 @@ fn variables(weights: Tensors, device: &Device) -> Result<VarBuilder<'static>> {
 /// Compares decisions, hidden states and logits.
 fn states(recording: &Recording, output: &Output, comparer: &mut Comparer) -> Result<()> {
     let decisions = &output.decisions;
-    for (kind, name, found) in [
+    for (quantity, name, found) in [
         (
-            Kind::Gates,
+            Quantity::Gates,
             "token_select",
             stacked(decisions, |d| d.policy.tokens())?,
         ),
         (
-            Kind::Gates,
+            Quantity::Gates,
             "head_select",
             stacked(decisions, |d| d.policy.heads())?,
         ),
         (
-            Kind::Gates,
+            Quantity::Gates,
             "layer_select",
             stacked(decisions, |d| d.policy.sublayers())?,
         ),
         (
-            Kind::GateLogits,
+            Quantity::GateLogits,
             "head_logits",
             stacked(decisions, |d| d.logits.heads.as_ref())?,
         ),
         (
-            Kind::GateLogits,
+            Quantity::GateLogits,
             "layer_logits",
             stacked(decisions, |d| d.logits.sublayers.as_ref())?,
         ),
     ] {
         let recorded = recording.tensor(name);
-        if kind == Kind::GateLogits && recorded.is_none() {
+        if quantity == Quantity::GateLogits && recorded.is_none() {
             continue;
         }
-        comparer.compare_optional(kind, name, found.as_ref(), recorded)?;
+        comparer.compare_optional(quantity, name, found.as_ref(), recorded)?;
     }
     for (block, found) in output.hidden.iter().enumerate() {
         let name = format!("hidden.{block}");
         if let Some(recorded) = recording.tensor(&name) {
-            comparer.compare(Kind::Hidden, &name, found, recorded)?;
+            comparer.compare(Quantity::Hidden, &name, found, recorded)?;
         }
     }
     let recorded = recording.expect("logits")?;
-    comparer.compare(Kind::Logits, "logits", &output.logits, recorded)
+    comparer.compare(Quantity::Logits, "logits", &output.logits, recorded)
 }
 
 /// The gates or logits of the blocks that have them, `(B, blocks, ..)` as recorded.
@@ -224,8 +254,7 @@ fn losses(
     device: &Device,
     comparer: &mut Comparer,
 ) -> Result<Tensor> {
-    let num_classes = recording.config.num_classes;
-    let targets = one_hot(recording.expect("target")?, num_classes)?.to_device(device)?;
+    let targets = one_hot_targets(recording)?.to_device(device)?;
     let base = adavit_kernels::cross_entropy(&output.logits, &targets)?;
     let mut found = vec![("base_loss", base.clone())];
     let mut total = base;
@@ -246,21 +275,26 @@ fn losses(
     found.push(("loss", total.clone()));
     for (name, found) in found {
         if let Some(recorded) = recording.tensor(name) {
-            comparer.compare(Kind::Losses, name, &found, recorded)?;
+            comparer.compare(Quantity::Losses, name, &found, recorded)?;
         }
     }
     Ok(total)
 }
 
-fn one_hot(labels: &Tensor, num_classes: usize) -> Result<Tensor> {
-    let labels = labels.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+/// The recorded labels as rows, `(B, K)`.
+fn one_hot_targets(recording: &Recording) -> Result<Tensor> {
+    let num_classes = recording.config.num_classes;
+    let labels = recording
+        .expect("target")?
+        .to_dtype(DType::I64)?
+        .to_vec1::<i64>()?;
     let mut rows = vec![0f32; labels.len() * num_classes];
     for (row, label) in labels.iter().enumerate() {
         let class = usize::try_from(*label)
             .ok()
             .filter(|class| *class < num_classes);
         let class = class.ok_or_else(|| {
-            Error::Config(format!(
+            recording.unfit(&format!(
                 "target: expected labels below {num_classes}, found {label}"
             ))
         })?;

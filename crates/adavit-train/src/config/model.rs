@@ -37,21 +37,29 @@ pub struct ModelOptions {
 
 impl ModelOptions {
     /// Makes these changes to a preset's model.
-    pub(super) fn change(&self, model: &mut ModelConfig) {
+    ///
+    /// # Errors
+    /// If the stem cannot be what is asked for.
+    pub(super) fn change(&self, model: &mut ModelConfig) -> adavit_model::Result<()> {
         let set = |field: &mut usize, value: Option<usize>| *field = value.unwrap_or(*field);
         model.img_size = self.img_size.unwrap_or(model.img_size);
         set(&mut model.in_chans, self.in_chans);
         set(&mut model.num_classes, self.num_classes);
-        set(&mut model.patch_size, self.patch_size);
         set(&mut model.embed_dim, self.embed_dim);
         set(&mut model.depth, self.depth);
         set(&mut model.num_heads, self.num_heads);
         model.mlp_ratio = self.mlp_ratio.unwrap_or(model.mlp_ratio);
         model.qkv_bias = self.qkv_bias.unwrap_or(model.qkv_bias);
         model.pos_embed = self.pos_embed.unwrap_or(model.pos_embed);
-        if self.conv_stem.is_some() {
-            model.conv_stem.clone_from(&self.conv_stem);
+        let mut stem = model.stem.clone();
+        if let Some(convolutions) = &self.conv_stem {
+            stem = stem.with_convolutions(convolutions.clone())?;
         }
+        if let Some(patch_size) = self.patch_size {
+            stem = stem.with_patch_size(patch_size)?;
+        }
+        model.stem = stem;
+        Ok(())
     }
 
     /// Returns these changes, and those of `below` where these are absent.

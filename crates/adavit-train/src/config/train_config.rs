@@ -184,7 +184,7 @@ impl TrainConfig {
     /// If there is no such preset.
     pub fn dense_model(&self) -> Result<ModelConfig> {
         let mut model = ModelConfig::preset(&self.preset)?;
-        self.model.change(&mut model);
+        self.model.change(&mut model)?;
         // Both come from the training data, not from the pictures that the preset is known for.
         model.normalization = None;
         model.preprocessing = None;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use adavit_data::{Dataset, Normalization, Split, Splits, held_out};
 use adavit_model::{
-    Checkpoint, ImportOptions, ModelConfig, Source, import, initial_tensors, is_decision_tensor,
+    Checkpoint, ImportOptions, ModelConfig, Origin, import, initial_tensors, is_decision_tensor,
 };
 use candle_core::Device;
 use serde_json::Value;
@@ -183,7 +183,7 @@ fn given_dense(
             path.display()
         )));
     }
-    if imported.source != Source::Adavit {
+    if imported.origin != Origin::Adavit {
         // Other libraries store neither a preset nor where the position embedding comes from.
         checkpoint.config.preset.clone_from(&expected.preset);
         checkpoint.config.pos_embed = expected.pos_embed;
@@ -195,6 +195,11 @@ fn given_dense(
         preprocessing: None,
         class_names: Vec::new(),
         ..checkpoint.config.clone()
+    };
+    // Sizes decide, not the name that they have.
+    let found = ModelConfig {
+        preset: expected.preset.clone(),
+        ..found
     };
     if found != expected {
         return Err(misfit(path, &expected, &found)?);
@@ -279,6 +284,7 @@ mod tests {
                 "pos_embed sinusoid",
             ),
             ("mlp_ratio = 2.0", "mlp_ratio 4.0", "mlp_ratio 2.0"),
+            ("patch_size = 14", "patch_size 7", "patch_size 14"),
         ] {
             let model = config(change).dense_model().unwrap();
             let tensors = initial_tensors(&model, 0, 0.0).unwrap();

@@ -1,0 +1,5 @@
+//! Files of `torch.save`.
+
+pub(super) mod archive;
+pub(super) mod legacy;
+mod views;

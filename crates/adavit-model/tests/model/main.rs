@@ -1,0 +1,26 @@
+//! Contracts of the crate, through its public functions:
+//!
+//! - `allocations`: a sparse forward allocates nothing per block;
+//! - `batches`: an image has the same bits alone, in any batch and for any number of threads;
+//! - `checkpoints`: what is written is read back, and the error names all that does not fit;
+//! - `hostile`: a damaged or hostile file is read or refused, without a panic or much memory;
+//! - `import`: the same model under the names of others gives the same logits;
+//! - `positions`: position embeddings are resampled as by timm;
+//! - `recordings`: every path computes what the published code computed;
+//! - `reduction`: fewer tokens from block to block, with gradients;
+//! - `semantics`: what holds for every adaptive model, whatever its weights;
+//! - `sparse`: the sparse path equals the masked one, which defines what a decision means.
+#![expect(clippy::unwrap_used, reason = "a failure anywhere here fails its test")]
+
+mod allocations;
+mod batches;
+mod checkpoints;
+mod common;
+mod harness;
+mod hostile;
+mod import;
+mod positions;
+mod recordings;
+mod reduction;
+mod semantics;
+mod sparse;
