@@ -188,18 +188,15 @@ fn given_dense(
         checkpoint.config.preset.clone_from(&expected.preset);
         checkpoint.config.pos_embed = expected.pos_embed;
     }
-    // It keeps its eps, and may have been trained on other data.
+    // Sizes decide, not the name that they have. The checkpoint keeps its eps, and may have been trained
+    // on other data.
     let found = ModelConfig {
+        preset: expected.preset.clone(),
         layer_norm_eps: expected.layer_norm_eps,
         normalization: None,
         preprocessing: None,
         class_names: Vec::new(),
         ..checkpoint.config.clone()
-    };
-    // Sizes decide, not the name that they have.
-    let found = ModelConfig {
-        preset: expected.preset.clone(),
-        ..found
     };
     if found != expected {
         return Err(misfit(path, &expected, &found)?);
