@@ -10,7 +10,6 @@ use crate::run::summary::Summary;
 
 /// What a run reports while it works.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Event<'a> {
     /// Something that may need attention; the run continues.
     Warning(&'a str),
