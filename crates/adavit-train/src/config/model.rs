@@ -63,6 +63,7 @@ impl ModelOptions {
     }
 
     /// Returns these changes, and those of `below` where these are absent.
+    #[must_use]
     pub fn over(&self, below: &Self) -> Self {
         let [over, below] = [self.clone(), below.clone()];
         Self {
