@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::shipped::{ShippedPoint, workspace};
 
-/// An image on an edge may be decided otherwise where another processor rounds otherwise: one in 500.
+/// Another processor rounds differently, so a borderline image may be decided differently: one in 500.
 const TOP1_TOLERANCE: f64 = 0.002;
 
 /// A model of the curve. Ratios are in [0, 1], multiply-adds and milliseconds per image.
@@ -19,15 +19,15 @@ const TOP1_TOLERANCE: f64 = 0.002;
 pub struct Row {
     /// The model's name in benches.
     pub name: String,
-    /// Its budget; none for the plain model.
+    /// Its budget; none for the dense model.
     pub budget: Option<f64>,
     /// Accuracy on the shipped test images.
     pub top1: f64,
     /// Mean multiply-adds.
     pub macs: f64,
-    /// Over those of the plain model.
+    /// Over those of the dense model.
     pub macs_share: f64,
-    /// Those of the plain model over these.
+    /// Those of the dense model over these.
     pub macs_saved: f64,
     /// Median time at batch 1.
     pub ms_batch_1: f64,
@@ -38,11 +38,11 @@ pub struct Row {
 /// The curve, and where it was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Curve {
-    /// Test images that the accuracy is of.
+    /// Number of test images of the accuracy.
     pub test_images: usize,
-    /// The source that was measured: the commit, `-dirty` where files differ from it.
+    /// The measured commit; `-dirty` where files differ from it.
     pub commit: String,
-    /// What it was measured on.
+    /// The machine that it was measured on.
     #[serde(flatten)]
     pub machine: Machine,
     /// The models.
@@ -50,7 +50,7 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// The curve of `rows`, measured here.
+    /// Returns the curve of `rows`, measured on this machine.
     pub fn new(rows: Vec<Row>, test_images: usize) -> Self {
         Self {
             test_images,
@@ -61,7 +61,7 @@ impl Curve {
     }
 }
 
-/// What git calls the files that are there.
+/// What git calls the present files.
 fn commit() -> String {
     let output = Command::new("git")
         .args([
@@ -95,7 +95,7 @@ pub fn expect_top1(point: &ShippedPoint, found: f64) -> Result<()> {
     Ok(())
 }
 
-/// Where criterion writes what it found of a bench.
+/// The file that criterion writes the estimates of a bench to.
 fn estimates(bench: &Path) -> PathBuf {
     let criterion = match std::env::var_os("CRITERION_HOME") {
         Some(folder) => folder.into(),
@@ -104,10 +104,10 @@ fn estimates(bench: &Path) -> PathBuf {
     criterion.join(bench).join("new").join("estimates.json")
 }
 
-/// Removes what criterion wrote of a bench before, so that no old time is taken for a new one.
+/// Removes criterion's earlier estimates of a bench, so that no old time counts as a new one.
 ///
 /// # Errors
-/// If it is there and cannot be removed.
+/// If the file exists and cannot be removed.
 pub fn forget_time(bench: &Path) -> Result<()> {
     let path = estimates(bench);
     match std::fs::remove_file(&path) {
@@ -118,7 +118,7 @@ pub fn forget_time(bench: &Path) -> Result<()> {
     }
 }
 
-/// Milliseconds of an image, from what criterion wrote of a bench; none if it did not run.
+/// Milliseconds per image, from criterion's estimates of a bench; none if it did not run.
 pub fn time_per_image(bench: &Path, batch: usize) -> Option<f64> {
     let bytes = std::fs::read(estimates(bench)).ok()?;
     let estimates: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
@@ -140,8 +140,8 @@ pub fn write(curve: &Curve) -> Result<PathBuf> {
     write_file(&folder.join("efficiency.csv"), &csv.into_inner()?)?;
     let json = serde_json::to_vec_pretty(curve)?;
     write_file(&folder.join("efficiency.json"), &json)?;
-    let plain = curve.rows.iter().find(|row| row.budget.is_none());
-    let plain = plain.context("the curve: expected the plain model")?;
+    let dense = curve.rows.iter().find(|row| row.budget.is_none());
+    let dense = dense.context("the curve: expected the dense model")?;
     let point = |series, time_share: f64, row: &Row| CurvePoint {
         series,
         macs_share: row.macs_share,
@@ -153,8 +153,8 @@ pub fn write(curve: &Curve) -> Result<PathBuf> {
         .iter()
         .flat_map(|row| {
             [
-                point("batch 1", row.ms_batch_1 / plain.ms_batch_1, row),
-                point("batch 32", row.ms_batch_32 / plain.ms_batch_32, row),
+                point("batch 1", row.ms_batch_1 / dense.ms_batch_1, row),
+                point("batch 32", row.ms_batch_32 / dense.ms_batch_32, row),
             ]
         })
         .collect();
@@ -165,7 +165,7 @@ pub fn write(curve: &Curve) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Where cargo builds, and criterion writes.
+/// The folder that cargo builds in and criterion writes to.
 fn target() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => workspace().join(folder),

@@ -90,12 +90,12 @@ fn bench(c: &mut Criterion, models: &[Model], test: &TestImages) -> Result<()> {
     Ok(())
 }
 
-/// Where criterion puts what it finds of a model.
+/// The folder of criterion's estimates of a model, within its own.
 fn place(model: &Model, batch: usize) -> PathBuf {
     Path::new(GROUP).join(&model.name).join(format!("b{batch}"))
 }
 
-/// The measured times joined with what was found before.
+/// The measured times, joined with accuracy and multiply-adds.
 fn joined(models: &[Model]) -> Vec<Row> {
     let rows = models.iter().filter_map(|model| {
         let [one, many] = BATCHES.map(|batch| time_per_image(&place(model, batch), batch));
@@ -119,7 +119,7 @@ fn main() -> Result<()> {
     let test = TestImages::load().context("the shipped test images")?;
     // `cargo test --benches` runs everything once, and measures nothing.
     let measuring = std::env::args().any(|arg| arg == "--bench");
-    // With a filter, or for a list, some times would be those of an earlier run.
+    // With a filter, or for a list, some times would be from an earlier run.
     let all = std::env::args().skip(1).all(|arg| arg == "--bench");
     let models = models(&shipped, &test, measuring)?;
     if measuring && all {
@@ -136,7 +136,7 @@ fn main() -> Result<()> {
     if !measuring {
         return Ok(());
     }
-    adavit_benches::tell(&if all && rows.len() == models.len() {
+    adavit_benches::print_note(&if all && rows.len() == models.len() {
         let folder: PathBuf = write(&Curve::new(rows, test.len()))?;
         format!("written: {}/efficiency.{{csv,json,svg}}", folder.display())
     } else {

@@ -20,7 +20,7 @@ pub fn adaptive_model(preset: &str) -> Result<VisionTransformer> {
     Ok(Checkpoint { config, tensors }.model(&Device::Cpu)?)
 }
 
-/// A batch of images that are no two alike, `(B, in_chans, height, width)`.
+/// A batch of images that all differ, `(B, in_chans, height, width)`.
 ///
 /// # Errors
 /// If candle fails.
@@ -29,7 +29,7 @@ pub fn images(config: &ModelConfig, batch: usize) -> Result<Tensor> {
     numbers(&[batch, config.in_chans, height, width])
 }
 
-/// Numbers that are no two alike, around zero.
+/// Numbers around zero that all differ.
 ///
 /// # Errors
 /// If candle fails.
@@ -49,8 +49,8 @@ pub fn set_threads() {
     adavit_kernels::set_threads(threads).expect("the first call of the process");
 }
 
-/// Tells on standard error.
+/// Prints a line to standard error.
 #[expect(clippy::print_stderr, reason = "a bench talks to people")]
-pub fn tell(text: &str) {
+pub fn print_note(text: &str) {
     eprintln!("{text}");
 }

@@ -1,5 +1,5 @@
-//! Images per second of the plain and the masked path, which computes everything: what the sparse
-//! path has to beat.
+//! Images per second of the dense path and of the masked path, which also computes everything: the
+//! sparse path must be faster than both.
 
 use std::time::Duration;
 

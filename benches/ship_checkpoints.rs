@@ -1,4 +1,4 @@
-//! Puts a sweep's plain and adaptive models of seed 0 into `data/fashion-mnist-nano`, with
+//! Puts a sweep's dense and adaptive models of seed 0 into `data/fashion-mnist-nano`, with
 //! thresholds for several budgets: what the bench `efficiency` measures.
 //!
 //! ```sh
@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 
 /// What the adaptive models were trained for, and what their thresholds are moved to: shares of the
-/// plain model's multiply-adds.
+/// dense model's multiply-adds.
 const BUDGETS: [(f64, [f64; 2]); 2] = [(0.4545, [0.6, 0.4545]), (0.2857, [0.38, 0.2857])];
 
 fn main() -> Result<()> {
@@ -62,7 +62,7 @@ fn main() -> Result<()> {
     }
     let json = serde_json::to_vec_pretty(&points)?;
     write_file(&folder.join("points.json"), &json)?;
-    adavit_benches::tell(&format!("written: {}", folder.display()));
+    adavit_benches::print_note(&format!("written: {}", folder.display()));
     Ok(())
 }
 

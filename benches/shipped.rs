@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Where in the repository the checkpoints are.
+/// The folder of the checkpoints in the repository.
 pub const CHECKPOINTS: &str = "data/fashion-mnist-nano";
-/// The folder of the plain one.
+/// The folder of the dense one.
 pub const DENSE: &str = "dense";
 /// The data set whose test images ship.
 const DATA: &str = "fashion-mnist-subset";
@@ -23,7 +23,7 @@ const DATA: &str = "fashion-mnist-subset";
 pub struct ShippedPoint {
     /// The folder of its checkpoint.
     pub checkpoint: String,
-    /// Share of the plain model's multiply-adds; none for the plain model itself.
+    /// Share of the dense model's multiply-adds; none for the dense model itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<f64>,
     /// Where its gates turn on.
@@ -38,17 +38,17 @@ impl ShippedPoint {
     pub fn name(&self) -> String {
         match self.budget {
             Some(budget) => format!("nano-budget-{budget}"),
-            None => "nano-plain".into(),
+            None => "nano-dense".into(),
         }
     }
 }
 
-/// The plain checkpoint, and the points that it and the adaptive ones make.
+/// The dense checkpoint, and the points of the curve that it and the adaptive ones are.
 #[derive(Debug)]
 pub struct Shipped {
-    /// The plain model.
+    /// The dense model.
     pub dense: Checkpoint,
-    /// The plain model first, then budget by budget.
+    /// The dense model first, then budget by budget.
     pub points: Vec<ShippedPoint>,
 }
 
@@ -106,17 +106,17 @@ impl TestImages {
         })
     }
 
-    /// How many.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.indices.len()
     }
 
-    /// Always false: there is at least one.
+    /// Returns false: there is at least one image.
     pub fn is_empty(&self) -> bool {
         self.indices.is_empty()
     }
 
-    /// All of them, for an evaluation.
+    /// Returns all images, for an evaluation.
     pub fn images<'a>(&'a self, device: &'a Device) -> Images<'a> {
         Images {
             dataset: &self.test,
@@ -127,7 +127,7 @@ impl TestImages {
         }
     }
 
-    /// The first `n` in batches.
+    /// Returns the first `n` images in batches.
     ///
     /// # Errors
     /// If candle fails.

@@ -1,5 +1,5 @@
-//! Images per second, as `adavit throughput` runs them: the plain model, the masked and the sparse
-//! path under random policies, and a training step.
+//! Images per second, measured like `adavit throughput`: the dense model, the masked and the sparse path
+//! under random policies, and a training step.
 //!
 //! `ADAVIT_BENCH_FULL=1` runs the full grid of presets, batches and usages.
 
@@ -13,7 +13,7 @@ use criterion::{
     criterion_main,
 };
 
-/// Shares of tokens, heads and sub-layers; the first three by default.
+/// Shares of tokens, heads and blocks; the first three by default.
 const USAGES: [(f64, f64, f64); 6] = [
     (0.6, 0.8, 0.95),
     (0.5, 0.5, 0.5),

@@ -1,7 +1,7 @@
 //! Labelled images in memory, one byte per channel and pixel.
 
 use crate::error::{Error, Result};
-use crate::preprocessing::Normalization;
+use crate::normalization::Normalization;
 
 /// Labelled images of one size, as bytes.
 ///
@@ -19,11 +19,11 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Makes a data set of `labels.len()` images of `[channels, height, width]`.
+    /// Returns a data set of `labels.len()` images of `[channels, height, width]`.
     ///
     /// # Errors
-    /// [`Error::Inconsistent`] if there is no image, a dimension is 0, the bytes are not as many as the
-    /// labels and dimensions say, there are more than 256 classes, or a label has no class.
+    /// [`Error::Inconsistent`] if there is no image, a dimension is 0, the number of bytes does not
+    /// match labels and dimensions, there are more than 256 classes, or a label has no class.
     pub fn new(
         name: &str,
         [channels, height, width]: [usize; 3],
@@ -31,37 +31,14 @@ impl Dataset {
         labels: Vec<u8>,
         class_names: Vec<String>,
     ) -> Result<Self> {
-        let fail = |message: String| {
-            Err(Error::Inconsistent {
+        let dims = [channels, height, width];
+        let fault = bad_size(dims, labels.len(), images.len())
+            .or_else(|| bad_label(&labels, class_names.len()));
+        if let Some(message) = fault {
+            return Err(Error::Inconsistent {
                 name: name.to_owned(),
                 message,
-            })
-        };
-        if labels.is_empty() || [channels, height, width].contains(&0) {
-            return fail(format!(
-                "expected at least one image of at least one pixel, found {} of {channels}x{height}x{width}",
-                labels.len()
-            ));
-        }
-        let parts = [labels.len(), channels, height, width];
-        let expected = parts
-            .iter()
-            .try_fold(1_usize, |n, &part| n.checked_mul(part));
-        if expected != Some(images.len()) {
-            return fail(format!(
-                "expected the bytes of {} images of {channels}x{height}x{width}, found {} bytes",
-                labels.len(),
-                images.len()
-            ));
-        }
-        if class_names.len() > 256 {
-            return fail(format!(
-                "at most 256 classes fit labels of one byte, found {}",
-                class_names.len()
-            ));
-        }
-        if let Some(message) = bad_label(&labels, class_names.len()) {
-            return fail(message);
+            });
         }
         Ok(Self {
             name: name.to_owned(),
@@ -74,27 +51,27 @@ impl Dataset {
         })
     }
 
-    /// The name under which it was loaded.
+    /// Returns the name under which the data set was loaded.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The number of images, at least 1.
+    /// Returns the number of images, at least 1.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Always false: a data set has at least one image.
+    /// Returns false: a data set has at least one image.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// The size of an image, `[channels, height, width]`.
+    /// Returns the size of an image, `[channels, height, width]`.
     pub fn dims(&self) -> [usize; 3] {
         [self.channels, self.height, self.width]
     }
 
-    /// The bytes of image `i`, `(channels, height, width)`.
+    /// Returns the bytes of image `i`, `(channels, height, width)`.
     ///
     /// # Panics
     /// If `i` is not below [`Self::len`].
@@ -103,7 +80,7 @@ impl Dataset {
         &self.images[i * size..(i + 1) * size]
     }
 
-    /// The label of image `i`.
+    /// Returns the label of image `i`.
     ///
     /// # Panics
     /// If `i` is not below [`Self::len`].
@@ -111,28 +88,28 @@ impl Dataset {
         self.labels[i]
     }
 
-    /// All labels, `(N,)`.
+    /// Returns all labels, `(N,)`.
     pub fn labels(&self) -> &[u8] {
         &self.labels
     }
 
-    /// The number of classes; some may have no image.
+    /// Returns the number of classes; some may have no image.
     pub fn num_classes(&self) -> usize {
         self.class_names.len()
     }
 
-    /// The name of every class, in the order of the labels.
+    /// Returns the name of every class, in the order of the labels.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
     }
 
-    /// The places of all images, for an evaluation.
+    /// Returns the indices of all images, for an evaluation.
     pub fn indices(&self) -> Vec<u32> {
         (0..self.len() as u32).collect()
     }
 
-    /// Mean and standard deviation per channel over all images, of pixels scaled to [0, 1], rounded
-    /// to f32.
+    /// Returns mean and standard deviation per channel over all images, of pixels scaled to [0, 1],
+    /// rounded to f32.
     ///
     /// Sums are integers, so the result does not depend on their order. A constant channel gets
     /// the standard deviation 1, so that normalising never divides by zero.
@@ -176,8 +153,30 @@ impl std::fmt::Debug for Dataset {
     }
 }
 
-/// Says which label has no class, if any.
+/// Says why `n_bytes` bytes are not `n` images of `dims`, if they are not.
+fn bad_size(dims: [usize; 3], n: usize, n_bytes: usize) -> Option<String> {
+    let [channels, height, width] = dims;
+    if n == 0 || dims.contains(&0) {
+        return Some(format!(
+            "expected at least one image of at least one pixel, found {n} of \
+             {channels}x{height}x{width}"
+        ));
+    }
+    let expected = dims.iter().try_fold(n, |n, &side| n.checked_mul(side));
+    (expected != Some(n_bytes)).then(|| {
+        format!(
+            "expected the bytes of {n} images of {channels}x{height}x{width}, found {n_bytes} bytes"
+        )
+    })
+}
+
+/// Says which label has no class, or that there are too many classes, if so.
 pub(crate) fn bad_label(labels: &[u8], num_classes: usize) -> Option<String> {
+    if num_classes > 256 {
+        return Some(format!(
+            "expected at most 256 classes, which labels of one byte can name, found {num_classes}"
+        ));
+    }
     let i = labels.iter().position(|&l| l as usize >= num_classes)?;
     Some(format!(
         "label {} of image {i} is not below the number of classes, {num_classes}",

@@ -1,36 +1,38 @@
 #![doc = include_str!("../README.md")]
 
-mod augment;
+mod augmentation;
 mod dataset;
+#[cfg(feature = "pictures")]
+mod decoding;
 mod error;
 mod formats;
 mod loader;
+mod normalization;
+mod picture;
 mod preprocessing;
 pub mod rng;
 mod source;
 mod splits;
 
-#[cfg(feature = "pictures")]
-mod decoding;
-#[cfg(feature = "pictures")]
-mod finder;
-#[cfg(feature = "pictures")]
-mod reader;
-
-pub use augment::{Augment, KeyedAugment};
+// Main types: data sets and their batches.
 pub use dataset::Dataset;
-pub use error::{Error, Result};
 #[cfg(feature = "pictures")]
-pub use finder::find_pictures;
-pub use formats::idx::{Part, write_part};
-#[cfg(feature = "pictures")]
-pub use formats::image_folder::{FolderClasses, ImageFolder, is_called_picture};
+pub use formats::image_folder::{FolderClasses, ImageFolder};
 pub use loader::{Batch, Labelled, batches, epoch_order, make_batch};
-pub use preprocessing::{
-    CropMode, DecodedPicture, InputConfig, Interpolation, Normalization, Picture, Preprocessing,
-    resize_plane,
-};
-#[cfg(feature = "pictures")]
-pub use reader::{FileError, read_ahead};
 pub use source::{KNOWN_NAMES, Splits, load};
+
+// How images are split, varied and turned into numbers.
+pub use augmentation::augment::{Augment, KeyedAugment};
+pub use normalization::Normalization;
+pub use picture::{DecodedPicture, Interpolation, Picture, resize_plane};
+pub use preprocessing::{CropMode, InputConfig, Preprocessing};
 pub use splits::{Split, class_balanced, held_out};
+
+// Files.
+#[cfg(feature = "pictures")]
+pub use decoding::{
+    find::{FileError, find_pictures},
+    read_ahead::read_ahead,
+};
+pub use error::{Error, Result};
+pub use formats::idx::{Part, write_part};

@@ -1,11 +1,11 @@
-//! Order of an epoch and the batches cut from it.
+//! The order of an epoch, and the batches cut from it.
 
 use candle_core::{Device, Tensor};
 
-use crate::augment::KeyedAugment;
+use crate::augmentation::augment::KeyedAugment;
 use crate::dataset::Dataset;
-use crate::error::{Error, Result};
-use crate::preprocessing::Normalization;
+use crate::error::Result;
+use crate::normalization::Normalization;
 use crate::rng::{Stream, rng, shuffle};
 
 /// Images and labels that go through the model together.
@@ -19,26 +19,29 @@ pub struct Batch {
     pub samples: Vec<u64>,
 }
 
-/// Labelled images, wherever they are, in batches for an evaluation.
+/// A source of labelled images, in memory or not, that gives batches for an evaluation.
+///
+/// Implement it for a data set of your own; [`Dataset`] and, with the feature `pictures`,
+/// `ImageFolder` do.
 pub trait Labelled: Sync + std::fmt::Debug {
-    /// The name under which they were loaded.
+    /// Returns the name under which the images were loaded.
     fn name(&self) -> &str;
 
-    /// The number of images, at least 1.
+    /// Returns the number of images, at least 1.
     fn len(&self) -> usize;
 
-    /// Always false: there is at least one image.
+    /// Returns false: there is at least one image.
     fn is_empty(&self) -> bool {
         false
     }
 
-    /// A name for each class.
+    /// Returns a name for each class, in the order of the labels.
     fn class_names(&self) -> &[String];
 
-    /// The images at `indices`, normalised per channel.
+    /// Returns the images at `indices`, in that order, normalised per channel.
     ///
     /// # Errors
-    /// If `normalization` has another number of channels than the images, or one cannot be read.
+    /// If `normalization` has another number of channels than the images, or an image cannot be read.
     fn batch(
         &self,
         indices: &[u32],
@@ -85,13 +88,16 @@ pub fn batches(order: &[u32], batch_size: usize) -> std::slice::Chunks<'_, u32> 
     order.chunks(batch_size)
 }
 
-/// Makes one batch of the images at `indices`, augmented if asked and normalised per channel:
-/// (pixel / 255 - mean) / std.
+/// Makes one batch of the images at `indices`: augmented if `augment` is given, then normalised per
+/// channel, (pixel / 255 - mean) / std.
 ///
-/// What becomes of an image does not depend on the others or on its place.
+/// The result for an image does not depend on the other images or on its place.
+///
+/// # Shapes
+/// B = `indices.len()`, which may be 0; see [`Batch`].
 ///
 /// # Errors
-/// [`Error::Setting`] if `normalization` has another number of channels than the images, or the crop
+/// [`Error::Setting`](crate::Error::Setting) if `normalization` has another number of channels than the images, or the crop
 /// padding is not below their size.
 ///
 /// # Panics
@@ -107,7 +113,7 @@ pub fn make_batch(
     if let Some(augment) = augment {
         augment.validate(dims)?;
     }
-    let tables = tables(normalization, channels)?;
+    let tables = normalization.tables(channels)?;
     let mut pixels = Vec::with_capacity(indices.len() * channels * height * width);
     let mut augmented = vec![0; channels * height * width];
     for &i in indices {
@@ -116,7 +122,7 @@ pub fn make_batch(
             augment.apply(u64::from(i), image, dims, &mut augmented);
             image = &augmented;
         }
-        normalize(image, &tables, &mut pixels);
+        tables.extend(&mut pixels, image);
     }
     let labels: Vec<u32> = indices
         .iter()
@@ -129,35 +135,10 @@ pub fn make_batch(
     })
 }
 
-/// Adds an image's normalised values, plane by plane.
-pub(crate) fn normalize(image: &[u8], tables: &[[f32; 256]], values: &mut Vec<f32>) {
-    let plane = image.len() / tables.len().max(1);
-    for (plane, table) in image.chunks_exact(plane.max(1)).zip(tables) {
-        values.extend(plane.iter().map(|&p| table[p as usize]));
-    }
-}
-
-/// The normalised value of every byte, per channel.
-pub(crate) fn tables(normalization: &Normalization, channels: usize) -> Result<Vec<[f32; 256]>> {
-    let Normalization { mean, std } = normalization;
-    if mean.len() != channels || std.len() != channels {
-        return Err(Error::Setting(format!(
-            "expected {channels} means and standard deviations, one per channel, found {} and {}",
-            mean.len(),
-            std.len()
-        )));
-    }
-    let tables = mean.iter().zip(std).map(|(&mean, &std)| {
-        let (mean, std) = (mean as f32, std as f32);
-        std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std)
-    });
-    Ok(tables.collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::augment::Augment;
+    use crate::augmentation::augment::Augment;
 
     fn dataset() -> Dataset {
         let images = (0..6 * 2 * 4 * 4).map(|i| (i * 7 % 256) as u8).collect();

@@ -1,42 +1,22 @@
-//! From a picture of any size to the pixels of a model's input, as timm, torchvision and Pillow do.
+//! From a picture of any size to the pixels of a model's input, like timm, torchvision and Pillow.
 //!
 //! ```text
 //! decode -> turn upright -> RGB or grey -> resize, antialiased -> crop the centre -> bytes
-//! bytes / 255 -> less the mean, over the standard deviation -> input
 //! ```
 
-use std::path::PathBuf;
-
-use fast_image_resize::images::Image;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::picture::{Interpolation, Picture};
 
-/// The most bytes that decoding one picture may take.
-pub(crate) const MOST_BYTES: u64 = 1 << 28;
-/// The longest side of a picture, before and after it was resized.
-pub(crate) const LONGEST_SIDE: u32 = 1 << 15;
-
-/// The filter that resizes. Both are antialiased: they widen where the picture shrinks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Interpolation {
-    /// A triangle.
-    Bilinear,
-    /// A cubic with a = -0.5, as Pillow's.
-    #[default]
-    Bicubic,
-}
-
-/// What happens to the sides of a picture that is no square.
+/// What happens to the sides of a picture that is not a square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CropMode {
-    /// It keeps its proportions, and loses what is beside the centre.
+    /// The picture keeps its proportions, and loses what is outside of the centre.
     #[default]
     Center,
-    /// It is squashed, and loses nothing but what `crop_pct` leaves out.
+    /// The picture is squashed, and loses only what `crop_pct` leaves out.
     Squash,
 }
 
@@ -63,16 +43,6 @@ impl Default for Preprocessing {
     }
 }
 
-/// How pixels become the numbers of an input.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Normalization {
-    /// Mean of each channel, of values in [0, 1].
-    pub mean: Vec<f64>,
-    /// Standard deviation of each channel.
-    pub std: Vec<f64>,
-}
-
 /// What a model takes: timm's `data_config` without the normalization.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputConfig {
@@ -80,151 +50,8 @@ pub struct InputConfig {
     pub in_chans: usize,
     /// Height and width of the input, in pixels.
     pub img_size: (usize, usize),
-    /// How a picture of another size becomes one of this.
+    /// How a picture of another size becomes one of `img_size`.
     pub preprocessing: Preprocessing,
-}
-
-/// A picture file that was read for a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DecodedPicture {
-    /// The file.
-    pub path: PathBuf,
-    /// The model's input before it is normalised, `(channels, height, width)`; or why there is none.
-    pub pixels: Result<Vec<u8>, String>,
-}
-
-/// A decoded picture, upright: rows of pixels of one byte (grey) or three (red, green, blue).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
-    channels: usize,
-    height: usize,
-    width: usize,
-    bytes: Vec<u8>,
-}
-
-impl Picture {
-    /// A picture of `(height, width)` pixels, each of `channels` bytes side by side.
-    ///
-    /// # Errors
-    /// A sentence, if there are not that many bytes, or none.
-    pub fn new(
-        channels: usize,
-        (height, width): (usize, usize),
-        bytes: Vec<u8>,
-    ) -> Result<Self, String> {
-        let expected = [height, width]
-            .iter()
-            .try_fold(channels, |n, side| n.checked_mul(*side));
-        if expected != Some(bytes.len()) || bytes.is_empty() {
-            return Err(format!(
-                "expected the bytes of {width}x{height} pixels of {channels} channels, found {}",
-                bytes.len()
-            ));
-        }
-        Ok(Self {
-            channels,
-            height,
-            width,
-            bytes,
-        })
-    }
-
-    /// Height and width.
-    pub fn size(&self) -> (usize, usize) {
-        (self.height, self.width)
-    }
-
-    /// The pixels, row by row, each with its channels side by side.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn resized(self, (height, width): (usize, usize), filter: Interpolation) -> Result<Self> {
-        // Across first, then down, as Pillow does: the bytes in between are rounded.
-        let across = (self.height, width);
-        self.resized_once(across, filter)?
-            .resized_once((height, width), filter)
-    }
-
-    fn resized_once(self, (height, width): (usize, usize), filter: Interpolation) -> Result<Self> {
-        if (height, width) == self.size() {
-            return Ok(self);
-        }
-        let kind = match self.channels {
-            1 => PixelType::U8,
-            _ => PixelType::U8x3,
-        };
-        let fail = |error: &dyn std::fmt::Display| {
-            Error::Setting(format!("resizing to {width}x{height}: {error}"))
-        };
-        let from = Image::from_vec_u8(self.width as u32, self.height as u32, self.bytes, kind)
-            .map_err(|error| fail(&error))?;
-        let mut to = Image::new(width as u32, height as u32, kind);
-        resize(&from, &mut to, filter).map_err(|error| fail(&error))?;
-        Ok(Self {
-            height,
-            width,
-            channels: self.channels,
-            bytes: to.into_vec(),
-        })
-    }
-
-    fn center_crop(&self, (height, width): (usize, usize)) -> Self {
-        let start = |size: usize, crop: usize| {
-            // Python's rounding: halves to the even number.
-            ((size - crop) as f64 / 2.0).round_ties_even() as usize
-        };
-        let (top, left) = (start(self.height, height), start(self.width, width));
-        let rows = (top..top + height).flat_map(|row| {
-            let first = (row * self.width + left) * self.channels;
-            &self.bytes[first..first + width * self.channels]
-        });
-        Self {
-            channels: self.channels,
-            height,
-            width,
-            bytes: rows.copied().collect(),
-        }
-    }
-}
-
-/// Resizes a plane of `from` = (rows, columns) numbers to `to`, antialiased.
-///
-/// # Errors
-/// If the plane has not so many numbers, or a side is 0.
-pub fn resize_plane(
-    plane: &[f32],
-    from: (usize, usize),
-    to: (usize, usize),
-    filter: Interpolation,
-) -> Result<Vec<f32>> {
-    let fail = |error: &dyn std::fmt::Display| {
-        let ((rows, columns), (new_rows, new_columns)) = (from, to);
-        Error::Setting(format!(
-            "resizing {rows}x{columns} numbers to {new_rows}x{new_columns}: {error}"
-        ))
-    };
-    let bytes: Vec<u8> = plane.iter().copied().flat_map(f32::to_ne_bytes).collect();
-    let from = Image::from_vec_u8(from.1 as u32, from.0 as u32, bytes, PixelType::F32)
-        .map_err(|error| fail(&error))?;
-    let mut to = Image::new(to.1 as u32, to.0 as u32, PixelType::F32);
-    resize(&from, &mut to, filter).map_err(|error| fail(&error))?;
-    let numbers = to.buffer().as_chunks::<4>().0.iter();
-    Ok(numbers.map(|bytes| f32::from_ne_bytes(*bytes)).collect())
-}
-
-/// Resizes with an antialiasing filter, all channels alike.
-fn resize(
-    from: &Image,
-    to: &mut Image,
-    filter: Interpolation,
-) -> Result<(), fast_image_resize::ResizeError> {
-    let filter = match filter {
-        Interpolation::Bilinear => FilterType::Bilinear,
-        Interpolation::Bicubic => FilterType::CatmullRom,
-    };
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-    Resizer::new().resize(from, to, &options)
 }
 
 impl Preprocessing {
@@ -242,7 +69,7 @@ impl Preprocessing {
         )))
     }
 
-    /// Returns the centre of `picture` as one of `img_size`, height and width.
+    /// Returns the centre of `picture`, resized and cropped to `img_size`, height and width.
     ///
     /// # Errors
     /// If `crop_pct` is out of range, or the picture is so long and thin that it would be resized to
@@ -250,21 +77,11 @@ impl Preprocessing {
     pub fn apply(&self, picture: Picture, img_size: (usize, usize)) -> Result<Picture> {
         self.validate()?;
         let (height, width) = self.resized_size(picture.size(), img_size);
-        let most = LONGEST_SIDE as usize;
-        let fits =
-            height.max(width) <= most && (height * width * picture.channels) as u64 <= MOST_BYTES;
-        if !fits {
-            return Err(Error::Setting(format!(
-                "a picture of {}x{} pixels would be resized to {width}x{height}: expected at most \
-                 {most} in a direction and {MOST_BYTES} bytes in all",
-                picture.width, picture.height
-            )));
-        }
         let resized = picture.resized((height, width), self.interpolation)?;
         Ok(resized.center_crop(img_size))
     }
 
-    /// The size before the crop, as timm and torchvision find it.
+    /// Returns the size before the crop, as timm and torchvision compute it.
     fn resized_size(
         &self,
         (height, width): (usize, usize),
@@ -295,38 +112,18 @@ impl InputConfig {
     /// Returns the pixels of `picture` as a model takes them, `(in_chans, height, width)`.
     ///
     /// # Errors
-    /// As for [`Preprocessing::apply`].
+    /// As for [`Preprocessing::apply`], or if the picture has another number of channels.
     pub fn pixels(&self, picture: Picture) -> Result<Vec<u8>> {
-        let picture = self.preprocessing.apply(picture, self.img_size)?;
-        let channels = picture.channels;
-        let planes =
-            (0..channels).flat_map(|channel| picture.bytes[channel..].iter().step_by(channels));
-        Ok(planes.copied().collect())
-    }
-}
-
-impl Normalization {
-    /// What ImageNet models of timm expect: mean and deviation of ImageNet's pixels.
-    pub fn imagenet() -> Self {
-        Self {
-            mean: vec![0.485, 0.456, 0.406],
-            std: vec![0.229, 0.224, 0.225],
+        if picture.channels() != self.in_chans {
+            return Err(Error::Setting(format!(
+                "in_chans: expected a picture of {} channels, found one of {}; decode it for this \
+                 model",
+                self.in_chans,
+                picture.channels()
+            )));
         }
-    }
-
-    /// Returns pixels `(channels, ..)` as numbers: bytes over 255, less the mean, over the standard
-    /// deviation.
-    pub fn apply(&self, pixels: &[u8]) -> Vec<f32> {
-        let plane = (pixels.len() / self.mean.len().max(1)).max(1);
-        let planes = pixels.chunks(plane).zip(self.mean.iter().zip(&self.std));
-        planes
-            .flat_map(|(plane, (mean, std))| {
-                let (mean, std) = (*mean as f32, *std as f32);
-                plane
-                    .iter()
-                    .map(move |x| (f32::from(*x) / 255.0 - mean) / std)
-            })
-            .collect()
+        let picture = self.preprocessing.apply(picture, self.img_size)?;
+        Ok(picture.planes())
     }
 }
 
@@ -350,6 +147,18 @@ mod tests {
             ..preprocessing.clone()
         };
         assert_eq!(squash.resized_size((300, 500), (224, 112)), (256, 128));
+    }
+
+    #[test]
+    fn a_picture_of_other_channels_is_refused() {
+        let input = InputConfig {
+            in_chans: 1,
+            img_size: (1, 1),
+            preprocessing: Preprocessing::default(),
+        };
+        let colours = Picture::new(3, (1, 1), vec![0; 3]).unwrap();
+        let error = input.pixels(colours).unwrap_err().to_string();
+        assert!(error.contains("1 channels, found one of 3"), "{error}");
     }
 
     #[test]

@@ -1,18 +1,30 @@
-//! Seeded generators, one per purpose and place.
+//! Seeded generators, one per purpose and place: the list of every random stream.
 //!
-//! Every random decision is keyed by what it is for and where it happens, never by
-//! the order of calls: any number of threads or workers, and a resumed run, draw the same numbers.
+//! Every random decision is keyed by what it is for and where it happens, never by the order of
+//! calls. Any number of threads or workers, and a resumed run, draw the same numbers.
 //!
 //! The 32 key bytes of a ChaCha8 generator are `seed (8) | a (8) | b (8) | tag (8)`, integers in
-//! little-endian order. `adavit-gumbel` keys its noise by `seed | epoch | sample | block (4) |
-//! axis (4)` with small block numbers. A [`Stream`]'s tag is ASCII letters, so read as a block
-//! number it is above 1.6 billion: no generator made here ever equals one of the noise.
+//! little-endian order:
+//!
+//! | stream | a | b | tag |
+//! | --- | --- | --- | --- |
+//! | [`Stream::Shuffle`] | epoch | 0 | `shuffle` |
+//! | [`Stream::Augment`] | epoch | sample | `augment` |
+//! | [`Stream::HeldOut`] | 0 | 0 | `heldout` |
+//! | [`Stream::Subset`] | 0 | 0 | `subset` |
+//! | [`Stream::Bootstrap`] | number of images | 0 | `bootstrp` |
+//! | [`Stream::Weights`] | hash of the tensor's name | 0 | `weights` |
+//! | gate noise, in `adavit-gumbel` | epoch | sample | block (4), axis (4) |
+//!
+//! A stream's tag is ASCII letters. Read as a block number it is above 1.6 billion, so no generator
+//! made here equals one of the gate noise.
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// What a generator is for. All purposes are listed here, so that no two share a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stream {
     /// The order of samples within an epoch.
     Shuffle,
@@ -24,10 +36,12 @@ pub enum Stream {
     Subset,
     /// The resampled images of a comparison.
     Bootstrap,
+    /// The initial values of a tensor.
+    Weights,
 }
 
 impl Stream {
-    /// The last eight bytes of the key; a published run depends on them, so they never change.
+    /// The last eight bytes of the key; published runs depend on them, so they never change.
     const fn tag(self) -> [u8; 8] {
         match self {
             Self::Shuffle => *b"shuffle\0",
@@ -35,12 +49,20 @@ impl Stream {
             Self::HeldOut => *b"heldout\0",
             Self::Subset => *b"subset\0\0",
             Self::Bootstrap => *b"bootstrp",
+            Self::Weights => *b"weights\0",
         }
     }
 }
 
-/// Returns the generator of `stream` for `(seed, a, b)`; `a` and `b` are 0 where a stream has no
-/// use for them.
+/// Returns the generator of `stream` for `(seed, a, b)`; the table at the top of this module says what
+/// `a` and `b` are.
+///
+/// ```
+/// use adavit_data::rng::{Stream, rng, unit};
+/// let (seed, epoch, sample) = (1, 2, 3);
+/// let draw = || unit(&mut rng(seed, Stream::Augment, epoch, sample));
+/// assert_eq!(draw(), draw());
+/// ```
 pub fn rng(seed: u64, stream: Stream, a: u64, b: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -52,8 +74,8 @@ pub fn rng(seed: u64, stream: Stream, a: u64, b: u64) -> ChaCha8Rng {
 
 /// Draws an integer in `0..n`.
 ///
-/// The high half of `u64 * n`: its bias is below `n / 2^64`, and unlike `random_range` it does
-/// not change with the version of `rand`.
+/// The result is the high half of `u64 * n`. Its bias is below `n / 2^64`, and unlike `random_range`
+/// it does not change with the version of `rand`.
 pub fn below(rng: &mut impl RngCore, n: u64) -> u64 {
     ((u128::from(rng.next_u64()) * u128::from(n)) >> 64) as u64
 }
@@ -75,12 +97,13 @@ pub fn shuffle<T>(xs: &mut [T], rng: &mut impl RngCore) {
 mod tests {
     use super::*;
 
-    const STREAMS: [Stream; 5] = [
+    const STREAMS: [Stream; 6] = [
         Stream::Shuffle,
         Stream::Augment,
         Stream::HeldOut,
         Stream::Subset,
         Stream::Bootstrap,
+        Stream::Weights,
     ];
 
     #[test]

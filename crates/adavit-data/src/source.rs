@@ -1,4 +1,4 @@
-//! Names and folders that a data set is loaded from.
+//! Data sets by name or by folder.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ const FASHION_MNIST_CLASSES: [&str; 10] = [
 pub struct Splits {
     /// Images to train on, and to hold some out from.
     pub train: Dataset,
-    /// Images that nothing is chosen by.
+    /// Images to test on; nothing is chosen by them.
     pub test: Dataset,
 }
 
@@ -55,17 +55,17 @@ pub fn load(name: &str, data_dir: Option<&Path>) -> Result<Splits> {
         ("mnist", None) => from_hub(name, &digits()),
         (path, None) if Path::new(path).is_dir() => read_folder(path, Path::new(path), None),
         (path, Some(dir)) if Path::new(path).is_dir() => Err(Error::Unavailable(format!(
-            "{path} is a folder already, so the data folder {} has no use; give one of them",
+            "data: {path} is a folder already, so data_dir {} has no use; set one of them",
             dir.display()
         ))),
         (path, _) if Path::new(path).components().count() > 1 => Err(Error::Data {
             path: PathBuf::from(path),
             message:
-                "no such folder; expected a folder of IDX files, or to evaluate one of pictures"
+                "no such folder; expected a folder of IDX files, or of pictures to evaluate on"
                     .to_owned(),
         }),
         (unknown, _) => Err(Error::Unavailable(format!(
-            "no data set is called {unknown:?} and no folder is; known are {}, or give the path of a folder of IDX files",
+            "data: no data set and no folder is called {unknown:?}; known names are {}, or set the path of a folder of IDX files",
             KNOWN_NAMES.join(", ")
         ))),
     }
@@ -81,7 +81,7 @@ fn shipped(name: &str, data_dir: Option<&Path>) -> Result<PathBuf> {
         let tried = [dir.join("data").join(name), dir.join(name)];
         return tried.iter().find(|path| path.is_dir()).cloned().ok_or_else(|| {
             Error::Unavailable(format!(
-                "data set {name} not found, neither at {} nor at {}; give the root of the repository as data folder",
+                "data set {name} not found, neither at {} nor at {}; set data_dir to the root of the repository",
                 tried[0].display(),
                 tried[1].display()
             ))
@@ -94,7 +94,7 @@ fn shipped(name: &str, data_dir: Option<&Path>) -> Result<PathBuf> {
         .find(|path| path.is_dir());
     found.ok_or_else(|| {
         Error::Unavailable(format!(
-            "data set {name} not found: no data/{name} in {} or its parents; run inside the repository, or give its root as data_dir",
+            "data set {name} not found: no data/{name} in {} or its parents; run inside the repository, or set data_dir to its root",
             current.display()
         ))
     })

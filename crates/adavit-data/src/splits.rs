@@ -8,7 +8,7 @@ use crate::rng::{Stream, rng, shuffle};
 pub struct Split {
     /// Indices to train on.
     pub train: Vec<u32>,
-    /// Indices to choose by.
+    /// Indices to choose a model by.
     pub held_out: Vec<u32>,
 }
 
@@ -21,13 +21,13 @@ pub struct Split {
 pub fn held_out(n: usize, fraction: f64, seed: u64) -> Result<Split> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::Setting(format!(
-            "the held-out fraction must be above 0 and below 1, found {fraction}"
+            "held_out: expected a fraction above 0 and below 1, found {fraction}"
         )));
     }
     let end = index_end(n)?;
     if end < 2 {
         return Err(Error::Setting(format!(
-            "at least 2 images are needed to hold some out, found {n}"
+            "held_out: expected at least 2 images, so that some can be held out, found {n}"
         )));
     }
     let count = ((n as f64 * fraction).round() as usize).clamp(1, n - 1);
@@ -42,8 +42,8 @@ pub fn held_out(n: usize, fraction: f64, seed: u64) -> Result<Split> {
     })
 }
 
-/// Returns the ascending indices of `per_class` images of every label that occurs: the first of
-/// each in a seeded order of all images.
+/// Returns the ascending indices of `per_class` images of every label that occurs: the first ones of
+/// each label in a seeded order of all images.
 ///
 /// # Errors
 /// [`Error::Setting`] if a label has fewer images than `per_class`.
@@ -71,12 +71,8 @@ pub fn class_balanced(labels: &[u8], per_class: usize, seed: u64) -> Result<Vec<
 }
 
 fn index_end(n: usize) -> Result<u32> {
-    u32::try_from(n).map_err(|_| {
-        Error::Setting(format!(
-            "at most {} images are supported, found {n}",
-            u32::MAX
-        ))
-    })
+    u32::try_from(n)
+        .map_err(|_| Error::Setting(format!("expected at most {} images, found {n}", u32::MAX)))
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! Pictures become what Pillow, torchvision and timm make of them; `pictures/make.py` wrote both.
+//! Contract: pictures, alone or in a folder of classes, become the numbers that Pillow, torchvision and
+//! timm give. `pictures/make.py` wrote the pictures and the numbers.
+
 #![expect(
     clippy::unwrap_used,
     reason = "the helpers here are test code, which clippy does not see"
@@ -7,7 +9,10 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use adavit_data::{CropMode, InputConfig, Interpolation, Normalization, Picture, Preprocessing};
+use adavit_data::{
+    CropMode, FolderClasses, ImageFolder, InputConfig, Interpolation, Labelled, Normalization,
+    Picture, Preprocessing,
+};
 use candle_core::{DType, Device, Tensor};
 
 type Tensors = HashMap<String, Tensor>;
@@ -69,7 +74,7 @@ fn compare(found: &[u8], expected: &[u8]) -> (f64, u8) {
 }
 
 #[test]
-fn pictures_are_resized_and_cropped_as_by_pillow() {
+fn pictures_are_resized_and_cropped_like_pillow() {
     let expected = expected();
     for name in [
         "rgb.png",
@@ -98,7 +103,7 @@ fn pictures_are_resized_and_cropped_as_by_pillow() {
 }
 
 #[test]
-fn jpegs_are_turned_upright_and_of_any_colours() {
+fn jpegs_of_any_colours_are_turned_upright() {
     let expected = expected();
     for (name, size, most) in [
         ("rgb.jpg", (64, 96), 6),
@@ -141,4 +146,37 @@ fn damaged_pictures_are_named() {
     let mut huge = bytes;
     huge[16..24].fill(0xff);
     assert!(Picture::decode(&huge, 3).is_err());
+}
+
+#[test]
+fn a_folder_of_pictures_gives_the_numbers_of_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    for (class, name) in [("b", "rgb.png"), ("a", "grey.png"), ("a/more", "rgba.png")] {
+        let class = folder.path().join(class);
+        std::fs::create_dir_all(&class).unwrap();
+        std::fs::copy(path(name), class.join(name)).unwrap();
+    }
+    let input = input((16, 24), Preprocessing::default());
+    let classes = |num_classes| FolderClasses {
+        num_classes,
+        class_names: &[],
+    };
+    assert!(ImageFolder::is_one(folder.path()));
+    assert!(!ImageFolder::is_one(&folder.path().join("b")));
+    let found = ImageFolder::open(folder.path(), &input, classes(1000)).unwrap();
+    assert_eq!(found.class_names(), ["a", "b"]);
+    let normalization = Normalization::imagenet();
+    let batch = found
+        .batch(&[2, 0, 1], &normalization, &Device::Cpu)
+        .unwrap();
+    assert_eq!(batch.labels.to_vec1::<u32>().unwrap(), [1, 0, 0]);
+    assert_eq!(batch.images.dims(), [3, 3, 16, 24]);
+    for (image, name) in ["rgb.png", "grey.png", "rgba.png"].into_iter().enumerate() {
+        let picture = Picture::open(&path(name), 3).unwrap();
+        let expected = normalization.apply(&input.pixels(picture).unwrap());
+        let found = batch.images.get(image).unwrap().flatten_all().unwrap();
+        assert_eq!(found.to_vec1::<f32>().unwrap(), expected, "{name}");
+    }
+    let error = ImageFolder::open(folder.path(), &input, classes(1)).unwrap_err();
+    assert!(error.to_string().contains("at most 1 folders"), "{error}");
 }

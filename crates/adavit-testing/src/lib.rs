@@ -1,4 +1,5 @@
-//! What the tests of several crates share: runs on a few made images.
+//! What the tests of several crates share: a small made data set, settings of a run that takes seconds,
+//! and the calls that start, resume and unpack it.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,13 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use adavit_data::{Dataset, Part, Splits, write_part};
-use adavit_train::{Control, Event, ModelOptions, Outcome, Result, Summary, TrainConfig, train};
+use adavit_train::{
+    Control, Event, ModelOptions, Outcome, Result, Summary, TrainConfig, resume, run_config, train,
+};
 use candle_core::Device;
 
-/// Images that [`made_images`] writes to train on.
+/// The number of training images that [`made_images`] writes.
 pub const TRAIN_IMAGES: usize = 90;
 
-/// A folder of IDX files with two classes that differ in where the picture is bright.
+/// Writes a folder of IDX files with two classes, which differ in the half of the image that is bright.
 pub fn made_images(folder: &Path) -> PathBuf {
     let data = folder.join("images");
     fs::create_dir(&data).unwrap();
@@ -38,7 +41,7 @@ pub fn made_images(folder: &Path) -> PathBuf {
     data
 }
 
-/// A run of seconds on the images of `data`.
+/// The settings of a run on the images of `data` that takes seconds.
 pub fn config(data: &Path) -> TrainConfig {
     let mut config = TrainConfig {
         data: data.display().to_string(),
@@ -64,16 +67,27 @@ pub fn loaded(config: &TrainConfig) -> Splits {
     adavit_data::load(&config.data, config.data_dir.as_deref()).unwrap()
 }
 
-/// Runs to the end, handing every event to `watch`.
-pub fn run(config: &TrainConfig, out: &Path, watch: &mut dyn FnMut(&Event)) -> Result<Outcome> {
-    let stop = AtomicBool::new(false);
-    let control = Control {
-        stop: &stop,
-        report: watch,
+/// Runs on the CPU until `stop` is set, and passes every event to `report`.
+pub fn control<'a>(stop: &'a AtomicBool, report: &'a mut dyn FnMut(&Event)) -> Control<'a> {
+    Control {
+        stop,
+        report,
         device: &Device::Cpu,
         commit: "test",
-    };
+    }
+}
+
+/// Runs to the end, and passes every event to `watch`.
+pub fn run(config: &TrainConfig, out: &Path, watch: &mut dyn FnMut(&Event)) -> Result<Outcome> {
+    let stop = AtomicBool::new(false);
+    let control = control(&stop, watch);
     train(config, &loaded(config), out, false, control)
+}
+
+/// Resumes the run in a folder to its end, and passes every event to `watch`.
+pub fn resumed(out: &Path, watch: &mut dyn FnMut(&Event)) -> Result<Outcome> {
+    let stop = AtomicBool::new(false);
+    resume(out, &loaded(&run_config(out)?), control(&stop, watch))
 }
 
 /// The summary of a run that was not stopped.

@@ -17,7 +17,7 @@ pub enum Error {
     /// A setting that is out of range, or that does not go with another one.
     #[error("{0}")]
     Setting(String),
-    /// Images, model and checkpoint that do not fit together.
+    /// Images, tensors, model or checkpoint that do not fit together.
     #[error("{0}")]
     Mismatch(String),
     /// A folder that cannot be used as asked: it holds no run, is not empty, or another process
@@ -98,6 +98,13 @@ impl Error {
             Self::NonFinite { .. } | Self::Encode { .. } | Self::Io { .. } | Self::Candle(_) => {
                 false
             }
+        }
+    }
+
+    pub(crate) fn encode(what: &'static str, error: &dyn std::fmt::Display) -> Self {
+        Self::Encode {
+            what,
+            message: error.to_string(),
         }
     }
 

@@ -4,29 +4,40 @@ mod config;
 mod error;
 mod eval;
 mod optim;
+mod ranges;
 mod run;
 
-pub use config::method::Method;
-pub use config::model::ModelOptions;
-pub use config::train_config::{
-    Distillation, Gates, StageConfig, Targets, TrainConfig, UsageWeights, merge, without_places,
-};
-pub use error::{Error, Result};
-pub use eval::calibration::{calibrate, calibrate_best, off_budget};
-pub use eval::classes::ClassTable;
+// Main types: settings, runs, evaluation.
+pub use config::train_config::TrainConfig;
 pub use eval::evaluate::{
     Evaluation, ImageReport, Images, Mode, OnImage, check_images, drawn_policy, evaluate,
     evaluate_each, evaluate_sparse,
 };
+pub use run::driver::{resume, run_config, run_config_of, train, train_through};
+pub use run::event::{Control, Event, Outcome, StepReport};
+pub use run::folder::{REPORT, RunFolder, next_run_folder};
+pub use run::summary::{AdaptiveSummary, DenseSummary, RandomSummary, Summary, UsageSummary};
+
+// Parts of the settings.
+pub use config::distillation::Distillation;
+pub use config::gates::Gates;
+pub use config::method::Method;
+pub use config::model::ModelOptions;
+pub use config::stage_config::StageConfig;
+pub use config::train_config::{merge, without_places};
+pub use config::usage_weights::{Targets, UsageWeights};
+
+// Parts of a training loop.
 pub use optim::adamw::{AdamW, AdamWConfig, StepStats};
 pub use optim::ema::Ema;
 pub use optim::parameters::{Group, Parameters};
 pub use optim::schedule::{LrSchedule, Ramp};
-pub use run::driver::{resume, run_config, run_config_of, train, train_through};
-pub use run::environment::{Machine, Start};
-pub use run::event::{Control, Event, Outcome, StepReport};
-pub use run::folder::{REPORT, RunFolder, next_run_folder};
-pub use run::progress::{MetricsRow, Stage};
 pub use run::session::Session;
 pub use run::stage::trainable;
-pub use run::summary::{AdaptiveSummary, DenseSummary, RandomSummary, Summary, UsageSummary};
+
+// What a run records, and what follows from it.
+pub use error::{Error, Result};
+pub use eval::calibration::{calibrate, calibrate_best, off_budget};
+pub use eval::classes::ClassTable;
+pub use run::environment::{Machine, Start};
+pub use run::progress::{MetricsRow, Stage};

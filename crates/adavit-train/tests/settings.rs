@@ -1,4 +1,5 @@
-//! Every setting of training changes what is learnt.
+//! Contract: every setting of training changes what is learnt, except those that only say where, how
+//! often or how fast something is done.
 #![expect(
     clippy::unwrap_used,
     reason = "the helpers here are test code, which clippy does not see"
@@ -8,11 +9,10 @@ use std::fs;
 use std::path::Path;
 
 use adavit_testing::{config, made_images, run, summary};
-use adavit_train::TrainConfig;
+use adavit_train::{TrainConfig, merge};
 use toml::Table;
 
-/// Settings as a file has them, none of them the default or the base's. What only says where, how
-/// often or how fast something is done is not here.
+/// Settings as in a file, none with the default's or the base's value.
 const CHANGES: [&str; 63] = [
     "seed = 1",
     "budget = 0.8",
@@ -79,7 +79,7 @@ const CHANGES: [&str; 63] = [
     "[distillation]\ntemperature = 5.0",
 ];
 
-/// Settings that need others, after these alone.
+/// Settings that need others: the others alone, then both.
 const PAIRS: [(&str, &str); 3] = [
     (
         "budget = 0.8\n[model]\npatch_size = 4",
@@ -95,7 +95,7 @@ const PAIRS: [(&str, &str); 3] = [
     ),
 ];
 
-/// The weights that two steps of each stage leave.
+/// The weights after two steps of each stage.
 fn learnt(config: &TrainConfig, out: &Path) -> Vec<u8> {
     summary(run(config, out, &mut |_| ()).unwrap());
     let files = ["last", "dense", "best"].map(|folder| out.join(folder).join("model.safetensors"));
@@ -103,22 +103,6 @@ fn learnt(config: &TrainConfig, out: &Path) -> Vec<u8> {
         .iter()
         .flat_map(|file| fs::read(file).unwrap())
         .collect()
-}
-
-/// Lays a table over another; a schedule is taken whole.
-fn merge(under: &mut Table, over: Table) {
-    for (key, value) in over {
-        match (under.get_mut(&key), value) {
-            (Some(toml::Value::Table(under)), toml::Value::Table(over))
-                if !over.contains_key("schedule") =>
-            {
-                merge(under, over);
-            }
-            (_, value) => {
-                under.insert(key, value);
-            }
-        }
-    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(crate) fn load(name: &str, classes: &[&str]) -> Result<[Dataset; 2]> {
         let error = error.to_string();
         let cause = error.lines().next().unwrap_or_default();
         Error::Unavailable(format!(
-            "cannot download {name} from the Hugging Face hub ({cause}); give the folder of its four IDX files as data_dir"
+            "cannot download {name} from the Hugging Face hub ({cause}); set data_dir to the folder of its four IDX files"
         ))
     })?;
     let part = |images: &Tensor, labels: &Tensor| {

@@ -27,7 +27,7 @@ const LABELS_MAGIC: u32 = 0x0000_0801;
 /// much more.
 const MAX_BYTES: u64 = 1 << 32;
 
-/// One of the two halves of a data set.
+/// One of the two parts of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Files that begin with `train`.
@@ -69,7 +69,7 @@ pub fn write_part(dir: &Path, part: Part, dataset: &Dataset, indices: &[u32]) ->
     let [channels, height, width] = dataset.dims();
     if channels != 1 {
         return Err(Error::Setting(format!(
-            "IDX images have 1 channel, those of {} have {channels}",
+            "{}: expected images of 1 channel, which IDX files hold, found {channels}",
             dataset.name()
         )));
     }
@@ -113,48 +113,56 @@ pub(crate) fn read_part(dir: &Path, part: Part) -> Result<RawPart> {
     }
     let images_path = find(dir, part, "images", 3)?;
     let labels_path = find(dir, part, "labels", 1)?;
-
-    let mut file = Reader::open(&labels_path)?;
-    let [n_labels] = file.header(LABELS_MAGIC, "labels")?;
-    if n_labels == 0 {
-        return Err(data(
-            &labels_path,
-            "expected at least one label, found none".to_owned(),
-        ));
-    }
-    let labels = file.body(u64::from(n_labels))?;
-
+    let labels = read_labels(&labels_path)?;
     let mut file = Reader::open(&images_path)?;
     let [n_images, height, width] = file.header(IMAGES_MAGIC, "images")?;
-    if n_images != n_labels {
+    if n_images as usize != labels.len() {
         return Err(data(
             &images_path,
             format!(
-                "{n_images} images, but {} holds {n_labels} labels; take both from the same data set",
-                labels_path.display()
+                "{n_images} images, but {} holds {} labels; take both from the same data set",
+                labels_path.display(),
+                labels.len()
             ),
         ));
     }
-    if height == 0 || width == 0 {
-        return Err(data(
-            &images_path,
-            format!("expected images of at least one pixel, found {height}x{width}"),
-        ));
-    }
-    // Three u32 fit a u128.
-    let expected = u128::from(n_images) * u128::from(height) * u128::from(width);
-    let expected = u64::try_from(expected).ok().filter(|&n| n <= MAX_BYTES).ok_or_else(|| {
-        let message = format!(
-            "the header claims {n_images} images of {height}x{width}, expected at most {MAX_BYTES} bytes; the file is damaged"
-        );
-        data(&images_path, message)
-    })?;
+    let n_bytes =
+        expected_bytes([n_images, height, width]).map_err(|message| data(&images_path, message))?;
     Ok(RawPart {
         height: height as usize,
         width: width as usize,
-        images: file.body(expected)?,
+        images: file.body(n_bytes)?,
         labels,
         labels_path,
+    })
+}
+
+/// Reads a file of at least one label.
+fn read_labels(path: &Path) -> Result<Vec<u8>> {
+    let mut file = Reader::open(path)?;
+    let [n] = file.header(LABELS_MAGIC, "labels")?;
+    if n == 0 {
+        let message = "expected at least one label, found none".to_owned();
+        return Err(data(path, message));
+    }
+    file.body(u64::from(n))
+}
+
+/// Returns the bytes of `n` images of `height` times `width` pixels, or why a header cannot claim them.
+fn expected_bytes([n, height, width]: [u32; 3]) -> Result<u64, String> {
+    if height == 0 || width == 0 {
+        return Err(format!(
+            "expected images of at least one pixel, found {height}x{width}"
+        ));
+    }
+    // Three u32 fit a u128.
+    let expected = u128::from(n) * u128::from(height) * u128::from(width);
+    let expected = u64::try_from(expected).ok();
+    expected.filter(|&bytes| bytes <= MAX_BYTES).ok_or_else(|| {
+        format!(
+            "the header claims {n} images of {height}x{width}, expected at most {MAX_BYTES} bytes; \
+             the file is damaged"
+        )
     })
 }
 

@@ -1,7 +1,7 @@
 //! Folders of pictures, one folder for each class: torchvision's `ImageFolder`.
 //!
-//! A picture is read when its batch is made, and becomes what the model's preprocessing makes of it:
-//! memory is one batch, whatever the number of pictures.
+//! A picture is read, decoded and preprocessed when its batch is made. Memory holds one batch,
+//! whatever the number of pictures.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,16 @@ use rayon::prelude::*;
 use walkdir::WalkDir;
 
 use crate::error::{Error, Result};
-use crate::loader::{Batch, Labelled, normalize, tables};
-use crate::preprocessing::{InputConfig, Normalization, Picture};
+use crate::loader::{Batch, Labelled};
+use crate::normalization::Normalization;
+use crate::picture::Picture;
+use crate::preprocessing::InputConfig;
 
-/// What the names of pictures end with, in either case.
+/// Endings of picture files, in upper or lower case.
 const ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
-/// Sub-folders that hold the test images where a folder has several parts, the first that is there.
+/// Sub-folders that hold the test images where a folder has several parts; the first existing one is
+/// used.
 const PARTS: [&str; 4] = ["test", "val", "validation", "valid"];
 
 /// The classes that the folders of an [`ImageFolder`] are looked up in.
@@ -27,6 +30,18 @@ pub struct FolderClasses<'a> {
     pub num_classes: usize,
     /// Their names, in the order of their numbers; empty where they have none.
     pub class_names: &'a [String],
+}
+
+impl FolderClasses<'_> {
+    /// Returns the label of each folder name, and the names of the classes.
+    fn number(&self, names: Vec<String>) -> (Vec<usize>, Vec<String>) {
+        let label = |name: &String| self.class_names.iter().position(|class| class == name);
+        let known: Option<Vec<usize>> = names.iter().map(label).collect();
+        match known {
+            Some(labels) => (labels, self.class_names.to_vec()),
+            None => ((0..names.len()).collect(), names),
+        }
+    }
 }
 
 /// Labelled pictures of any size, one folder for each class.
@@ -39,18 +54,18 @@ pub struct ImageFolder {
 }
 
 impl ImageFolder {
-    /// Whether a folder holds folders of pictures, itself or in one of its parts.
+    /// Returns whether a folder holds folders of pictures, itself or in one of its parts.
     pub fn is_one(path: &Path) -> bool {
         let classes = class_folders(&part(path)).unwrap_or_default();
         let mut pictures = classes.iter().flat_map(|folder| pictures(folder));
         pictures.any(|files| !files.is_empty())
     }
 
-    /// Lists the pictures of a folder, or of its part `test`, `val`, `validation` or `valid` if it
-    /// has one.
+    /// Lists the pictures of a folder, or of its sub-folder `test`, `val`, `validation` or `valid` if
+    /// there is one.
     ///
-    /// Classes are the names of the folders: those of `classes` where every folder has such a name,
-    /// else numbered in the order of their names.
+    /// Each folder is a class. Where every folder has a name of `classes`, labels are the numbers of
+    /// those; otherwise they follow the order of the folders' names.
     ///
     /// # Errors
     /// [`Error::Data`] if there is no picture, or there are more folders than `num_classes`.
@@ -65,16 +80,11 @@ impl ImageFolder {
         let names: Vec<String> = folders.iter().map(|folder| file_name(folder)).collect();
         if names == ["train"] {
             return Err(fail(format!(
-                "only training pictures: expected one of the folders {} beside train",
+                "only training pictures: expected one of the folders {} next to train",
                 PARTS.join(", ")
             )));
         }
-        let number = |name: &String| classes.class_names.iter().position(|class| class == name);
-        let known: Option<Vec<usize>> = names.iter().map(number).collect();
-        let (labels, class_names) = match known {
-            Some(labels) => (labels, classes.class_names.to_vec()),
-            None => ((0..names.len()).collect(), names),
-        };
+        let (labels, class_names) = classes.number(names);
         if class_names.len() > classes.num_classes {
             return Err(fail(format!(
                 "expected at most {} folders, one for each class of the model, found {}",
@@ -130,14 +140,14 @@ impl Labelled for ImageFolder {
     ) -> Result<Batch> {
         let (height, width) = self.input.img_size;
         let channels = self.input.in_chans;
-        let tables = tables(normalization, channels)?;
+        let tables = normalization.tables(channels)?;
         let images: Vec<Vec<u8>> = indices
             .par_iter()
             .map(|i| self.pixels(*i as usize))
             .collect::<Result<_>>()?;
         let mut pixels = Vec::with_capacity(indices.len() * channels * height * width);
         for image in &images {
-            normalize(image, &tables, &mut pixels);
+            tables.extend(&mut pixels, image);
         }
         let labels: Vec<u32> = indices.iter().map(|i| self.files[*i as usize].1).collect();
         Ok(Batch {
@@ -148,7 +158,7 @@ impl Labelled for ImageFolder {
     }
 }
 
-/// The part of a folder to evaluate on: itself, if it has none.
+/// The sub-folder to evaluate on; the folder itself, if it has no parts.
 fn part(path: &Path) -> PathBuf {
     let mut parts = PARTS.iter().map(|name| path.join(name));
     parts
@@ -161,7 +171,7 @@ fn file_name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Sub-folders in the order of their names, but for hidden ones.
+/// Sub-folders in the order of their names, except hidden ones.
 fn class_folders(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path)? {
@@ -174,8 +184,8 @@ fn class_folders(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Pictures in the order of their names, those of folders within too. A folder that holds itself by
-/// a link is an error.
+/// Pictures of a folder and its sub-folders, in the order of their names. A link that leads back to
+/// its own folder is an error.
 fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name() {
@@ -187,8 +197,8 @@ fn pictures(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether a file is called like a picture, by how its name ends.
-pub fn is_called_picture(path: &Path) -> bool {
+/// Returns whether the name of a file ends like that of a picture; hidden files do not count.
+pub(crate) fn is_called_picture(path: &Path) -> bool {
     let ending = path.extension().unwrap_or_default().to_string_lossy();
     let hidden = file_name(path).starts_with('.');
     !hidden

@@ -1,4 +1,4 @@
-//! Formats that data sets come in.
+//! File formats of data sets.
 
 #[cfg(feature = "hub")]
 pub(crate) mod hub;

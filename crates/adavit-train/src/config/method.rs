@@ -1,4 +1,4 @@
-//! How the second stage saves compute.
+//! How the adaptive stage saves compute.
 
 use adavit_decision::BlockUsage;
 use adavit_model::TokenReduction;
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// How the second stage saves compute. All but the first are what the first is compared with, in a
-/// sweep: fine-tuned for as long, with the same distillation.
+/// How the adaptive stage saves compute. A sweep compares the first with the others, which are
+/// fine-tuned the same way: for as many epochs, with the same distillation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Method {
@@ -27,24 +27,24 @@ pub enum Method {
 }
 
 impl Method {
-    /// Whether the model makes its own decisions.
+    /// Returns whether the model makes its own decisions.
     pub fn is_learned(&self) -> bool {
         *self == Self::Learned
     }
 
-    /// Checks that a model makes its own decisions: what it is compared with is a sweep's to measure.
+    /// Checks that the model makes its own decisions.
     ///
     /// # Errors
-    /// If it does not.
+    /// [`Error::Setting`] if it does not: only a sweep trains and measures such models.
     pub fn expect_learned(&self) -> Result<()> {
         let found = match self {
             Self::Learned => return Ok(()),
             Self::Random { .. } => "random decisions",
             Self::Reduced { .. } => "token reduction",
         };
-        Err(Error::Input(format!(
-            "method: expected a model that makes its own decisions, found {found}; `adavit sweep` \
-             trains and measures those"
+        Err(Error::Setting(format!(
+            "method: expected a model that makes its own decisions, found {found}, which only a \
+             sweep trains and measures"
         )))
     }
 }

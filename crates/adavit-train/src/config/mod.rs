@@ -1,7 +1,12 @@
 //! Settings of a run: one TOML file reproduces one run.
 
+pub(crate) mod device;
+pub(crate) mod distillation;
+pub(crate) mod gates;
 pub(crate) mod method;
 pub(crate) mod model;
+pub(crate) mod stage_config;
 pub(crate) mod train_config;
 mod unknown;
+pub(crate) mod usage_weights;
 mod validate;

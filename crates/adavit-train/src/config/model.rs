@@ -1,9 +1,9 @@
-//! Changes to a preset.
+//! Changes to a preset: the table `model`.
 
 use adavit_model::{ConvStemConfig, ModelConfig, PosEmbed};
 use serde::{Deserialize, Serialize};
 
-/// What of a preset is changed; absent fields keep the preset's value.
+/// Changes to a preset; absent fields keep the preset's value.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[expect(
@@ -62,7 +62,8 @@ impl ModelOptions {
         Ok(())
     }
 
-    /// These changes, and those of `below` where these say nothing.
+    /// Returns these changes, and those of `below` where these are absent.
+    #[must_use]
     pub fn over(&self, below: &Self) -> Self {
         let [over, below] = [self.clone(), below.clone()];
         Self {

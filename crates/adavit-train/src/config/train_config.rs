@@ -1,33 +1,42 @@
-//! The settings of a training run: one TOML file reproduces one run.
+//! Every setting of a training run, and how they are read from TOML.
 
 use std::path::PathBuf;
 
-use adavit_decision::{AxisLoss, DecisionConfig, Deviation, Geometry, Thresholds, UsageLoss};
-use adavit_gumbel::Temperature;
+use adavit_data::Augment;
+use adavit_decision::{AxisLoss, DecisionConfig, Geometry, Thresholds, UsageLoss};
 use adavit_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::config::distillation::Distillation;
+use crate::config::gates::Gates;
 use crate::config::method::Method;
 use crate::config::model::ModelOptions;
+use crate::config::stage_config::StageConfig;
+use crate::config::usage_weights::{Targets, UsageWeights};
 use crate::config::unknown;
 use crate::error::{Error, Result};
-use crate::optim::adamw::AdamWConfig;
-use crate::optim::schedule::Ramp;
-use adavit_data::Augment;
 
 /// Everything that a run depends on; keys left out of a file have the values of [`Default`].
+///
+/// ```
+/// # use adavit_train::TrainConfig;
+/// let config = TrainConfig::from_toml("budget = 0.6\n[adaptive]\nepochs = 30\n")?;
+/// config.validate()?;
+/// assert_eq!((config.budget, config.adaptive.epochs), (0.6, 30));
+/// # Ok::<(), adavit_train::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// The backbone's preset.
     pub preset: String,
-    /// A data set's name or a folder of IDX files; see [`adavit_data::load`].
+    /// A data set's name, or a folder of IDX files; see [`adavit_data::load`].
     pub data: String,
-    /// Where a named data set's files are.
+    /// The folder of a named data set's files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
-    /// The run folder; not part of what a run depends on, so not written into its `config.toml`.
+    /// The run folder. Results do not depend on it, so it is not written into `config.toml`.
     #[serde(default, skip_serializing)]
     pub out: Option<PathBuf>,
     /// `cpu`, `cuda`, `cuda:N` or `metal`.
@@ -35,9 +44,9 @@ pub struct TrainConfig {
     /// Threads of every pool; all processors if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// Of everything that is random.
+    /// The seed of everything that is random.
     pub seed: u64,
-    /// Mean `exact` MACs of an image at inference over those of the plain model, in (0, 1].
+    /// Mean `exact` MACs of an image at inference over those of the dense model, in (0, 1].
     pub budget: f64,
     /// Per-axis targets as in the paper, in place of the budget.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,15 +64,15 @@ pub struct TrainConfig {
     pub snapshot_seconds: f64,
     /// How many random policies the learned one is compared with.
     pub random_policies: usize,
-    /// A stage ends after so many epochs without a better checkpoint; never, if absent.
+    /// A stage ends after this many epochs without a better checkpoint; never, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<u64>,
-    /// How many epochs' checkpoints are kept in each stage, those that did best on the held-out
-    /// images, besides the best one.
+    /// Number of checkpoints that each stage keeps besides the best one: those of the epochs that did
+    /// best on the held-out images.
     pub keep: usize,
-    /// Whether event files for TensorBoard are written.
+    /// Whether to write event files for TensorBoard.
     pub tensorboard: bool,
-    /// How the second stage saves compute. A file has it only where a sweep wrote it.
+    /// How the adaptive stage saves compute. Only files that a sweep wrote set it.
     #[serde(default, skip_serializing_if = "Method::is_learned")]
     pub method: Method,
     /// Changes to the preset.
@@ -72,128 +81,24 @@ pub struct TrainConfig {
     pub decisions: DecisionConfig,
     /// How training images are varied.
     pub augment: Augment,
-    /// A plain checkpoint to start the second stage from, in place of the first stage.
+    /// A dense checkpoint to start the adaptive stage from; the dense stage is skipped then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense_checkpoint: Option<PathBuf>,
-    /// The first stage: the plain model.
+    /// The first stage: the dense model.
     pub dense: StageConfig,
-    /// The second stage: the adaptive model, starting from the plain one.
+    /// The second stage: the adaptive model, which starts from the dense one.
     pub adaptive: StageConfig,
     /// How decision networks are trained.
     pub gates: Gates,
     /// The budget losses.
     pub usage: UsageWeights,
-    /// What the adaptive model learns from the plain one.
+    /// What the adaptive model learns from the dense one.
     pub distillation: Distillation,
-}
-
-/// Usage targets of the paper, in [0, 1].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Targets {
-    /// Of tokens.
-    pub tokens: f64,
-    /// Of heads.
-    pub heads: f64,
-    /// Of sub-layers.
-    pub blocks: f64,
-}
-
-/// How long a stage is, and how its optimizer works.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StageConfig {
-    /// Passes over the training images.
-    pub epochs: u64,
-    /// Epochs of linear warm-up of the learning rate.
-    pub warmup_epochs: f64,
-    /// The learning rate's factor at the end of the cosine.
-    pub min_lr_factor: f64,
-    /// Share of the target that is spread over all classes.
-    pub label_smoothing: f64,
-    /// Decay of the moving average of the weights, which is what is evaluated; 0 for none.
-    pub ema_decay: f64,
-    /// AdamW.
-    pub optimizer: AdamWConfig,
-}
-
-/// How decision networks are trained.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Gates {
-    /// Temperature over the stage.
-    pub temperature: Temperature,
-    /// The logit that every gate starts from; above 0 it starts by keeping.
-    pub keep_logit: f64,
-    /// Over which part of the stage the noise goes away; with both ends at 1 it stays. Without noise
-    /// a gate in training is the gate at inference.
-    pub noise_end: Ramp,
-}
-
-/// Weights and form of the budget losses; their targets come from the budget where [`Targets`] are
-/// not given.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UsageWeights {
-    /// When all weights rise from 0 to their values.
-    pub ramp: Ramp,
-    /// Weight of the token usage.
-    pub tokens: f64,
-    /// Weight of the head usage.
-    pub heads: f64,
-    /// Weight of the sub-layer usage.
-    pub blocks: f64,
-    /// Weight of the multiply-adds over the plain model's, whose target comes down to the budget over
-    /// the ramp; not where targets are given per axis.
-    pub macs: f64,
-    /// How a deviation of the multiply-adds counts.
-    pub macs_deviation: Deviation,
-    /// How a deviation of the token usage counts.
-    pub tokens_deviation: Deviation,
-    /// How a deviation of the head usage counts.
-    pub heads_deviation: Deviation,
-    /// How a deviation of the sub-layer usage counts.
-    pub blocks_deviation: Deviation,
-    /// Weight of |usage - target| per block and head.
-    pub diverse: f64,
-    /// Weight of minus the mean entropy of head and sub-layer gates.
-    pub entropy: f64,
-    /// The usage below which a block, head or image is punished.
-    pub minimum: f64,
-    /// Weight of that.
-    pub minimum_weight: f64,
-}
-
-/// Weights of the three published distillation terms.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Distillation {
-    /// Weight of the soft targets, in [0, 1]; the labels get the rest.
-    pub logits: f64,
-    /// Temperature of the soft targets.
-    pub temperature: f64,
-    /// Weight of the class token's hidden states.
-    pub hidden: f64,
-    /// Weight of the class token's attention rows.
-    pub attention: f64,
 }
 
 impl Default for TrainConfig {
     /// The default run: a small model on the images that ship with the repository.
     fn default() -> Self {
-        let stage = |epochs, lr, decision_lr| StageConfig {
-            epochs,
-            warmup_epochs: 1.0,
-            min_lr_factor: 0.01,
-            label_smoothing: 0.1,
-            ema_decay: 0.99,
-            optimizer: AdamWConfig {
-                lr,
-                decision_lr,
-                max_grad_norm: 1.0,
-                ..AdamWConfig::default()
-            },
-        };
         Self {
             preset: "nano_patch7_28".into(),
             data: "fashion-mnist-subset".into(),
@@ -230,10 +135,10 @@ impl Default for TrainConfig {
                 random_erasing: 0.0,
             },
             dense_checkpoint: None,
-            dense: stage(50, 2e-3, 2e-3),
+            dense: StageConfig::of(50, 2e-3, 2e-3),
             // Decision networks learn fast: their choices have to become sharp, or the model
             // learns to do without any of its parts, as under dropout.
-            adaptive: stage(20, 1e-3, 1e-2),
+            adaptive: StageConfig::of(20, 1e-3, 1e-2),
             gates: Gates::default(),
             usage: UsageWeights::default(),
             distillation: Distillation::default(),
@@ -241,66 +146,11 @@ impl Default for TrainConfig {
     }
 }
 
-impl Default for Gates {
-    fn default() -> Self {
-        Self {
-            // The published temperature: the gradient reaches gates that are sure already.
-            temperature: Temperature::Constant { tau: 5.0 },
-            keep_logit: 3.0,
-            noise_end: Ramp {
-                start: 1.0,
-                end: 1.0,
-            },
-        }
-    }
-}
-
-impl Default for UsageWeights {
-    /// The paper's form, every deviation squared (eq. 8), with its weights.
-    fn default() -> Self {
-        Self {
-            ramp: Ramp {
-                start: 0.0,
-                end: 0.3,
-            },
-            tokens: 2.0,
-            heads: 2.0,
-            blocks: 2.0,
-            macs: 0.0,
-            macs_deviation: Deviation::Squared,
-            tokens_deviation: Deviation::Squared,
-            heads_deviation: Deviation::Squared,
-            blocks_deviation: Deviation::Squared,
-            diverse: 0.0,
-            entropy: 0.0,
-            minimum: 0.0,
-            minimum_weight: 0.0,
-        }
-    }
-}
-
-impl UsageWeights {
-    /// The share of the adaptive stage after which an epoch's model may be `best`, and has its
-    /// thresholds calibrated: halfway from the end of the ramp to the end of the stage.
-    pub fn settled_from(&self) -> f64 {
-        f64::midpoint(self.ramp.end, 1.0)
-    }
-}
-
-impl Default for Distillation {
-    /// Half soft targets, half labels.
-    fn default() -> Self {
-        Self {
-            logits: 0.5,
-            temperature: 2.0,
-            hidden: 0.0,
-            attention: 0.0,
-        }
-    }
-}
-
 impl TrainConfig {
-    /// Reads a TOML file's text over the defaults; unknown keys are refused.
+    /// Reads a TOML file's text over the defaults.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the text is not TOML, a key is unknown, or a value has another type.
     pub fn from_toml(text: &str) -> Result<Self> {
         Self::from_toml_and(text, [])
     }
@@ -308,55 +158,64 @@ impl TrainConfig {
     /// As [`Self::from_toml`], with more tables of settings, each over those before it.
     ///
     /// # Errors
-    /// If the text is not TOML, a key is not one of a setting, or a value is of another type.
+    /// As for [`Self::from_toml`].
     pub fn from_toml_and(text: &str, more: impl IntoIterator<Item = Table>) -> Result<Self> {
-        let input = |error: &str| Error::Input(one_line(error));
         let mut file: Table = text
             .parse()
-            .map_err(|error: toml::de::Error| input(&error.to_string()))?;
+            .map_err(|error: toml::de::Error| Error::Setting(one_line(&error.to_string())))?;
         for table in more {
             merge(&mut file, table);
         }
-        let defaults =
-            Table::try_from(Self::default()).map_err(|error| input(&error.to_string()))?;
+        let defaults = Table::try_from(Self::default())
+            .map_err(|error| Error::encode("config.toml", &error))?;
         let mut table = defaults.clone();
         merge(&mut table, file);
         table.try_into().map_err(|error: toml::de::Error| {
             let message = one_line(&error.to_string());
-            Error::Input(unknown::explained(&message, &defaults).unwrap_or(message))
+            Error::Setting(unknown::explained(&message, &defaults).unwrap_or(message))
         })
     }
 
     /// Writes every setting as TOML.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] if TOML cannot hold a value.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|error| Error::Input(format!("config: {error}")))
+        toml::to_string(self).map_err(|error| Error::encode("config.toml", &error))
     }
 
-    /// The settings that decide what is learnt and found.
+    /// Returns the settings that decide what is learnt and found, as TOML.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] if TOML cannot hold a value.
     pub fn learnt(&self) -> Result<Table> {
-        let table = Table::try_from(self);
-        table
-            .map(without_places)
-            .map_err(|error| Error::Input(format!("config: {}", one_line(&error.to_string()))))
+        let table = Table::try_from(self).map_err(|error| Error::encode("config.toml", &error))?;
+        Ok(without_places(table))
     }
 
-    /// The plain model.
+    /// Returns the dense model: the preset with the changes of `model`.
+    ///
+    /// # Errors
+    /// If there is no such preset.
     pub fn dense_model(&self) -> Result<ModelConfig> {
         let mut model = ModelConfig::preset(&self.preset)?;
         self.model.change(&mut model)?;
-        // Those of the data that it is trained on, not of the pictures that the preset is known for.
+        // Both come from the training data, not from the pictures that the preset is known for.
         model.normalization = None;
         model.preprocessing = None;
         Ok(model)
     }
 
-    /// The adaptive model.
+    /// Returns the adaptive model: the dense one with `decisions`.
+    ///
+    /// # Errors
+    /// If there is no such preset.
     pub fn adaptive_model(&self) -> Result<ModelConfig> {
         Ok(self.dense_model()?.with_decisions(self.decisions.clone()))
     }
 
-    /// The budget losses, with the targets given or those that meet the budget if every axis is
-    /// used alike.
+    /// Returns the usage losses. Their targets are `targets` if set; otherwise one usage for all axes
+    /// that meets the budget.
     pub fn usage_loss(&self, geometry: &Geometry) -> UsageLoss {
         let targets = self.targets.unwrap_or_else(|| {
             let usage = geometry.usage_for_budget(&self.decisions, self.budget);
@@ -382,8 +241,7 @@ impl TrainConfig {
     }
 }
 
-/// Keys that say where things are and run, and what is kept of a run: what is learnt and found is
-/// the same with others.
+/// Settings that do not change what is learnt and found: where things are and run, and what is kept.
 const PLACES: [&str; 7] = [
     "data_dir",
     "dense_checkpoint",
@@ -394,14 +252,14 @@ const PLACES: [&str; 7] = [
     "threads",
 ];
 
-/// The settings without those that change nothing of what is learnt.
+/// Returns `settings` without those that do not change what is learnt and found.
 pub fn without_places(mut settings: Table) -> Table {
     settings.retain(|key, _| !PLACES.contains(&key));
     settings
 }
 
-/// Lays `over` on `base`, table by table. A table that names its `schedule` replaces the one
-/// below, whose other keys belong to another schedule.
+/// Puts `over` on top of `base`, table by table. A table with the key `schedule` replaces the one below
+/// it whole, whose other keys belong to another schedule.
 pub fn merge(base: &mut Table, over: Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
@@ -425,6 +283,8 @@ fn one_line(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use adavit_gumbel::Temperature;
+
     use super::*;
 
     #[test]

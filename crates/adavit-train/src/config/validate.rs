@@ -1,40 +1,24 @@
-//! The ranges of the settings.
+//! Checks of the settings: the range of each, and that they fit each other.
 
 use adavit_kernels::MOST_THREADS;
 
+use crate::config::device::check_device_name;
 use crate::config::method::Method;
-use crate::config::train_config::{
-    Distillation, Gates, StageConfig, Targets, TrainConfig, UsageWeights,
-};
+use crate::config::train_config::TrainConfig;
 use crate::error::{Error, Result};
+use crate::ranges::Ranges;
 
 impl TrainConfig {
-    /// Checks the range of every field and that the model's sizes fit each other.
+    /// Checks the range of every setting, and that they fit each other.
+    ///
+    /// Whether they fit the images is checked by [`Session::prepare`](crate::Session::prepare).
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the first setting that is out of range, or an error of the model's
+    /// sizes.
     pub fn validate(&self) -> Result<()> {
-        if !(self.budget > 0.0 && self.budget <= 1.0) {
-            return Err(Error::Input(format!(
-                "budget: expected a number in (0, 1], found {}",
-                self.budget
-            )));
-        }
-        self.validate_counts()?;
-        let fraction = self.held_out > 0.0 && self.held_out < 1.0;
-        let seconds = self.snapshot_seconds > 0.0 && self.snapshot_seconds <= 60.0;
-        for (name, value, ok, expected) in [
-            ("held_out", self.held_out, fraction, "(0, 1)"),
-            (
-                "snapshot_seconds",
-                self.snapshot_seconds,
-                seconds,
-                "(0, 60]",
-            ),
-        ] {
-            if !ok {
-                return Err(Error::Input(format!(
-                    "{name}: expected a number in {expected}, found {value}"
-                )));
-            }
-        }
+        self.validate_numbers()?;
+        check_device_name(&self.device)?;
         if let Some(targets) = self.targets {
             targets.validate()?;
             self.expect_weighed_targets()?;
@@ -64,10 +48,10 @@ impl TrainConfig {
             .iter()
             .find(|(_, gated, weight)| *gated && *weight <= 0.0);
         match unweighed {
-            Some((axis, _, weight)) => Err(Error::Input(format!(
-                "targets.{axis}: expected usage.{axis} above 0, which weighs it in the loss, found \
-                 {weight}"
-            ))),
+            Some((axis, _, weight)) => {
+                let expected = format!("usage.{axis} above 0, which weighs it in the loss");
+                Err(Ranges::of("targets").unexpected(axis, &expected, weight))
+            }
             None => Ok(()),
         }
     }
@@ -77,13 +61,25 @@ impl TrainConfig {
         let geometry = self.dense_model()?.geometry();
         let least = geometry.expected_share(&self.decisions, 0.0);
         if self.targets.is_none() && self.budget < least {
-            return Err(Error::Input(format!(
+            return Err(Error::Setting(format!(
                 "budget: expected at least {least:.4}, what this model costs with every gate off, \
                  found {}",
                 self.budget
             )));
         }
         Ok(())
+    }
+
+    fn validate_numbers(&self) -> Result<()> {
+        let ranges = Ranges::of("");
+        ranges.shares([("budget", self.budget)])?;
+        self.validate_counts()?;
+        let held_out = self.held_out;
+        let fits = held_out > 0.0 && held_out < 1.0;
+        ranges.check("held_out", held_out, fits, "in (0, 1)")?;
+        let seconds = self.snapshot_seconds;
+        let fits = seconds > 0.0 && seconds <= 60.0;
+        ranges.check("snapshot_seconds", seconds, fits, "in (0, 60]")
     }
 
     fn validate_counts(&self) -> Result<()> {
@@ -106,156 +102,18 @@ impl TrainConfig {
             ("adaptive.epochs", self.adaptive.epochs, (1, 1 << 20)),
         ] {
             if value < least || value > most {
-                return Err(Error::Input(format!(
-                    "{name}: expected between {least} and {most}, found {value}"
-                )));
+                let expected = format!("between {least} and {most}");
+                return Err(Ranges::of("").unexpected(name, &expected, value));
             }
         }
         Ok(())
     }
-}
-
-impl Targets {
-    fn validate(&self) -> Result<()> {
-        for (name, target) in [
-            ("tokens", self.tokens),
-            ("heads", self.heads),
-            ("blocks", self.blocks),
-        ] {
-            if !(target > 0.0 && target <= 1.0) {
-                return Err(Error::Input(format!(
-                    "targets.{name}: expected a number in (0, 1], found {target}"
-                )));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl StageConfig {
-    fn validate(&self, stage: &str) -> Result<()> {
-        self.optimizer.validate()?;
-        check_ratios(
-            stage,
-            &[
-                ("min_lr_factor", self.min_lr_factor),
-                ("label_smoothing", self.label_smoothing),
-                ("ema_decay", self.ema_decay),
-            ],
-        )?;
-        check_weights(stage, &[("warmup_epochs", self.warmup_epochs)])
-    }
-}
-
-impl Gates {
-    fn validate(&self) -> Result<()> {
-        self.temperature
-            .validate()
-            .map_err(|error| Error::Input(error.to_string()))?;
-        self.noise_end.validate()?;
-        if !(self.keep_logit.is_finite() && self.keep_logit.abs() <= 50.0) {
-            return Err(Error::Input(format!(
-                "gates.keep_logit: expected a number in [-50, 50], found {}",
-                self.keep_logit
-            )));
-        }
-        Ok(())
-    }
-}
-
-impl UsageWeights {
-    fn validate(&self) -> Result<()> {
-        self.ramp.validate()?;
-        check_ratios("usage", &[("minimum", self.minimum)])?;
-        check_weights(
-            "usage",
-            &[
-                ("tokens", self.tokens),
-                ("heads", self.heads),
-                ("blocks", self.blocks),
-                ("macs", self.macs),
-                ("diverse", self.diverse),
-                ("entropy", self.entropy),
-                ("minimum_weight", self.minimum_weight),
-            ],
-        )?;
-        // Each is a part of the losses of these axes.
-        let parts = self.heads + self.blocks;
-        for (name, weight, axes) in [
-            ("diverse", self.diverse, parts),
-            ("entropy", self.entropy, parts),
-            ("minimum_weight", self.minimum_weight, parts + self.tokens),
-        ] {
-            if weight > 0.0 && axes == 0.0 {
-                return Err(Error::Input(format!(
-                    "usage.{name}: expected 0 where the weights of the axes that it is a part of \
-                     are 0, found {weight}"
-                )));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Distillation {
-    /// Checks that nothing inside the blocks is compared: with fewer tokens from block to block there
-    /// is nothing there to compare with the teacher's.
-    ///
-    /// # Errors
-    /// If hidden states or attention have a weight.
-    pub fn expect_logits_alone(&self) -> Result<()> {
-        for (name, weight) in [("hidden", self.hidden), ("attention", self.attention)] {
-            if weight > 0.0 {
-                return Err(Error::Input(format!(
-                    "distillation.{name}: expected 0 for token reduction, which logits alone can \
-                     teach, found {weight}"
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    fn validate(&self) -> Result<()> {
-        check_ratios("distillation", &[("logits", self.logits)])?;
-        check_weights(
-            "distillation",
-            &[("hidden", self.hidden), ("attention", self.attention)],
-        )?;
-        if !(self.temperature.is_finite() && self.temperature > 0.0) {
-            return Err(Error::Input(format!(
-                "distillation.temperature: expected a number above 0, found {}",
-                self.temperature
-            )));
-        }
-        Ok(())
-    }
-}
-
-fn check_ratios(table: &str, ratios: &[(&str, f64)]) -> Result<()> {
-    for (name, ratio) in ratios {
-        if !(0.0..=1.0).contains(ratio) {
-            return Err(Error::Input(format!(
-                "{table}.{name}: expected a number in [0, 1], found {ratio}"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn check_weights(table: &str, weights: &[(&str, f64)]) -> Result<()> {
-    for (name, weight) in weights {
-        if !(weight.is_finite() && *weight >= 0.0) {
-            return Err(Error::Input(format!(
-                "{table}.{name}: expected a number of at least 0, found {weight}"
-            )));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::usage_weights::{Targets, UsageWeights};
 
     #[test]
     fn targets_that_nothing_weighs_are_refused() {
@@ -303,6 +161,39 @@ mod tests {
         ] {
             let error = with(tokens, weights).unwrap_err();
             assert!(error.is_input_error(), "{error}");
+        }
+    }
+
+    #[test]
+    fn messages_begin_with_the_path_of_the_setting() {
+        let wrong: [(&str, fn(&mut TrainConfig)); 12] = [
+            ("budget", |c| c.budget = 0.0),
+            ("held_out", |c| c.held_out = 1.0),
+            ("device", |c| c.device = "gpu".into()),
+            ("augment.random_erasing", |c| c.augment.random_erasing = 2.0),
+            ("dense.optimizer.lr", |c| c.dense.optimizer.lr = -1.0),
+            ("adaptive.ema_decay", |c| c.adaptive.ema_decay = 2.0),
+            ("gates.temperature", |c| {
+                c.gates.temperature = adavit_gumbel::Temperature::Constant { tau: 0.0 };
+            }),
+            ("gates.noise_end.start", |c| c.gates.noise_end.start = -0.5),
+            ("gates.keep_logit", |c| c.gates.keep_logit = 99.0),
+            ("usage.ramp.end", |c| c.usage.ramp.end = 2.0),
+            ("usage.tokens", |c| c.usage.tokens = f64::NAN),
+            ("distillation.logits", |c| c.distillation.logits = 1.5),
+        ];
+        for (name, change) in wrong {
+            let mut config = TrainConfig::default();
+            change(&mut config);
+            let error = config.validate().unwrap_err();
+            assert!(
+                matches!(error, Error::Setting(_) | Error::Data(_)),
+                "{error:?}"
+            );
+            assert!(
+                error.to_string().starts_with(&format!("{name}: ")),
+                "{error}"
+            );
         }
     }
 

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::optim::parameters::{Group, Parameters, copy_like, match_by_name};
+use crate::ranges::Ranges;
 
 /// What PyTorch's `clip_grad_norm_` adds to the norm.
 const CLIP_EPS: f64 = 1e-6;
@@ -37,8 +38,8 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// Weight decay of the groups that decay, times the learning rate.
     pub weight_decay: f64,
-    /// Largest norm of the gradient of all parameters; longer ones are scaled down to it. 0 for
-    /// no clipping.
+    /// Largest norm of the gradient of all parameters; larger ones are scaled down to it. 0 for no
+    /// clipping.
     pub max_grad_norm: f64,
 }
 
@@ -59,41 +60,37 @@ impl Default for AdamWConfig {
 
 impl AdamWConfig {
     /// Checks the range of every field.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the first field that is out of range.
     pub fn validate(&self) -> Result<()> {
+        self.validate_in("optimizer")
+    }
+
+    /// As [`Self::validate`], for the settings of the table `table`.
+    pub(crate) fn validate_in(&self, table: &str) -> Result<()> {
         let rate = |value: f64| value.is_finite() && value >= 0.0;
         let beta = |value: f64| (0.0..1.0).contains(&value);
-        let norm = self.max_grad_norm;
+        let ranges = Ranges::of(table);
         for (name, value, ok, expected) in [
-            ("lr", self.lr, rate(self.lr), ">= 0"),
-            (
-                "decision_lr",
-                self.decision_lr,
-                rate(self.decision_lr),
-                ">= 0",
-            ),
             ("beta1", self.beta1, beta(self.beta1), "in [0, 1)"),
             ("beta2", self.beta2, beta(self.beta2), "in [0, 1)"),
-            ("eps", self.eps, rate(self.eps) && self.eps > 0.0, "> 0"),
-            (
-                "weight_decay",
-                self.weight_decay,
-                rate(self.weight_decay),
-                ">= 0",
-            ),
-            ("max_grad_norm", norm, rate(norm), ">= 0"),
+            ("eps", self.eps, rate(self.eps) && self.eps > 0.0, "above 0"),
         ] {
-            if !ok {
-                return Err(Error::Input(format!(
-                    "optimizer {name}: expected a finite number {expected}, found {value}"
-                )));
-            }
+            ranges.check(name, value, ok, expected)?;
         }
-        Ok(())
+        ranges.weights([
+            ("lr", self.lr),
+            ("decision_lr", self.decision_lr),
+            ("weight_decay", self.weight_decay),
+            ("max_grad_norm", self.max_grad_norm),
+        ])
     }
 }
 
-/// What one step of [`AdamW`] saw.
+/// What one step of [`AdamW`] measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct StepStats {
     /// The norm of the gradient of all parameters, before clipping.
     pub grad_norm: f64,
@@ -126,15 +123,15 @@ impl AdamW {
     /// Starts with zero moments for `parameters`.
     ///
     /// # Errors
-    /// [`Error::Input`] for a field of `config` out of range, or for parameters that are not all
-    /// F32 or all F64 on one device.
+    /// [`Error::Setting`] for a field of `config` out of range, [`Error::Mismatch`] for parameters that
+    /// are not all F32 or all F64 on one device.
     pub fn new(config: AdamWConfig, parameters: &Parameters) -> Result<Self> {
         config.validate()?;
         let mut slots: Vec<Slot> = Vec::with_capacity(parameters.len());
         for (name, var) in parameters.iter() {
             let dtype = slots.first().map_or(var.dtype(), |slot| slot.var.dtype());
             if var.dtype() != dtype || !matches!(dtype, DType::F32 | DType::F64) {
-                return Err(Error::Input(format!(
+                return Err(Error::Mismatch(format!(
                     "parameter {name}: expected all f32 or all f64, found {}",
                     var.dtype().as_str()
                 )));
@@ -143,8 +140,8 @@ impl AdamW {
                 .first()
                 .is_some_and(|slot| !slot.var.device().same_device(var.device()))
             {
-                return Err(Error::Input(format!(
-                    "parameter {name}: is on another device"
+                return Err(Error::Mismatch(format!(
+                    "parameter {name}: expected all parameters on one device, found another"
                 )));
             }
             slots.push(Slot::new(name, var)?);
@@ -159,16 +156,16 @@ impl AdamW {
     /// Updates every parameter from its gradient; the learning rates are times `lr_factor`.
     ///
     /// A parameter that `grads` lacks counts as one with a zero gradient: a gate that was off for
-    /// the whole batch cuts its branch out of the graph. Its moments decay and move it still, and
-    /// weight decay applies, as with a zero tensor in its place.
+    /// the whole batch cuts its branch out of the graph. Its moments still decay and move it, and
+    /// weight decay applies.
     ///
     /// # Errors
     /// [`Error::NonFinite`] names the first parameter, by name, whose gradient is not finite or
     /// so large that its squares overflow; no parameter and no moment has changed then.
     pub fn step(&mut self, grads: &GradStore, lr_factor: f64) -> Result<StepStats> {
         if !lr_factor.is_finite() || lr_factor < 0.0 {
-            return Err(Error::Input(format!(
-                "learning rate factor: expected a finite number >= 0, found {lr_factor}"
+            return Err(Error::Setting(format!(
+                "lr_factor: expected a finite number of at least 0, found {lr_factor}"
             )));
         }
         // A gradient may still hold the graph that it came from.
@@ -220,10 +217,10 @@ impl AdamW {
             .collect()
     }
 
-    /// Continues from a [`AdamW::state`] taken after `step` steps.
+    /// Resumes from an [`AdamW::state`] taken after `step` steps.
     ///
     /// # Errors
-    /// [`Error::Input`] lists every name that is missing, unused, or of another shape or dtype;
+    /// [`Error::Mismatch`] lists every name that is missing, unused, or of another shape or dtype;
     /// nothing has changed then.
     pub fn load_state<'a>(
         &mut self,

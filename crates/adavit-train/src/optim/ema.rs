@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::optim::parameters::{Parameters, copy_like, match_by_name};
+use crate::ranges::Ranges;
 
 /// A moving average of every parameter.
 ///
@@ -27,13 +28,9 @@ impl Ema {
     /// Starts the average at the present values.
     ///
     /// # Errors
-    /// [`Error::Input`] unless `decay` is in [0, 1].
+    /// [`Error::Setting`](crate::Error::Setting) unless `decay` is in [0, 1].
     pub fn new(decay: f64, parameters: &Parameters) -> Result<Self> {
-        if !(0.0..=1.0).contains(&decay) {
-            return Err(Error::Input(format!(
-                "ema decay: expected a number in [0, 1], found {decay}"
-            )));
-        }
+        Ranges::of("").ratios([("ema_decay", decay)])?;
         let tensors = parameters.to_tensors()?;
         Ok(Self { decay, tensors })
     }
@@ -41,7 +38,7 @@ impl Ema {
     /// Moves the average towards the present values, after `step` optimizer steps.
     ///
     /// # Errors
-    /// [`Error::Input`] if the names or shapes are not those of [`Ema::new`].
+    /// [`Error::Mismatch`](crate::Error::Mismatch) if the names or shapes are not those of [`Ema::new`].
     pub fn update(&mut self, parameters: &Parameters, step: u64) -> Result<()> {
         let weight = 1.0 - self.decay_at(step);
         let vars: BTreeMap<String, Tensor> = parameters
@@ -64,7 +61,7 @@ impl Ema {
     /// Replaces the averages by copies of `tensors`.
     ///
     /// # Errors
-    /// [`Error::Input`] lists every name that is missing, unused, or of another shape or dtype;
+    /// [`Error::Mismatch`](crate::Error::Mismatch) lists every name that is missing, unused, or of another shape or dtype;
     /// nothing has changed then.
     pub fn load<'a>(
         &mut self,

@@ -1,8 +1,7 @@
 //! The trained variables of a model, in the order of their names.
 //!
-//! candle's `VarMap` iterates in an order that changes from process to process; a global gradient
-//! norm, an optimizer state or a snapshot needs one order. Sums over parameters here always run
-//! by name.
+//! candle's `VarMap` iterates in an order that changes from process to process. A global gradient
+//! norm, an optimizer state or a snapshot needs one order: here it is always by name.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -82,7 +81,7 @@ impl Parameters {
     /// Sets every variable from the tensor with its name.
     ///
     /// # Errors
-    /// [`Error::Input`] lists every name that is missing, unused, or of another shape or dtype;
+    /// [`Error::Mismatch`] lists every name that is missing, unused, or of another shape or dtype;
     /// no variable has changed then.
     pub fn load<'a>(
         &self,
@@ -152,7 +151,8 @@ impl Group {
 
 /// Pairs each expected name with the given tensor of that name, shape and dtype.
 ///
-/// Fails with the list of all that does not fit; `what` names the set of tensors in the message.
+/// Fails with the list of everything that does not fit; `what` names the set of tensors in the
+/// message.
 pub(crate) fn match_by_name<'a, 'b>(
     what: &str,
     expected: impl IntoIterator<Item = (String, &'b Tensor)>,
@@ -172,8 +172,8 @@ pub(crate) fn match_by_name<'a, 'b>(
             Some(found) => {
                 misfits.push(format!(
                     "{name} (expected {}, found {})",
-                    kind(like),
-                    kind(found)
+                    dtype_and_shape(like),
+                    dtype_and_shape(found)
                 ));
             }
         }
@@ -192,7 +192,7 @@ pub(crate) fn match_by_name<'a, 'b>(
     if faults.is_empty() {
         Ok(matched)
     } else {
-        Err(Error::Input(format!(
+        Err(Error::Mismatch(format!(
             "{what} do not match; {}",
             faults.join("; ")
         )))
@@ -207,7 +207,7 @@ pub(crate) fn copy_like(tensor: &Tensor, like: &Tensor) -> Result<Tensor> {
         .force_contiguous()?)
 }
 
-fn kind(tensor: &Tensor) -> String {
+fn dtype_and_shape(tensor: &Tensor) -> String {
     format!("{} {:?}", tensor.dtype().as_str(), tensor.dims())
 }
 

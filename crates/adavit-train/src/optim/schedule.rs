@@ -13,7 +13,8 @@ use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::ranges::Ranges;
 
 /// The factor of the learning rate at each step: linear warm-up, then a cosine.
 ///
@@ -39,8 +40,10 @@ pub struct LrSchedule {
 impl LrSchedule {
     /// Checks that both factors are in [0, 1].
     pub fn validate(&self) -> Result<()> {
-        check_unit("min_factor", self.min_factor)?;
-        check_unit("warmup_factor", self.warmup_factor)
+        Ranges::of("").ratios([
+            ("min_factor", self.min_factor),
+            ("warmup_factor", self.warmup_factor),
+        ])
     }
 
     /// Returns the factor for the step that follows `step` finished ones.
@@ -77,13 +80,16 @@ pub struct Ramp {
 impl Ramp {
     /// Checks that both ends are in [0, 1] and in order.
     pub fn validate(&self) -> Result<()> {
-        check_unit("ramp start", self.start)?;
-        check_unit("ramp end", self.end)?;
+        self.validate_in("ramp")
+    }
+
+    /// As [`Self::validate`], for the settings of the table `table`.
+    pub(crate) fn validate_in(&self, table: &str) -> Result<()> {
+        let ranges = Ranges::of(table);
+        ranges.ratios([("start", self.start), ("end", self.end)])?;
         if self.start > self.end {
-            return Err(Error::Input(format!(
-                "ramp: expected start <= end, found start {} and end {}",
-                self.start, self.end
-            )));
+            let expected = format!("at most its end, {}", self.end);
+            return Err(ranges.unexpected("start", &expected, self.start));
         }
         Ok(())
     }
@@ -97,16 +103,6 @@ impl Ramp {
         } else {
             (progress - self.start) / (self.end - self.start)
         }
-    }
-}
-
-fn check_unit(what: &str, value: f64) -> Result<()> {
-    if (0.0..=1.0).contains(&value) {
-        Ok(())
-    } else {
-        Err(Error::Input(format!(
-            "{what}: expected a number in [0, 1], found {value}"
-        )))
     }
 }
 

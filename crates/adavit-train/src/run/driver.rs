@@ -18,7 +18,7 @@ use crate::run::session::Session;
 use crate::run::snapshot::Snapshot;
 use crate::run::stage::{AdaptivePart, StageTrainer};
 use crate::run::summary::{RandomSummary, Summary};
-use crate::run::targets::Budget;
+use crate::run::targets::BudgetLosses;
 use crate::run::teacher::Teacher;
 use crate::run::tensorboard::EventWriter;
 
@@ -220,7 +220,7 @@ impl Run<'_, '_> {
         let config = &self.session.config;
         let adaptive = AdaptivePart {
             teacher: Teacher::new(&dense, &config.distillation, &self.session.device)?,
-            budget: Budget::new(config, &dense.config.geometry())?,
+            budget: BudgetLosses::new(config, &dense.config.geometry())?,
         };
         let start = self.session.initial_adaptive(&dense)?;
         if loaded.is_none() && config.method.is_learned() {

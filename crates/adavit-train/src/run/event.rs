@@ -1,4 +1,4 @@
-//! What a run tells, and how it is stopped.
+//! What a run reports, and how it is stopped.
 
 use std::sync::atomic::AtomicBool;
 
@@ -8,25 +8,25 @@ use crate::eval::evaluate::Evaluation;
 use crate::run::progress::{MetricsRow, Stage};
 use crate::run::summary::Summary;
 
-/// What a run tells while it goes.
+/// What a run reports while it works.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Something to know that stops nothing.
+    /// Something that may need attention; the run continues.
     Warning(&'a str),
-    /// How something was understood, or what was made.
+    /// Something worth knowing, such as how a checkpoint was understood.
     Note(&'a str),
-    /// The run goes on from a snapshot.
+    /// The run resumes from a snapshot.
     Resumed {
-        /// In this stage.
+        /// The stage that it resumes in.
         stage: Stage,
-        /// After so many epochs of it.
+        /// Finished epochs of the stage.
         epoch: u64,
-        /// And so many steps.
+        /// Finished optimizer steps of the stage.
         step: u64,
     },
     /// A stage of training begins.
     StageStarted {
-        /// Which.
+        /// The stage.
         stage: Stage,
         /// Passes over the training images.
         epochs: u64,
@@ -35,35 +35,36 @@ pub enum Event<'a> {
         /// Trained numbers.
         parameters: usize,
     },
-    /// A step was done.
+    /// A step is finished.
     Step(&'a StepReport),
-    /// An epoch was done and measured on the held-out images.
+    /// An epoch is finished and measured on the held-out images.
     EpochFinished(&'a MetricsRow),
     /// A model was measured on the test images.
     Tested {
-        /// Which.
+        /// Which model, and how it decides.
         what: &'a str,
-        /// What was found.
+        /// Its evaluation.
         evaluation: &'a Evaluation,
     },
 }
 
-/// How far a stage of training is. Means are over the present epoch, in so far as it is done.
+/// The progress of a training stage. Means are over the finished steps of the current epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct StepReport {
     /// The stage.
     pub stage: Stage,
-    /// Counted from 1.
+    /// The current epoch, counted from 1.
     pub epoch: u64,
-    /// Of so many.
+    /// Epochs of the stage.
     pub epochs: u64,
-    /// Finished steps of the stage.
+    /// Finished optimizer steps of the stage.
     pub step: u64,
-    /// Of so many.
+    /// Optimizer steps of the stage.
     pub steps: u64,
-    /// Mean cross entropy with the labels, times the weight that soft targets leave it.
+    /// Mean cross entropy with the labels, weighted: soft targets take their share of the weight.
     pub task_loss: f64,
-    /// Mean loss of distillation from the plain model, weighted.
+    /// Mean loss of distillation from the dense model, weighted.
     pub distillation_loss: f64,
     /// Mean budget loss.
     pub usage_loss: f64,
@@ -71,29 +72,28 @@ pub struct StepReport {
     pub lr: f64,
     /// Training images per second.
     pub images_per_s: f64,
-    /// Share of the time that went into making batches, in [0, 1].
+    /// Share of the time spent on making batches, in [0, 1].
     pub data_wait: f64,
-    /// Seconds to the end of the training, both stages of it, at the present speed; measurements
-    /// between epochs aside.
+    /// Seconds to the end of both stages at the current speed, without the measurements between epochs.
     pub seconds_left: f64,
 }
 
 impl StepReport {
-    /// The sum of the losses.
+    /// Returns the sum of the losses.
     pub fn loss(&self) -> f64 {
         self.task_loss + self.distillation_loss + self.usage_loss
     }
 }
 
-/// How a run talks to the one who started it.
+/// How a program controls a run and hears of it.
 pub struct Control<'a> {
-    /// Set from outside to stop after the present step, saved.
+    /// Set by the program to stop after the current step; the state is saved.
     pub stop: &'a AtomicBool,
-    /// Called with everything that happens.
+    /// Called with every event.
     pub report: &'a mut dyn FnMut(&Event),
-    /// Where to compute.
+    /// The device to compute on, the one that the setting `device` names.
     pub device: &'a Device,
-    /// The source that the program was built from, for the summary.
+    /// The commit that the program was built from, for the summary.
     pub commit: &'a str,
 }
 
@@ -108,11 +108,11 @@ impl std::fmt::Debug for Control<'_> {
 pub enum Outcome {
     /// Everything is done.
     Finished(Box<Summary>),
-    /// The stage that was asked for is done, and no more was.
+    /// The last requested stage is done.
     Reached {
-        /// Seconds in all, over every start.
+        /// Seconds in total, over every start of the run.
         seconds: f64,
     },
-    /// Stopped from outside; the state is saved.
+    /// The program stopped it; the state is saved.
     Interrupted,
 }

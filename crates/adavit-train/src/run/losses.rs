@@ -1,4 +1,4 @@
-//! The training loss: labels, what the plain model says, and the budget.
+//! The training loss: labels, the dense model's outputs, and the budget.
 //!
 //! ```text
 //! dense     CE(labels)
@@ -15,9 +15,9 @@ use adavit_decision::UsageLosses;
 use adavit_model::Output;
 use candle_core::{D, DType, Tensor};
 
-use crate::config::train_config::Distillation;
+use crate::config::distillation::Distillation;
 use crate::error::{Error, Result};
-use crate::run::targets::Budget;
+use crate::run::targets::BudgetLosses;
 
 /// The terms of one batch's loss, weighted; scalars with gradient.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub(crate) struct Losses {
     terms: Vec<(Term, Tensor)>,
 }
 
-/// A term by what it is part of; the name is for errors.
+/// What a term is part of, with its name for errors.
 #[derive(Debug, Clone, Copy)]
 enum Term {
     Task,
@@ -59,7 +59,8 @@ impl Losses {
         })
     }
 
-    /// Labels, and `teacher`, the plain model's output on the same batch.
+    /// Cross entropy with the labels, and distillation from `teacher`, the dense model's output on the
+    /// same batch.
     pub(crate) fn distilled(
         output: &Output,
         targets: &Tensor,
@@ -73,11 +74,11 @@ impl Losses {
         Ok(losses)
     }
 
-    /// Adds what the decisions of `output` are away from the budget, at `progress` of the stage.
+    /// Adds the budget losses of the decisions of `output`, at `progress` of the stage, in [0, 1].
     pub(crate) fn add_budget(
         &mut self,
         output: &Output,
-        budget: &Budget,
+        budget: &BudgetLosses,
         progress: f64,
     ) -> Result<()> {
         let factor = budget.ramp.factor(progress);
@@ -94,7 +95,7 @@ impl Losses {
             self.terms.push((Term::Usage(name), (term * factor)?));
         }
         if let Some(macs) = &budget.macs {
-            // The target comes down, where the weights of the others go up.
+            // The target falls where the weights of the others rise.
             let target = 1.0 - factor * (1.0 - budget.share);
             let term = macs.compute(&output.decisions, target)?;
             self.terms.push((Term::Usage("macs loss"), term));
@@ -107,44 +108,23 @@ impl Losses {
             for (_, task) in &mut self.terms {
                 *task = (&*task * (1.0 - by.logits))?;
             }
-            let soft = adavit_kernels::softmax(&(&teacher.logits / by.temperature)?)?;
-            let logits = (&student.logits / by.temperature)?;
-            let term = adavit_kernels::cross_entropy(&logits, &soft)?;
-            self.terms.push((
-                Term::Distillation("logit distillation loss"),
-                (term * by.logits)?,
-            ));
+            let term = soft_target_loss(student, teacher, by.temperature)?;
+            self.add_distillation("logit distillation loss", &term, by.logits)?;
         }
         if by.hidden > 0.0 {
-            let mut term = zero_like(&student.logits)?;
-            for (block, (ours, theirs)) in student
-                .class_hidden
-                .iter()
-                .zip(&teacher.class_hidden)
-                .enumerate()
-            {
-                let square = (ours - theirs.detach())?.sqr()?.mean(D::Minus1)?;
-                let square = match student.decisions[block].policy.sublayers() {
-                    Some(gates) => (square * gates.detach().narrow(1, 1, 1)?.squeeze(1)?)?,
-                    None => square,
-                };
-                term = (term + square.mean_all()?)?;
-            }
-            self.terms.push((
-                Term::Distillation("hidden state distillation loss"),
-                (term * by.hidden)?,
-            ));
+            let term = hidden_loss(student, teacher)?;
+            self.add_distillation("hidden state distillation loss", &term, by.hidden)?;
         }
         if by.attention > 0.0 {
-            let mut term = zero_like(&student.logits)?;
-            for (ours, theirs) in student.class_attention.iter().zip(&teacher.class_attention) {
-                term = (term + (ours - theirs.detach())?.abs()?.mean_all()?)?;
-            }
-            self.terms.push((
-                Term::Distillation("attention distillation loss"),
-                (term * by.attention)?,
-            ));
+            let term = attention_loss(student, teacher)?;
+            self.add_distillation("attention distillation loss", &term, by.attention)?;
         }
+        Ok(())
+    }
+
+    fn add_distillation(&mut self, name: &'static str, term: &Tensor, weight: f64) -> Result<()> {
+        self.terms
+            .push((Term::Distillation(name), (term * weight)?));
         Ok(())
     }
 
@@ -202,6 +182,37 @@ pub(crate) fn smoothed_targets(
         .broadcast_eq(&classes.unsqueeze(0)?)?
         .to_dtype(DType::F32)?;
     Ok(hot.affine(1.0 - smoothing, smoothing / num_classes as f64)?)
+}
+
+/// Cross entropy with the teacher's probabilities, both at `temperature`.
+fn soft_target_loss(student: &Output, teacher: &Output, temperature: f64) -> Result<Tensor> {
+    let soft = adavit_kernels::softmax(&(&teacher.logits / temperature)?)?;
+    let logits = (&student.logits / temperature)?;
+    Ok(adavit_kernels::cross_entropy(&logits, &soft)?)
+}
+
+/// Squared differences of the class token's hidden states, of the blocks whose MLP runs.
+fn hidden_loss(student: &Output, teacher: &Output) -> Result<Tensor> {
+    let mut loss = zero_like(&student.logits)?;
+    let pairs = student.class_hidden.iter().zip(&teacher.class_hidden);
+    for (block, (ours, theirs)) in pairs.enumerate() {
+        let square = (ours - theirs.detach())?.sqr()?.mean(D::Minus1)?;
+        let square = match student.decisions[block].policy.sublayers() {
+            Some(gates) => (square * gates.detach().narrow(1, 1, 1)?.squeeze(1)?)?,
+            None => square,
+        };
+        loss = (loss + square.mean_all()?)?;
+    }
+    Ok(loss)
+}
+
+/// Absolute differences of the class token's attention rows.
+fn attention_loss(student: &Output, teacher: &Output) -> Result<Tensor> {
+    let mut loss = zero_like(&student.logits)?;
+    for (ours, theirs) in student.class_attention.iter().zip(&teacher.class_attention) {
+        loss = (loss + (ours - theirs.detach())?.abs()?.mean_all()?)?;
+    }
+    Ok(loss)
 }
 
 fn zero_like(xs: &Tensor) -> Result<Tensor> {

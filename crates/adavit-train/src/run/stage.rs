@@ -1,16 +1,18 @@
-//! One stage of training: model, optimizer, averaged weights, and one step of them.
+//! One stage of training: model, optimizer, averaged weights, and the step that moves them.
 
 use std::collections::{BTreeMap, HashMap};
 
+use adavit_data::Batch;
 use adavit_decision::{Gating, random_policy};
 use adavit_gumbel::{ScaledNoise, SeededNoise};
 use adavit_kernels::in_pool;
 use adavit_model::{Capture, Checkpoint, ModelConfig, Output, Tensors, VisionTransformer};
-use candle_core::{DType, Device, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 
 use crate::config::method::Method;
-use crate::config::train_config::{StageConfig, TrainConfig};
+use crate::config::stage_config::StageConfig;
+use crate::config::train_config::TrainConfig;
 use crate::error::Result;
 use crate::eval::evaluate::batch_top1;
 use crate::optim::adamw::AdamW;
@@ -18,22 +20,21 @@ use crate::optim::ema::Ema;
 use crate::optim::parameters::Parameters;
 use crate::optim::schedule::LrSchedule;
 use crate::run::losses::{LossValues, Losses, smoothed_targets};
-use crate::run::targets::Budget;
+use crate::run::targets::BudgetLosses;
 use crate::run::teacher::Teacher;
-use adavit_data::Batch;
 
 const EMA_PREFIX: &str = "ema.";
 
 /// Where in its stage a step is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
-    /// Keys the noise: counted over both stages.
+    /// The epoch, counted over both stages: it keys the noise.
     pub(crate) epoch: u64,
-    /// Finished steps of the stage.
+    /// Finished optimizer steps of the stage.
     pub(crate) step: u64,
 }
 
-/// What a step found.
+/// What a step measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StepOutput {
     pub(crate) losses: LossValues,
@@ -46,14 +47,14 @@ pub(crate) struct StepOutput {
 #[derive(Debug)]
 pub(crate) struct AdaptivePart {
     pub(crate) teacher: Teacher,
-    pub(crate) budget: Budget,
+    pub(crate) budget: BudgetLosses,
 }
 
 /// The state of a stage between two steps, and what it needs for the next.
 #[derive(Debug)]
 pub(crate) struct StageTrainer {
     config: TrainConfig,
-    stage: StageConfig,
+    settings: StageConfig,
     model_config: ModelConfig,
     model: VisionTransformer,
     parameters: Parameters,
@@ -64,7 +65,7 @@ pub(crate) struct StageTrainer {
 }
 
 impl StageTrainer {
-    /// Starts from `start`; with an adaptive part it trains the masked path, else the plain one.
+    /// Starts from `start`; with an adaptive part it trains the masked path, otherwise the dense one.
     pub(crate) fn new(
         config: &TrainConfig,
         start: &Checkpoint,
@@ -72,20 +73,20 @@ impl StageTrainer {
         adaptive: Option<AdaptivePart>,
         device: &Device,
     ) -> Result<Self> {
-        let stage = match adaptive {
+        let settings = match adaptive {
             Some(_) => &config.adaptive,
             None => &config.dense,
         };
         let (model, parameters) = trainable(start, device)?;
-        let ema = (stage.ema_decay > 0.0)
-            .then(|| Ema::new(stage.ema_decay, &parameters))
+        let ema = (settings.ema_decay > 0.0)
+            .then(|| Ema::new(settings.ema_decay, &parameters))
             .transpose()?;
         Ok(Self {
             config: config.clone(),
-            stage: stage.clone(),
+            settings: settings.clone(),
             model_config: start.config.clone(),
             model,
-            optimizer: AdamW::new(stage.optimizer, &parameters)?,
+            optimizer: AdamW::new(settings.optimizer, &parameters)?,
             parameters,
             ema,
             schedule,
@@ -93,12 +94,12 @@ impl StageTrainer {
         })
     }
 
-    /// How many numbers are trained.
+    /// The number of trained numbers.
     pub(crate) fn num_parameters(&self) -> usize {
         self.parameters.num_elements()
     }
 
-    /// Continues from what [`Self::state`] gave after `step` steps.
+    /// Resumes from what [`Self::state`] gave after `step` steps.
     pub(crate) fn load_state(&mut self, state: &Tensors, step: u64) -> Result<()> {
         let (averages, moments): (Tensors, Tensors) = state
             .iter()
@@ -115,7 +116,7 @@ impl StageTrainer {
         Ok(())
     }
 
-    /// Everything besides the weights that a resume needs, on the CPU.
+    /// Everything that a resume needs except the weights, on the CPU.
     pub(crate) fn state(&self) -> Result<Tensors> {
         let mut state = self.optimizer.state()?;
         if let Some(ema) = &self.ema {
@@ -154,9 +155,9 @@ impl StageTrainer {
         let targets = smoothed_targets(
             &batch.labels,
             self.model_config.num_classes,
-            self.stage.label_smoothing,
+            self.settings.label_smoothing,
         )?;
-        // The graph lives in this block alone: its memory is free before the optimizer works.
+        // The graph lives only in this block: its memory is free before the optimizer works.
         let (gradients, losses, top1) = {
             let (output, losses) = self.forward(batch, &targets, place)?;
             let values = losses.values(place.step)?;
@@ -173,14 +174,14 @@ impl StageTrainer {
             losses,
             top1,
             grad_norm: stats.grad_norm,
-            lr: self.stage.optimizer.lr * factor,
+            lr: self.settings.optimizer.lr * factor,
         })
     }
 
     fn forward(
         &mut self,
         batch: &Batch,
-        targets: &candle_core::Tensor,
+        targets: &Tensor,
         place: Place,
     ) -> Result<(Output, Losses)> {
         let Some(adaptive) = &mut self.adaptive else {
@@ -190,25 +191,25 @@ impl StageTrainer {
         };
         let teacher = adaptive.teacher.forward(&batch.images)?;
         let capture = adaptive.teacher.capture();
-        let progress = place.step as f64 / self.schedule.total_steps.max(1) as f64;
-        let output = self.forward_saving(batch, capture, (place.epoch, progress))?;
+        let output = self.forward_saving(batch, capture, place)?;
         let by = &self.config.distillation;
         let mut losses = Losses::distilled(&output, targets, teacher.as_ref(), by)?;
         if let (Method::Learned, Some(adaptive)) = (&self.config.method, &self.adaptive) {
-            losses.add_budget(&output, &adaptive.budget, progress)?;
+            losses.add_budget(&output, &adaptive.budget, self.progress(place))?;
         }
         Ok((output, losses))
     }
 
-    /// The forward of the second stage, by the method that saves compute.
-    fn forward_saving(
-        &self,
-        batch: &Batch,
-        capture: Capture,
-        (epoch, progress): (u64, f64),
-    ) -> Result<Output> {
+    /// The finished share of the stage, in [0, 1].
+    fn progress(&self, place: Place) -> f64 {
+        place.step as f64 / self.schedule.total_steps.max(1) as f64
+    }
+
+    /// The forward of the adaptive stage, by the method that saves compute.
+    fn forward_saving(&self, batch: &Batch, capture: Capture, place: Place) -> Result<Output> {
         let (model, images) = (&self.model, &batch.images);
-        let mut noise = SeededNoise::new(self.config.seed, epoch, &batch.samples);
+        let progress = self.progress(place);
+        let mut noise = SeededNoise::new(self.config.seed, place.epoch, &batch.samples);
         Ok(match &self.config.method {
             Method::Learned => {
                 let gates = &self.config.gates;
@@ -232,7 +233,7 @@ impl StageTrainer {
     }
 }
 
-/// Returns a model whose weights are variables, and these.
+/// Returns the model of `start` with variables as weights, and these variables.
 pub fn trainable(start: &Checkpoint, device: &Device) -> Result<(VisionTransformer, Parameters)> {
     let mut vars = BTreeMap::new();
     for (name, tensor) in &start.tensors {

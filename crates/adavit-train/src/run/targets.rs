@@ -1,4 +1,4 @@
-//! What the adaptive stage is asked to save, and how its loss asks for it.
+//! What the adaptive stage should save, and the losses that make it do so.
 
 use adavit_decision::{Geometry, MacsLoss, UsageLoss};
 
@@ -8,21 +8,21 @@ use crate::optim::schedule::Ramp;
 
 /// The budget losses of a run.
 #[derive(Debug)]
-pub(crate) struct Budget {
-    /// The usage of each axis; every weight is 0 where multiply-adds alone are asked for.
+pub(crate) struct BudgetLosses {
+    /// Of the usage of each axis; every weight is 0 where only multiply-adds have a target.
     pub(crate) usage: UsageLoss,
-    /// The multiply-adds, if they are asked for.
+    /// Of the multiply-adds, if they have a target.
     pub(crate) macs: Option<MacsLoss>,
-    /// Mean `exact` MACs to reach, over those of the plain model.
+    /// Mean `exact` MACs to reach, over those of the dense model.
     pub(crate) share: f64,
-    /// When the losses come into force.
+    /// When the losses take effect.
     pub(crate) ramp: Ramp,
 }
 
-impl Budget {
+impl BudgetLosses {
     pub(crate) fn new(config: &TrainConfig, geometry: &Geometry) -> Result<Self> {
         let usage = &config.usage;
-        // Targets per axis stand in place of the budget.
+        // Targets per axis replace the budget.
         let macs = (usage.macs > 0.0 && config.targets.is_none())
             .then(|| {
                 MacsLoss::new(

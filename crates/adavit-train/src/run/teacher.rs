@@ -1,27 +1,28 @@
-//! The plain model whose outputs the adaptive one is distilled from.
+//! The dense model whose outputs the adaptive one is distilled from.
 
 use adavit_model::{
     Capture, Checkpoint, Output, PreparedTransformer, VisionTransformer, Workspace,
 };
 use candle_core::{Device, Tensor};
 
-use crate::config::train_config::Distillation;
+use crate::config::distillation::Distillation;
 use crate::error::Result;
 
-/// A plain model that is not trained, as fast as what is asked of it allows.
+/// A dense model that is not trained, on the fastest path that gives what the losses compare.
 #[derive(Debug)]
-pub(crate) struct Teacher {
-    kind: Kind,
-    capture: Capture,
-}
-
-#[derive(Debug)]
-enum Kind {
+pub(crate) enum Teacher {
     /// Nothing is distilled.
-    Silent,
+    Absent,
     /// Logits alone, on packed weights.
-    Prepared(Box<PreparedTransformer>, Workspace),
-    Model(Box<VisionTransformer>),
+    Prepared {
+        model: Box<PreparedTransformer>,
+        workspace: Workspace,
+    },
+    /// Logits, and what the losses compare inside the blocks.
+    Captured {
+        model: Box<VisionTransformer>,
+        capture: Capture,
+    },
 }
 
 impl Teacher {
@@ -32,31 +33,38 @@ impl Teacher {
             class_attention: by.attention > 0.0,
         };
         let inside = capture != Capture::default();
-        let kind = if by.logits == 0.0 && !inside {
-            Kind::Silent
+        Ok(if by.logits == 0.0 && !inside {
+            Self::Absent
         } else if device.is_cpu() && !inside {
-            let prepared = Box::new(dense.prepared(device)?);
-            Kind::Prepared(prepared, Workspace::default())
+            Self::Prepared {
+                model: Box::new(dense.prepared(device)?),
+                workspace: Workspace::default(),
+            }
         } else {
-            Kind::Model(Box::new(dense.model(device)?))
-        };
-        Ok(Self { kind, capture })
+            Self::Captured {
+                model: Box::new(dense.model(device)?),
+                capture,
+            }
+        })
     }
 
-    /// What the student has to capture, to be compared.
+    /// What the student captures, so that the two can be compared.
     pub(crate) fn capture(&self) -> Capture {
-        self.capture
+        match self {
+            Self::Absent | Self::Prepared { .. } => Capture::default(),
+            Self::Captured { capture, .. } => *capture,
+        }
     }
 
     /// The output on `images`; none if nothing is distilled.
     pub(crate) fn forward(&mut self, images: &Tensor) -> Result<Option<Output>> {
-        Ok(match &mut self.kind {
-            Kind::Silent => None,
-            Kind::Prepared(model, workspace) => {
+        Ok(match self {
+            Self::Absent => None,
+            Self::Prepared { model, workspace } => {
                 let logits = model.forward_dense(images, workspace)?;
                 Some(Output::of_logits(logits))
             }
-            Kind::Model(model) => Some(model.forward(images, self.capture)?),
+            Self::Captured { model, capture } => Some(model.forward(images, *capture)?),
         })
     }
 }

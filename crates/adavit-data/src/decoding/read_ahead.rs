@@ -1,36 +1,29 @@
-//! Picture files to inputs, decoded ahead of whoever takes them.
+//! From picture files to inputs, decoded ahead of the caller.
 
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 
 use rayon::prelude::*;
 
-use crate::preprocessing::{DecodedPicture, InputConfig, Picture};
+use crate::decoding::find::FileError;
+use crate::picture::{DecodedPicture, Picture};
+use crate::preprocessing::InputConfig;
 
 /// Batches that are decoded ahead.
 const AHEAD: usize = 2;
 
-/// A path that leads to no file, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileError {
-    /// The path.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub message: String,
-}
-
 /// Reads and decodes `files` for a model that takes `input`, in their order.
 ///
 /// A thread of its own decodes `batch_size` files at a time, in parallel, and stays at most a few
-/// batches ahead, so memory does not grow with the number of files. A file that is no picture, or
-/// that makes a decoder fail, is an item that says so.
+/// batches ahead, so memory does not grow with the number of files. A file that is not a
+/// picture, or on which a decoder fails, is an item with the reason.
 pub fn read_ahead(
     files: impl Iterator<Item = Result<PathBuf, FileError>> + Send + 'static,
     input: InputConfig,
     batch_size: usize,
 ) -> impl Iterator<Item = DecodedPicture> {
     let (sender, receiver) = sync_channel(AHEAD);
-    // On its own: where the other side stops, it may still be waiting for the next file's name.
+    // Not joined: where the receiver stops, the thread may still wait for the next file's name.
     std::thread::spawn(move || {
         let mut files = files.peekable();
         while files.peek().is_some() {

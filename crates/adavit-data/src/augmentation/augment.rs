@@ -8,16 +8,16 @@
 //! The image is padded with `p` zero pixels on every side and a window of its own size is cut out.
 //! What is drawn depends on (seed, epoch, sample) only, never on the place in a batch.
 
-mod erasing;
-
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
-use self::erasing::erase;
+use crate::augmentation::erasing::erase;
 use crate::error::{Error, Result};
 use crate::rng::{Stream, below, rng};
 
-/// How training images are varied; the default leaves them as they are.
+/// How training images are varied; the default changes nothing.
+///
+/// Turning one variation off leaves the draws of the others as they were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
@@ -63,14 +63,14 @@ impl Augment {
     pub fn validate(&self, [_, height, width]: [usize; 3]) -> Result<()> {
         if self.crop_padding >= height.min(width) {
             return Err(Error::Setting(format!(
-                "crop_padding must be below the size of the images, {height}x{width}, found {}",
+                "augment.crop_padding: expected less than a side of the images, {height}x{width}, found {}",
                 self.crop_padding
             )));
         }
         self.validate_probabilities()
     }
 
-    /// Checks what does not depend on the images.
+    /// Checks what does not depend on the size of the images.
     ///
     /// # Errors
     /// [`Error::Setting`] if a probability is outside of [0, 1].

@@ -1,4 +1,4 @@
-//! From paths on a command line to the picture files that they name.
+//! From paths, folders and patterns to the picture files that they name.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,24 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use crate::formats::image_folder::is_called_picture;
-use crate::reader::FileError;
+
+/// A path that leads to no file, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileError {
+    /// The path.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub message: String,
+}
 
 /// A file, or why there is none at a path.
 type FoundFile = Result<PathBuf, FileError>;
 
-/// Every file that the paths name: files as they are, pictures in folders, what matches a pattern,
-/// and for `-` what standard input lists. A path that names
-/// nothing is an item that says so.
+/// Iterates over every file that the paths name: files themselves, pictures in folders, matches of a
+/// pattern, and for `-` the lines of standard input.
+///
+/// A path that names nothing is an item with the reason. The order is that of the paths, then of the
+/// names; files are found while the iterator runs.
 pub fn find_pictures(paths: &[PathBuf]) -> impl Iterator<Item = FoundFile> + Send + use<> {
     let paths = paths.to_vec();
     paths.into_iter().flat_map(named)
@@ -47,7 +57,7 @@ fn named(path: PathBuf) -> Box<dyn Iterator<Item = FoundFile> + Send> {
     }
 }
 
-/// The items, or where there are none, that.
+/// The items; where there are none, an error with `message`.
 fn or_nothing(
     items: impl Iterator<Item = FoundFile> + Send,
     path: PathBuf,
@@ -81,7 +91,10 @@ fn listed() -> impl Iterator<Item = FoundFile> + Send {
 }
 
 #[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "on other systems not every name is valid")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "on other systems not every line is a path"
+)]
 fn path_of(bytes: Vec<u8>) -> FoundFile {
     use std::os::unix::ffi::OsStringExt;
     Ok(std::ffi::OsString::from_vec(bytes).into())
@@ -99,8 +112,8 @@ fn path_of(bytes: Vec<u8>) -> FoundFile {
     })
 }
 
-/// Pictures of a folder and of those in it, in the order of their names. What is called like a
-/// picture and is none is an item too, folders as well.
+/// Pictures of a folder and its sub-folders, in the order of their names. The name decides: a file
+/// or folder with the ending of a picture is an item too.
 fn in_folder(folder: &Path) -> impl Iterator<Item = FoundFile> + Send + use<> {
     let root = folder.to_path_buf();
     let entries = WalkDir::new(folder).follow_links(true).sort_by_file_name();
