@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use adavit_data::held_out;
 use adavit_model::{Checkpoint, ImportOptions, import};
 use adavit_train::{
-    Error, Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_sparse,
+    Error, Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_prepared,
     off_budget,
 };
 use anyhow::Result;
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
     checkpoint.config = model.config().clone();
     let all = data.test.indices();
     (images.dataset, images.indices) = (&data.test, &all);
-    let test = evaluate_sparse(&checkpoint.prepared(&device)?, &images, &mut |_| Ok(()))?;
+    let test = evaluate_prepared(&checkpoint.prepared(&device)?, &images)?;
     let warning = off_budget(held_out.macs_share, args.budget);
     // A checkpoint keeps the thresholds that it has rather than get some that miss the budget.
     let written = warning.is_none() || args.out.is_some();

@@ -5,10 +5,13 @@ use std::thread::available_parallelism;
 
 use adavit_data::{Dataset, FolderClasses, ImageFolder, Labelled, Normalization};
 use adavit_kernels::MOST_THREADS;
-use adavit_model::{Checkpoint, ImportOptions, ModelConfig, import, write_file};
+use adavit_model::{
+    Checkpoint, ImportOptions, ModelConfig, PreparedTransformer, VisionTransformer, import,
+    write_file,
+};
 use adavit_train::{
-    ClassTable, Error, Evaluation, ImageReport, Images, Mode, TrainConfig, check_images,
-    evaluate_each, evaluate_sparse, run_config_of,
+    ClassTable, Error, Evaluation, Evaluator, ImageReport, Images, Mode, TrainConfig, check_images,
+    in_turns, run_config_of,
 };
 use anyhow::Result;
 use candle_core::Device;
@@ -26,10 +29,11 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
         let message = "per-image: expected one checkpoint, since one file is written";
         return Err(Error::Input(message.into()).into());
     }
-    let mut found = Vec::new();
-    for path in &args.checkpoint {
-        found.push(one(args, path, &device)?);
-    }
+    let opened = args.checkpoint.iter();
+    let opened = opened
+        .map(|path| open(args, path, &device))
+        .collect::<Result<Vec<_>>>()?;
+    let found = evaluate(args, opened, &device)?;
     if let Some(path) = &args.csv {
         write_file(path, &csv_table(&found)?)?;
     }
@@ -52,6 +56,23 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Ended> {
         }
     }
     Ok(Ended::Done)
+}
+
+/// A checkpoint and its test images.
+struct Opened {
+    checkpoint: PathBuf,
+    config: ModelConfig,
+    model: Model,
+    test: Box<dyn Labelled>,
+    normalization: Normalization,
+    indices: Vec<u32>,
+}
+
+/// The model of a checkpoint, for the path that its images take.
+enum Model {
+    Dense(PreparedTransformer),
+    Sparse(PreparedTransformer),
+    Masked(VisionTransformer),
 }
 
 /// What was found of one checkpoint.
@@ -77,8 +98,8 @@ pub(crate) fn run_of(checkpoint: &Path) -> Result<Option<TrainConfig>> {
     Ok(config)
 }
 
-/// Evaluates one checkpoint.
-fn one(args: &EvalArgs, path: &Path, device: &Device) -> Result<Evaluated> {
+/// Opens one checkpoint.
+fn open(args: &EvalArgs, path: &Path, device: &Device) -> Result<Opened> {
     run_of(path)?;
     let imported = import(path, &ImportOptions::default())?;
     for note in &imported.notes {
@@ -97,38 +118,105 @@ fn one(args: &EvalArgs, path: &Path, device: &Device) -> Result<Evaluated> {
     }
     let config = checkpoint.config.clone();
     let (test, normalization) = test_images(args, path, &config)?;
-    let test = test.as_ref();
     if !config.class_names.is_empty() && config.class_names != test.class_names() {
         tell("warning: the classes of this data are not those that the checkpoint was trained on");
     }
-    let indices: Vec<u32> = (0..test.len() as u32).collect();
-    let images = Images {
-        dataset: test,
-        indices: &indices,
-        normalization: &normalization,
-        batch_size: args.batch_size,
-        device,
-    };
-    let exec = match (args.exec, &config.decisions) {
-        (_, None) => None,
-        (exec, Some(_)) => Some(exec),
-    };
-    let mut classes = ClassTable::new(config.num_classes);
-    let per_image = args.per_image.as_deref();
-    let evaluation = measure(checkpoint, &images, exec, per_image, &mut classes)?;
-    Ok(Evaluated {
+    Ok(Opened {
         checkpoint: path.to_path_buf(),
-        preset: config.preset,
-        dataset: test.name().into(),
-        class_names: test.class_names().to_vec(),
-        exec: match exec {
-            None => "dense",
-            Some(Exec::Masked) => "masked",
-            Some(Exec::Sparse) => "sparse",
-        },
-        evaluation,
-        classes,
+        model: Model::of(&checkpoint, args.exec, device)?,
+        indices: (0..test.len() as u32).collect(),
+        config,
+        test,
+        normalization,
     })
+}
+
+impl Model {
+    fn of(checkpoint: &Checkpoint, exec: Exec, device: &Device) -> Result<Self> {
+        Ok(match (&checkpoint.config.decisions, exec) {
+            (None, _) => Self::Dense(checkpoint.prepared(device)?),
+            (Some(_), Exec::Sparse) => Self::Sparse(checkpoint.prepared(device)?),
+            (Some(_), Exec::Masked) => Self::Masked(checkpoint.model(device)?),
+        })
+    }
+
+    fn exec(&self) -> &'static str {
+        match self {
+            Self::Dense(_) => "dense",
+            Self::Sparse(_) => "sparse",
+            Self::Masked(_) => "masked",
+        }
+    }
+}
+
+impl Opened {
+    fn evaluator<'a>(&'a self, batch_size: usize, device: &'a Device) -> Result<Evaluator<'a>> {
+        let images = Images {
+            dataset: self.test.as_ref(),
+            indices: &self.indices,
+            normalization: &self.normalization,
+            batch_size,
+            device,
+        };
+        Ok(match &self.model {
+            Model::Dense(model) | Model::Sparse(model) => Evaluator::prepared(model, &images)?,
+            Model::Masked(model) => Evaluator::new(model, &images, Mode::Masked)?,
+        })
+    }
+
+    fn evaluated(self, evaluation: Evaluation, classes: ClassTable) -> Evaluated {
+        Evaluated {
+            checkpoint: self.checkpoint,
+            preset: self.config.preset,
+            dataset: self.test.name().into(),
+            class_names: self.test.class_names().to_vec(),
+            exec: self.model.exec(),
+            evaluation,
+            classes,
+        }
+    }
+}
+
+/// Evaluates the checkpoints in turn, batch by batch, so that their speeds compare, and writes one
+/// line per image if asked for.
+fn evaluate(args: &EvalArgs, opened: Vec<Opened>, device: &Device) -> Result<Vec<Evaluated>> {
+    let classes = opened.iter();
+    let mut classes: Vec<ClassTable> = classes
+        .map(|one| ClassTable::new(one.config.num_classes))
+        .collect();
+    let evaluators = opened.iter();
+    let mut evaluators = evaluators
+        .map(|one| one.evaluator(args.batch_size, device))
+        .collect::<Result<Vec<_>>>()?;
+    let mut lines = Vec::new();
+    for turn in in_turns(&mut evaluators) {
+        let (index, reports) = turn?;
+        for report in &reports {
+            classes[index].add(report.label, report.predicted, report.macs);
+            if args.per_image.is_some() {
+                add_line(&mut lines, report)?;
+            }
+        }
+    }
+    let evaluations = evaluators.into_iter().map(Evaluator::finish);
+    let evaluations = evaluations.collect::<Result<Vec<_>, _>>()?;
+    if let Some(path) = &args.per_image {
+        write_file(path, &lines)?;
+    }
+    let results = evaluations.into_iter().zip(classes);
+    let found = opened.into_iter().zip(results);
+    Ok(found
+        .map(|(one, (evaluation, classes))| one.evaluated(evaluation, classes))
+        .collect())
+}
+
+fn add_line(lines: &mut Vec<u8>, report: &ImageReport) -> Result<()> {
+    serde_json::to_writer(&mut *lines, report).map_err(|error| Error::Encode {
+        what: "the results of each image",
+        message: error.to_string(),
+    })?;
+    lines.push(b'\n');
+    Ok(())
 }
 
 impl Evaluated {
@@ -329,54 +417,12 @@ pub(crate) fn normalization_for(model: &ModelConfig, images: &Dataset) -> Normal
     of_model.unwrap_or_else(|| images.normalization())
 }
 
-/// Evaluates the checkpoint, without decisions where `exec` is none, and writes a line per image to
-/// `path`.
-fn measure(
-    checkpoint: Checkpoint,
-    images: &Images,
-    exec: Option<Exec>,
-    path: Option<&Path>,
-    classes: &mut ClassTable,
-) -> Result<Evaluation> {
-    let mut lines = Vec::new();
-    let mut on_image = |image: &ImageReport| {
-        classes.add(image.label, image.predicted, image.macs);
-        if path.is_some() {
-            serde_json::to_writer(&mut lines, image)
-                .map_err(|error| Error::Input(format!("per-image report: {error}")))?;
-            lines.push(b'\n');
-        }
-        Ok(())
-    };
-    let found = match exec {
-        Some(Exec::Sparse) => {
-            let model = checkpoint.prepared(images.device)?;
-            // The prepared weights are all that is needed now.
-            drop(checkpoint);
-            evaluate_sparse(&model, images, &mut on_image)?
-        }
-        Some(Exec::Masked) | None => {
-            let mode = if exec.is_some() {
-                Mode::Masked
-            } else {
-                Mode::Dense
-            };
-            let model = checkpoint.model(images.device)?;
-            evaluate_each(&model, images, mode, &mut on_image)?
-        }
-    };
-    if let Some(path) = path {
-        write_file(path, &lines)?;
-    }
-    Ok(found)
-}
-
 /// What was found, for people.
 fn table(found: &Evaluation) -> String {
     let usage = &found.usage;
     format!(
         "top-1 {:.4}   top-5 {:.4}\n\
-         MACs per image {} (std {}), {:.3} of the plain model\n\
+         MACs per image {} (std {}), {:.3} of the dense model\n\
          10 % of the images below {}, half below {}, 90 % below {}\n\
          kept tokens {:.3}, heads {:.3}, blocks {:.3}\n\
          {:.1} images/s",

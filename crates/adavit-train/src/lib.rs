@@ -15,9 +15,11 @@ pub use error::{Error, Result};
 pub use eval::calibration::{calibrate, calibrate_best, off_budget};
 pub use eval::classes::ClassTable;
 pub use eval::evaluate::{
-    Evaluation, ImageReport, Images, Mode, OnImage, check_images, drawn_policy, evaluate,
-    evaluate_each, evaluate_sparse,
+    Evaluator, Turns, evaluate, evaluate_in_turns, evaluate_prepared, in_turns,
 };
+pub use eval::evaluation::{Evaluation, ImageReport, median};
+pub use eval::images::{Images, check_images};
+pub use eval::mode::{Mode, RandomDraw, drawn_policy};
 pub use optim::adamw::{AdamW, AdamWConfig, StepStats};
 pub use optim::ema::Ema;
 pub use optim::parameters::{Group, Parameters};

@@ -11,7 +11,7 @@ use candle_core::Device;
 use crate::config::method::Method;
 use crate::config::train_config::TrainConfig;
 use crate::error::{Error, Result};
-use crate::eval::evaluate::{Images, check_images};
+use crate::eval::images::{Images, check_images};
 use crate::optim::schedule::LrSchedule;
 use crate::run::progress::Stage;
 
