@@ -1,6 +1,8 @@
 //! `adavit throughput`: how fast a preset runs on this machine.
 
-use adavit_experiment::measure::{Adaptive, Keep, Realised, Throughput, Workload, peak_rss_bytes};
+use adavit_experiment::measure::{
+    AdaptiveWorkload, Keep, Realised, Throughput, Workload, peak_rss_bytes,
+};
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -92,7 +94,7 @@ struct All {
 type Compared = (Realised, Option<Vec<Row>>);
 
 fn compare(args: &ThroughputArgs, keep: Keep, device: &str) -> Result<Compared> {
-    let adaptive = Adaptive::new(&args.preset, keep, args.seed, &select_device(device)?)?
+    let adaptive = AdaptiveWorkload::new(&args.preset, keep, args.seed, &select_device(device)?)?
         .with_strategy(args.strategy.into());
     let realised = adaptive.measure(args.batch, args.seconds)?;
     let mut work = adaptive.sparse(args.batch)?;
