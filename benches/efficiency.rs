@@ -10,7 +10,7 @@ use std::time::Duration;
 use adavit_benches::curve::{Curve, Row, expect_top1, forget_time, time_per_image, write};
 use adavit_benches::shipped::{Shipped, TestImages};
 use adavit_model::{PreparedTransformer, Workspace};
-use adavit_train::evaluate_sparse;
+use adavit_train::evaluate_prepared;
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
@@ -46,7 +46,7 @@ fn models(shipped: &Shipped, test: &TestImages, check: bool) -> Result<Vec<Model
         let prepared = shipped.prepared(point)?;
         let (top1, macs) = if check {
             let images = test.images(&Device::Cpu);
-            let found = evaluate_sparse(&prepared, &images, &mut |_| Ok(()))?;
+            let found = evaluate_prepared(&prepared, &images)?;
             expect_top1(point, found.top1)?;
             (found.top1, found.macs)
         } else {

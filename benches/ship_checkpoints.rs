@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use adavit_benches::shipped::{CHECKPOINTS, DENSE, ShippedPoint, TestImages, workspace};
 use adavit_data::held_out;
 use adavit_model::{Checkpoint, write_file};
-use adavit_train::{Images, calibrate_best, evaluate_sparse, off_budget, run_config};
+use adavit_train::{Images, calibrate_best, evaluate_prepared, off_budget, run_config};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 
@@ -75,7 +75,7 @@ fn point(
 ) -> Result<ShippedPoint> {
     let decisions = checkpoint.config.decisions.as_ref();
     let prepared = checkpoint.prepared(&Device::Cpu)?;
-    let found = evaluate_sparse(&prepared, &test.images(&Device::Cpu), &mut |_| Ok(()))?;
+    let found = evaluate_prepared(&prepared, &test.images(&Device::Cpu))?;
     Ok(ShippedPoint {
         checkpoint: name.to_owned(),
         budget,

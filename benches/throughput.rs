@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use adavit_experiment::measure::{Adaptive, Keep, Workload};
+use adavit_experiment::measure::{AdaptiveWorkload, Keep, Workload};
 use candle_core::Device;
 use criterion::measurement::WallTime;
 use criterion::{
@@ -55,8 +55,8 @@ fn throughput(c: &mut Criterion) {
                     heads,
                     blocks,
                 };
-                let adaptive =
-                    Adaptive::new(preset, keep, 0, &Device::Cpu).expect("a preset of the crate");
+                let adaptive = AdaptiveWorkload::new(preset, keep, 0, &Device::Cpu)
+                    .expect("a preset of the crate");
                 let name = |path: &str| format!("{path}/{preset}/{tokens}-{heads}-{blocks}");
                 let masked = adaptive.masked(batch).expect("a batch");
                 bench(&mut group, name("masked"), batch, masked);

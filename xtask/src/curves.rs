@@ -178,8 +178,8 @@ fn replaced(page: &str, part: &str, text: &str) -> Result<String> {
 }
 
 fn table(curve: &Curve) -> Result<String> {
-    let plain = curve.rows.iter().find(|row| row.budget.is_none());
-    let plain = plain.context("efficiency.json: expected a row of the plain model")?;
+    let dense = curve.rows.iter().find(|row| row.budget.is_none());
+    let dense = dense.context("efficiency.json: expected a row of the dense model")?;
     let threads = if curve.threads == 1 {
         "thread"
     } else {
@@ -197,16 +197,16 @@ fn table(curve: &Curve) -> Result<String> {
     lines.extend(curve.rows.iter().map(|row| {
         let name = row
             .budget
-            .map_or_else(|| "plain".into(), |budget| format!("budget {budget}"));
+            .map_or_else(|| "dense".into(), |budget| format!("budget {budget}"));
         format!(
             "| {name} | {:.4} | {:.2} M | {:.2} | {:.3} | {:.2} | {:.3} | {:.2} |",
             row.top1,
             row.macs / 1e6,
             row.macs_saved,
             row.ms_batch_1,
-            plain.ms_batch_1 / row.ms_batch_1,
+            dense.ms_batch_1 / row.ms_batch_1,
             row.ms_batch_32,
-            plain.ms_batch_32 / row.ms_batch_32,
+            dense.ms_batch_32 / row.ms_batch_32,
         )
     }));
     Ok(lines.join("\n") + "\n")
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn savings_are_against_the_plain_model() {
+    fn savings_are_against_the_dense_model() {
         let row = |budget, ms| Row {
             budget,
             top1: 0.9,
@@ -310,6 +310,7 @@ mod tests {
             rows: vec![row(None, 3.0), row(Some(0.5), 2.0)],
         };
         let text = table(&curve).unwrap();
+        assert!(text.contains("| dense | 0.9000 |"));
         assert!(text.starts_with("cpu, 2 threads, avx2 kernels; 5 test images; commit `abc`."));
         assert!(text.contains("| budget 0.5 | 0.9000 | 10.00 M | 2.00 | 2.000 | 1.50 |"));
     }

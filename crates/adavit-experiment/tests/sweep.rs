@@ -1,4 +1,4 @@
-//! A sweep: every kind of point, what is written of them, and that it goes on where it was stopped.
+//! A sweep: every kind of point, the files of all, and that it resumes where it was stopped.
 #![expect(
     clippy::unwrap_used,
     reason = "the helpers here are test code, which clippy does not see"
@@ -12,7 +12,7 @@ use adavit_decision::Thresholds;
 use adavit_experiment::Result;
 use adavit_experiment::report::write_analysis;
 use adavit_experiment::sweep::{
-    Efficiency, Kind, SmallerModel, SweepConfig, Variant, measure_speeds, sweep,
+    Efficiency, ModelKind, Point, SmallerModel, SweepConfig, Variant, measure_speeds, sweep,
 };
 use adavit_model::{Checkpoint, VisionTransformer};
 use adavit_testing::{config, loaded, made_images, run, summary};
@@ -96,21 +96,28 @@ fn recipe(data: &Path) -> TrainConfig {
     recipe
 }
 
-/// One of each kind, with what it found of each image.
+fn reduces_tokens(point: &Point) -> bool {
+    matches!(
+        point.kind,
+        ModelKind::Evit | ModelKind::EvitTuned | ModelKind::Tome | ModelKind::TomeTuned
+    )
+}
+
+/// One of each kind, with its result on each image.
 fn check_points(found: &Efficiency) {
-    let kinds: Vec<Kind> = found.points.iter().map(|point| point.kind).collect();
+    let kinds: Vec<ModelKind> = found.points.iter().map(|point| point.kind).collect();
     for (kind, count) in [
-        (Kind::Dense, 2),
-        (Kind::Adaptive, 2),
-        (Kind::Calibrated, 1),
-        (Kind::Random, 1),
-        (Kind::RandomTuned, 1),
-        (Kind::Evit, 1),
-        (Kind::EvitTuned, 1),
-        (Kind::Tome, 1),
-        (Kind::TomeTuned, 1),
-        (Kind::Smaller, 1),
-        (Kind::Variant, 1),
+        (ModelKind::Dense, 2),
+        (ModelKind::Adaptive, 2),
+        (ModelKind::Calibrated, 1),
+        (ModelKind::Random, 1),
+        (ModelKind::RandomTuned, 1),
+        (ModelKind::Evit, 1),
+        (ModelKind::EvitTuned, 1),
+        (ModelKind::Tome, 1),
+        (ModelKind::TomeTuned, 1),
+        (ModelKind::Smaller, 1),
+        (ModelKind::Variant, 1),
     ] {
         assert_eq!(
             kinds.iter().filter(|k| **k == kind).count(),
@@ -132,12 +139,12 @@ fn check_points(found: &Efficiency) {
             point.name
         );
         assert!(point.speeds.iter().all(|speed| speed.images_per_s > 0.0));
-        if matches!(
-            point.kind,
-            Kind::Evit | Kind::EvitTuned | Kind::Tome | Kind::TomeTuned
-        ) {
+        if reduces_tokens(point) {
             assert!(point.macs_share <= 0.7, "{}", point.name);
         }
+        // No prepared path reduces tokens, and another path would not compare.
+        let speeds = if reduces_tokens(point) { 0 } else { 2 };
+        assert_eq!(point.speeds.len(), speeds, "{}", point.name);
     }
 }
 
@@ -145,16 +152,16 @@ fn check_comparisons(found: &Efficiency) {
     let adaptive = found
         .comparisons
         .iter()
-        .find(|c| c.against == "plain")
+        .find(|c| c.against == "dense")
         .unwrap();
     assert_eq!(adaptive.seeds, 2);
-    let mean = |kind: Kind| {
+    let mean = |kind: ModelKind| {
         let points = found.points.iter().filter(|point| point.kind == kind);
         points.map(|point| point.top1 / 2.0).sum::<f64>()
     };
-    let expected = mean(Kind::Adaptive) - mean(Kind::Dense);
+    let expected = mean(ModelKind::Adaptive) - mean(ModelKind::Dense);
     assert!((adaptive.difference - expected).abs() < 1e-9);
-    // Plain, three rivals twice, the smaller model and the variant.
+    // Dense, three rivals twice, the smaller model and the variant.
     assert_eq!(found.comparisons.len(), 9);
     assert!(
         found
@@ -183,7 +190,7 @@ fn check_files(out: &Path, found: &Efficiency) {
         .points
         .iter()
         .filter(|point| point.seed == settings().seeds[0]);
-    let models = of_first_seed.filter(|point| point.kind != Kind::Variant);
+    let models = of_first_seed.filter(|point| point.kind != ModelKind::Variant);
     // Each table has a head and a rule; the seeds have a mean.
     for (section, (title, expected)) in sections.iter().zip([
         ("Models", models.count()),
@@ -240,7 +247,7 @@ fn every_point_is_measured_once_and_compared() {
     check_stop_in_the_middle(&settings, &recipe, &out, found.points.len());
     check_other_machines(&settings, &recipe, &out);
     check_refusals(&settings, &recipe, &out);
-    // The plain checkpoint of a rival is not the model that was measured.
+    // The dense checkpoint of a rival is not the model that was measured.
     let rival = out.join("runs").join("evit-tuned-0.7-s0");
     let error =
         write_analysis(&rival, &loaded(&recipe).test, folder.path(), &Device::Cpu).unwrap_err();
@@ -332,7 +339,7 @@ fn check_other_machines(settings: &SweepConfig, recipe: &TrainConfig, out: &Path
     let [warning] = &warnings[..] else {
         panic!("{warnings:?}");
     };
-    assert!(warning.contains("smaller-narrow were measured on something else"));
+    assert!(warning.contains("smaller-narrow were measured on another machine"));
     check_speeds_again(settings, recipe, out, &found);
 }
 
@@ -353,7 +360,7 @@ fn check_speeds_again(
     let stopped = measure_speeds(settings, recipe, out, control).unwrap();
     assert!(!stopped.complete);
     assert_eq!(stopped.points, before.points);
-    // The time of a plain model and of random decisions does not depend on the weights, that of an
+    // The time of a dense model and of random decisions does not depend on the weights, that of an
     // adaptive model does.
     for gone in ["smaller-narrow", "random-tuned-0.7-s0", "adaptive-0.7-s1"] {
         fs::remove_dir_all(out.join("runs").join(gone)).unwrap();
@@ -366,11 +373,8 @@ fn check_speeds_again(
     };
     assert!(warning.starts_with("adaptive-0.7-s1: expected its weights"));
     for (now, then) in found.points.iter().zip(&before.points) {
-        let expected = if now.name == "adaptive-0.7-s1" {
-            "test"
-        } else {
-            "later"
-        };
+        let kept = now.name == "adaptive-0.7-s1" || reduces_tokens(now);
+        let expected = if kept { "test" } else { "later" };
         assert_eq!(now.speeds_commit, expected, "{}", now.name);
         assert_eq!(now.machine, before.points[0].machine);
         assert_eq!((&now.right, &now.commit), (&then.right, &then.commit));

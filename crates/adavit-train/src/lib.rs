@@ -10,9 +10,11 @@ mod run;
 // Main types: settings, runs, evaluation.
 pub use config::train_config::TrainConfig;
 pub use eval::evaluate::{
-    Evaluation, ImageReport, Images, Mode, OnImage, check_images, drawn_policy, evaluate,
-    evaluate_each, evaluate_sparse,
+    Evaluator, Turns, evaluate, evaluate_in_turns, evaluate_prepared, in_turns,
 };
+pub use eval::evaluation::{Evaluation, ImageReport, median};
+pub use eval::images::{Images, check_images};
+pub use eval::mode::{Mode, RandomDraw, drawn_policy};
 pub use run::driver::{resume, run_config, run_config_of, train, train_through};
 pub use run::event::{Control, Event, Outcome, StepReport};
 pub use run::folder::{REPORT, RunFolder, next_run_folder};

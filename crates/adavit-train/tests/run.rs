@@ -119,7 +119,10 @@ fn a_run_leaves_what_its_summary_says() {
     let text = fs::read_to_string(out.join("summary.json")).unwrap();
     assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
     assert!(summary.adaptive.macs < summary.dense.macs as f64);
-    assert!(summary.adaptive.images_per_s.unwrap() > 0.0);
+    let time_saved = summary.adaptive.images_per_s.unwrap() / summary.dense.images_per_s;
+    let compute_saved = summary.dense.macs as f64 / summary.adaptive.macs;
+    let realised = summary.adaptive.realised.unwrap();
+    assert!(realised > 0.0 && (realised - time_saved / compute_saved).abs() < 1e-6);
     let metrics = fs::read_to_string(out.join("metrics.csv")).unwrap();
     let epochs: Vec<String> = metrics
         .lines()

@@ -6,7 +6,7 @@ use adavit_data::held_out;
 use adavit_decision::Thresholds;
 use adavit_model::{ImportOptions, import};
 use adavit_train::{
-    Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_sparse, off_budget,
+    Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_prepared, off_budget,
 };
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
     checkpoint.config = model.config().clone();
     let all = data.test.indices();
     (images.dataset, images.indices) = (&data.test, &all);
-    let test = evaluate_sparse(&checkpoint.prepared(&device)?, &images, &mut |_| Ok(()))?;
+    let test = evaluate_prepared(&checkpoint.prepared(&device)?, &images)?;
     let warning = off_budget(held_out.macs_share, args.budget);
     // Thresholds that miss the budget do not replace those of the checkpoint.
     let written = warning.is_none() || args.out.is_some();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use adavit_experiment::sweep::{
-    Comparison, Efficiency, Point, SweepConfig, measure_speeds, sweep,
+    PairedComparison, Efficiency, Point, SweepConfig, measure_speeds, sweep,
 };
 use adavit_train::Control;
 use anyhow::Result;
@@ -131,12 +131,14 @@ fn table(efficiency: &Efficiency) -> String {
 }
 
 fn row(point: &Point, width: usize) -> String {
-    let speeds: Vec<String> = point
-        .speeds
-        .iter()
-        .zip([14, 15])
-        .map(|(speed, wide)| format!("{:>wide$.0}{:>9.2}", speed.images_per_s, speed.time_saved))
-        .collect();
+    // Token reduction has no speeds.
+    let speeds = [14, 15].into_iter().enumerate().map(|(index, wide)| {
+        point.speeds.get(index).map_or_else(
+            || format!("{:>wide$}{:>9}", "-", "-"),
+            |speed| format!("{:>wide$.0}{:>9.2}", speed.images_per_s, speed.time_saved),
+        )
+    });
+    let speeds: Vec<String> = speeds.collect();
     format!(
         "{:<width$}{:>9.4}{:>16}{:>8.3}{}",
         point.name,
@@ -147,7 +149,7 @@ fn row(point: &Point, width: usize) -> String {
     )
 }
 
-fn compared(comparison: &Comparison) -> String {
+fn compared(comparison: &PairedComparison) -> String {
     let seeds = match comparison.seeds {
         1 => "1 seed".to_string(),
         n => format!("{n} seeds"),

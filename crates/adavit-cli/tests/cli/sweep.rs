@@ -38,7 +38,7 @@ fn a_sweep_resumes_is_timed_again_and_its_runs_are_analysed() {
     let comparison = &found["comparisons"][0];
     assert_eq!(
         (&comparison["model"], &comparison["against"]),
-        (&json!("adaptive"), &json!("plain"))
+        (&json!("adaptive"), &json!("dense"))
     );
     let csv = fs::read_to_string(folder.join("runs/curves/efficiency.csv")).unwrap();
     assert_eq!(csv.lines().count(), 3);

@@ -1,4 +1,4 @@
-//! Resident memory of this process, as Linux tells it in `/proc/self`.
+//! Resident memory of this process, as Linux reports it in `/proc/self`.
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The highest peak before the last reset.
 static PEAK: AtomicU64 = AtomicU64::new(0);
 
-/// The memory at one moment, with the system's peak counter started anew.
+/// The memory at one moment, from which the system's peak counter starts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
     before: u64,
 }
 
 impl Memory {
-    /// Starts to watch; `None` where the system does not tell.
+    /// Starts to watch; `None` where the system does not report memory.
     pub(crate) fn watch() -> Option<Self> {
         PEAK.fetch_max(status("VmHWM").unwrap_or(0), Ordering::Relaxed);
         // Resets the peak; where that is not allowed the peak is that of the whole process.
@@ -22,13 +22,14 @@ impl Memory {
         Some(Self { before })
     }
 
-    /// Returns by how many bytes the peak since then lies above the memory of then.
+    /// Returns the peak since then minus the memory of then, in bytes.
     pub(crate) fn grown(self) -> Option<u64> {
         Some(status("VmHWM")?.saturating_sub(self.before))
     }
 }
 
-/// Returns the highest resident memory of this process in bytes, where the system tells.
+/// Returns the highest resident memory of this process in bytes; `None` where the system does not
+/// report it.
 pub fn peak_rss_bytes() -> Option<u64> {
     Some(status("VmHWM")?.max(PEAK.load(Ordering::Relaxed)))
 }

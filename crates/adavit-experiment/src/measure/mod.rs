@@ -6,5 +6,5 @@ pub(crate) mod realised;
 pub(crate) mod throughput;
 
 pub use memory::peak_rss_bytes;
-pub use realised::{Adaptive, Keep, Realised};
+pub use realised::{AdaptiveWorkload, Keep, Realised};
 pub use throughput::{Throughput, Workload};

@@ -1,8 +1,8 @@
-//! How much of the compute that policies save becomes time: the plain model, the masked path and the
+//! How much of the compute that policies save becomes time: the dense model, the masked path and the
 //! sparse path in turn.
 //!
-//! Policies are Bernoulli per image, block and gate, so a batch is ragged as real ones are. Rounds
-//! alternate the three, so that a change in the machine's load meets all of them.
+//! Policies are Bernoulli per image, block and gate, so a batch is as ragged as a real one. Rounds
+//! alternate the three, so that a change in the machine's load affects all of them.
 
 use std::time::Instant;
 
@@ -12,10 +12,11 @@ use adavit_model::{
     Checkpoint, ModelConfig, PreparedTransformer, Strategy, Workspace, initial_tensors,
     is_decision_tensor,
 };
+use adavit_train::median;
 use candle_core::Device;
 
 use crate::error::{Error, Result};
-use crate::measure::throughput::{Workload, images, median};
+use crate::measure::throughput::{Inputs, Workload, images};
 
 /// Images of a round of the sparse path at least, so that their policies vary.
 const ROUND_IMAGES: usize = 32;
@@ -30,20 +31,20 @@ pub struct Keep {
     pub tokens: f64,
     /// Of heads.
     pub heads: f64,
-    /// Of sub-layers.
+    /// Of blocks: attention and MLP.
     pub blocks: f64,
 }
 
-/// What was measured.
+/// Speeds and compute under policies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Realised {
-    /// Images per second of the plain model, median over rounds.
+    /// Images per second of the dense model, median over rounds.
     pub dense_images_per_s: f64,
     /// Of the masked path.
     pub masked_images_per_s: f64,
     /// Of the sparse path.
     pub sparse_images_per_s: f64,
-    /// MACs of the plain model.
+    /// MACs of the dense model.
     pub dense_macs: u64,
     /// Mean `exact` MACs of the images run.
     pub macs: f64,
@@ -58,9 +59,9 @@ pub struct Realised {
     pub latency_p99: f64,
 }
 
-/// A preset's adaptive model with policies to run it under.
+/// An adaptive model with policies to run it under.
 #[derive(Debug)]
-pub struct Adaptive {
+pub struct AdaptiveWorkload {
     start: Checkpoint,
     keep: Keep,
     strategy: Strategy,
@@ -68,11 +69,11 @@ pub struct Adaptive {
     device: Device,
 }
 
-impl Adaptive {
+impl AdaptiveWorkload {
     /// Takes a preset with every kind of gate; weights, images and policies come from `seed`.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is no such preset or a share is outside (0, 1].
+    /// [`Error::Setting`] if a share is outside (0, 1]; [`Error::Model`] if there is no such preset.
     pub fn new(preset: &str, keep: Keep, seed: u64, device: &Device) -> Result<Self> {
         let config = ModelConfig::preset(preset)?.with_decisions(DecisionConfig::default());
         let tensors = initial_tensors(&config, seed, 0.0)?;
@@ -90,7 +91,7 @@ impl Adaptive {
             ("blocks", keep.blocks),
         ] {
             if !(share > 0.0 && share <= 1.0) {
-                return Err(Error::Input(format!(
+                return Err(Error::Setting(format!(
                     "usage: expected {name} in (0, 1], found {share}"
                 )));
             }
@@ -177,11 +178,13 @@ impl Adaptive {
     /// Returns the masked path under policies of `batch` images, as many as a round takes.
     ///
     /// # Errors
-    /// [`Error::Input`] for an empty batch.
+    /// [`Error::Setting`] for an empty batch.
     pub fn masked(&self, batch: usize) -> Result<Workload> {
-        let xs = images(self.config(), batch, self.seed, &self.device)?;
-        let policies = self.policies(batch, ROUND_IMAGES.div_ceil(batch))?;
-        Workload::masked(&self.start, (xs, policies), &self.device)
+        let inputs = Inputs {
+            images: images(self.config(), batch, self.seed, &self.device)?,
+            policies: self.policies(batch, ROUND_IMAGES.div_ceil(batch))?,
+        };
+        Workload::masked(&self.start, inputs, &self.device)
     }
 
     /// As [`Self::masked`] by the sparse path.
@@ -189,19 +192,22 @@ impl Adaptive {
     /// # Errors
     /// As for [`Self::masked`].
     pub fn sparse(&self, batch: usize) -> Result<Workload> {
-        let xs = images(self.config(), batch, self.seed, &self.device)?;
+        let images = images(self.config(), batch, self.seed, &self.device)?;
         let policies = self.policies(batch, ROUND_IMAGES.div_ceil(batch))?;
-        let hard = self.hard(&policies, batch)?;
-        Ok(Workload::sparse(self.prepared()?, (xs, hard)))
+        let policies = self.hard(&policies, batch)?;
+        Ok(Workload::sparse(
+            self.prepared()?,
+            Inputs { images, policies },
+        ))
     }
 
     /// Measures for about `seconds`.
     ///
     /// # Errors
-    /// [`Error::Input`] for an empty batch or if `seconds` is not positive.
+    /// [`Error::Setting`] for an empty batch or if `seconds` is not positive.
     pub fn measure(&self, batch: usize, seconds: f64) -> Result<Realised> {
         if !(seconds > 0.0 && seconds <= 86_400.0) {
-            return Err(Error::Input(format!(
+            return Err(Error::Setting(format!(
                 "seconds: expected more than 0 and at most 86400, found {seconds}"
             )));
         }
@@ -209,44 +215,35 @@ impl Adaptive {
         let (mut masked, mut sparse) = (self.masked(batch)?, self.sparse(batch)?);
         let turns = ROUND_IMAGES.div_ceil(batch);
         let macs = self.mean_macs(&self.hard(&self.policies(batch, turns)?, batch)?);
-        let time = |work: &mut Workload, runs: usize| -> Result<f64> {
-            let start = Instant::now();
-            for _ in 0..runs {
-                work.run()?;
-            }
-            Ok((runs * batch) as f64 / start.elapsed().as_secs_f64())
-        };
         for work in [&mut dense, &mut masked, &mut sparse] {
             work.run()?;
         }
-        time(&mut sparse, turns - 1)?;
+        speed(&mut sparse, turns - 1, batch)?;
         sparse.take_macs();
-        let dense_macs = dense.macs();
-        let saved = dense_macs as f64 / macs;
-        let (mut speeds, mut ratios) = ([(); 3].map(|()| Vec::new()), Vec::new());
+        let mut rounds = Rounds::default();
         let begin = Instant::now();
-        while ratios.len() < 3 || begin.elapsed().as_secs_f64() < seconds {
-            // The dense path stands on both sides of the sparse one.
-            let before = time(&mut dense, turns)?;
-            let found = time(&mut sparse, turns)?;
-            let after = time(&mut dense, turns)?;
-            speeds[0].extend([before, after]);
-            speeds[1].push(time(&mut masked, 1)?);
-            speeds[2].push(found);
-            ratios.push(found * (before.recip() + after.recip()) / 2.0 / saved);
+        while rounds.time_saved.len() < 3 || begin.elapsed().as_secs_f64() < seconds {
+            // The dense path runs before and after the sparse one.
+            let before = speed(&mut dense, turns, batch)?;
+            let found = speed(&mut sparse, turns, batch)?;
+            let after = speed(&mut dense, turns, batch)?;
+            rounds.dense.extend([before, after]);
+            rounds.masked.push(speed(&mut masked, 1, batch)?);
+            rounds.sparse.push(found);
+            let time_saved = found * (before.recip() + after.recip()) / 2.0;
+            rounds.time_saved.push(time_saved);
         }
-        let rounds = ratios.len() as f64;
-        let macs_executed = sparse.take_macs() as f64 / rounds / (turns * batch) as f64;
-        let [dense, masked, sparse] = speeds.map(|mut speeds| median(&mut speeds));
+        let images = rounds.time_saved.len() * turns * batch;
         let latencies = self.latencies()?;
+        let dense_macs = dense.macs();
         Ok(Realised {
-            dense_images_per_s: dense,
-            masked_images_per_s: masked,
-            sparse_images_per_s: sparse,
+            dense_images_per_s: median(&mut rounds.dense),
+            masked_images_per_s: median(&mut rounds.masked),
+            sparse_images_per_s: median(&mut rounds.sparse),
             dense_macs,
             macs,
-            macs_executed,
-            ratio: median(&mut ratios),
+            macs_executed: sparse.take_macs() as f64 / images as f64,
+            ratio: median(&mut rounds.time_saved) * macs / dense_macs as f64,
             latency_p50: latencies[LATENCY_IMAGES / 2],
             latency_p99: latencies[LATENCY_IMAGES * 99 / 100],
         })
@@ -271,6 +268,25 @@ impl Adaptive {
     }
 }
 
+/// Images per second of each path in each round.
+#[derive(Default)]
+struct Rounds {
+    dense: Vec<f64>,
+    masked: Vec<f64>,
+    sparse: Vec<f64>,
+    /// The dense model's time over that of the sparse path.
+    time_saved: Vec<f64>,
+}
+
+/// Images per second of some runs, each of `batch` images.
+fn speed(work: &mut Workload, runs: usize, batch: usize) -> Result<f64> {
+    let start = Instant::now();
+    for _ in 0..runs {
+        work.run()?;
+    }
+    Ok((runs * batch) as f64 / start.elapsed().as_secs_f64())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_executed_multiply_adds_are_those_of_the_policies() {
-        let adaptive = Adaptive::new("nano_patch7_28", KEEP, 1, &Device::Cpu).unwrap();
+        let adaptive = AdaptiveWorkload::new("nano_patch7_28", KEEP, 1, &Device::Cpu).unwrap();
         let found = adaptive.measure(3, 0.01).unwrap();
         assert!((found.macs_executed - found.macs).abs() < 0.5);
         assert!(found.macs < 0.6 * found.dense_macs as f64);
@@ -312,12 +328,12 @@ mod tests {
             },
         ] {
             assert!(
-                Adaptive::new("nano_patch7_28", keep, 1, &Device::Cpu)
+                AdaptiveWorkload::new("nano_patch7_28", keep, 1, &Device::Cpu)
                     .unwrap_err()
                     .is_input_error()
             );
         }
-        let adaptive = Adaptive::new("nano_patch7_28", KEEP, 1, &Device::Cpu).unwrap();
+        let adaptive = AdaptiveWorkload::new("nano_patch7_28", KEEP, 1, &Device::Cpu).unwrap();
         assert!(adaptive.measure(0, 1.0).unwrap_err().is_input_error());
         assert!(adaptive.measure(1, 0.0).unwrap_err().is_input_error());
     }

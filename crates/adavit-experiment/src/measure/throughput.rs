@@ -1,7 +1,7 @@
-//! Images per second of the plain model with its input prepared, beside the machine's product peak.
+//! Images per second of a model whose input is ready, and the machine's product peak.
 //!
-//! A measurement warms up, then runs rounds of equal work and takes the median round: a busy
-//! moment of the machine does not move it.
+//! A measurement warms up, then runs rounds of equal work and takes the median round, which a busy
+//! moment of the machine does not move.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use adavit_model::{
     Capture, Checkpoint, ModelConfig, PreparedTransformer, VisionTransformer, Workspace,
     initial_tensors, is_decision_tensor,
 };
-use adavit_train::{AdamW, AdamWConfig, trainable};
+use adavit_train::{AdamW, AdamWConfig, median, trainable};
 use candle_core::{DType, Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -28,7 +28,7 @@ const PEAK_SIZES: [usize; 3] = [512, 1024, 2048];
 /// Products of a training step over those of a forward: outputs, and the gradients of both operands.
 const STEP_PRODUCTS: f64 = 3.0;
 
-/// What was measured.
+/// The speed of a workload.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Throughput {
     /// Median over the rounds.
@@ -38,7 +38,7 @@ pub struct Throughput {
     /// Speed of large square products in the same process, in FLOP/s.
     pub peak_flops: f64,
     /// Highest memory of the process while measuring minus that before the first iteration, in
-    /// bytes, where the system tells.
+    /// bytes; none where the system does not report it.
     pub grown_bytes: Option<u64>,
 }
 
@@ -49,20 +49,20 @@ impl Throughput {
     }
 }
 
-/// A plain model with its input, ready to run again and again.
+/// A model with its input, ready to run again and again.
 #[derive(Debug)]
 pub struct Workload {
     config: ModelConfig,
     images: Tensor,
     device: Device,
-    kind: Kind,
+    work: Work,
 }
 
 #[derive(Debug)]
-enum Kind {
-    /// Plain inference.
+enum Work {
+    /// Dense inference.
     Prepared(Box<(PreparedTransformer, Workspace)>),
-    /// Adaptive inference that computes everything, under each policy in turn.
+    /// Adaptive inference that computes everything and masks, under each policy in turn.
     Masked(Box<VisionTransformer>, Cycle<Policy>),
     /// Adaptive inference that computes what is kept.
     Sparse(Box<(PreparedTransformer, Workspace)>, Cycle<HardPolicy>),
@@ -75,6 +75,14 @@ struct Training {
     optimizer: AdamW,
     /// `(B, K)`, one-hot.
     targets: Tensor,
+}
+
+/// Images, and policies of as many, one for each run.
+#[derive(Debug)]
+pub(crate) struct Inputs<P> {
+    /// `(B, in_chans, height, width)`.
+    pub(crate) images: Tensor,
+    pub(crate) policies: Vec<P>,
 }
 
 /// Policies that are taken one after the other, again and again.
@@ -97,11 +105,11 @@ impl<P> Cycle<P> {
 }
 
 impl Workload {
-    /// Returns the fastest plain forward of a preset on `batch` images; weights and images come
+    /// Returns the fastest dense forward of a preset on `batch` images; weights and images come
     /// from `seed`.
     ///
     /// # Errors
-    /// [`Error::Input`] for an empty batch, or if there is no such preset.
+    /// [`Error::Setting`] for an empty batch; [`Error::Model`] if there is no such preset.
     pub fn inference(preset: &str, batch: usize, seed: u64, device: &Device) -> Result<Self> {
         Self::inference_of(&initial(preset, seed)?, batch, seed, device)
     }
@@ -119,47 +127,44 @@ impl Workload {
         Ok(Self {
             images: images(&start.config, batch, seed, device)?,
             device: device.clone(),
-            kind: Kind::Prepared(Box::new((start.prepared(device)?, Workspace::default()))),
+            work: Work::Prepared(Box::new((start.prepared(device)?, Workspace::default()))),
             config: start.config.clone(),
         })
     }
 
-    /// Returns an adaptive model by the masked path, under `policies` of as many images: everything
-    /// is computed but the decisions.
+    /// Returns an adaptive model by the masked path under the policies of `inputs`: everything is
+    /// computed except the decisions.
     pub(crate) fn masked(
         start: &Checkpoint,
-        (images, policies): (Tensor, Vec<Policy>),
+        inputs: Inputs<Policy>,
         device: &Device,
     ) -> Result<Self> {
         let model = Box::new(start.model(device)?);
         Ok(Self {
             config: start.config.clone(),
-            images,
+            images: inputs.images,
             device: device.clone(),
-            kind: Kind::Masked(model, Cycle::new(policies)),
+            work: Work::Masked(model, Cycle::new(inputs.policies)),
         })
     }
 
-    /// Returns an adaptive model by the sparse path, whose decisions `policies` replace.
-    pub(crate) fn sparse(
-        model: PreparedTransformer,
-        (images, policies): (Tensor, Vec<HardPolicy>),
-    ) -> Self {
+    /// Returns an adaptive model by the sparse path, whose decisions those of `inputs` replace.
+    pub(crate) fn sparse(model: PreparedTransformer, inputs: Inputs<HardPolicy>) -> Self {
         let config = model.config().clone();
         let model = Box::new((model, Workspace::default()));
-        let device = images.device().clone();
+        let device = inputs.images.device().clone();
         Self {
             config,
             device,
-            images,
-            kind: Kind::Sparse(model, Cycle::new(policies)),
+            images: inputs.images,
+            work: Work::Sparse(model, Cycle::new(inputs.policies)),
         }
     }
 
     /// Returns the multiply-adds that the sparse path has done since the last call.
     pub(crate) fn take_macs(&mut self) -> u64 {
-        match &mut self.kind {
-            Kind::Sparse(model, _) => model.1.take_macs(),
+        match &mut self.work {
+            Work::Sparse(model, _) => model.1.take_macs(),
             _ => 0,
         }
     }
@@ -193,7 +198,7 @@ impl Workload {
             row[rng.random_range(0..k)] = 1.0;
         }
         Ok(Self {
-            kind: Kind::Training(Box::new(Training {
+            work: Work::Training(Box::new(Training {
                 model,
                 optimizer: AdamW::new(AdamWConfig::default(), &parameters)?,
                 targets: Tensor::from_vec(targets, (batch, k), device)?,
@@ -209,22 +214,22 @@ impl Workload {
         self.config.geometry().dense_macs()
     }
 
-    /// Does the work once and waits for its end.
+    /// Does the work once and waits until it is done.
     pub fn run(&mut self) -> Result<()> {
         let capture = Capture::default();
-        match &mut self.kind {
-            Kind::Prepared(prepared) => {
+        match &mut self.work {
+            Work::Prepared(prepared) => {
                 let (model, workspace) = &mut **prepared;
                 model.forward_dense(&self.images, workspace)?;
             }
-            Kind::Masked(model, policies) => {
+            Work::Masked(model, policies) => {
                 model.forward_policy(&self.images, policies.next(), capture)?;
             }
-            Kind::Sparse(model, policies) => {
+            Work::Sparse(model, policies) => {
                 let (model, workspace) = &mut **model;
                 model.forward_sparse_policy(&self.images, policies.next(), workspace)?;
             }
-            Kind::Training(training) => {
+            Work::Training(training) => {
                 let Training {
                     model,
                     optimizer,
@@ -247,10 +252,10 @@ impl Workload {
     /// Does the work for about `seconds` and returns its speed.
     ///
     /// # Errors
-    /// [`Error::Input`] if `seconds` is not positive.
+    /// [`Error::Setting`] if `seconds` is not positive.
     pub fn measure(&mut self, seconds: f64) -> Result<Throughput> {
         if !(seconds > 0.0 && seconds <= 86_400.0) {
-            return Err(Error::Input(format!(
+            return Err(Error::Setting(format!(
                 "seconds: expected more than 0 and at most 86400, found {seconds}"
             )));
         }
@@ -259,8 +264,8 @@ impl Workload {
         let time = median_time(round, || self.run())?;
         let grown_bytes = memory.and_then(Memory::grown);
         let batch = self.images.dim(0)? as f64;
-        let passes = match self.kind {
-            Kind::Training(_) => STEP_PRODUCTS,
+        let passes = match self.work {
+            Work::Training(_) => STEP_PRODUCTS,
             _ => 1.0,
         };
         Ok(Throughput {
@@ -287,7 +292,7 @@ pub(crate) fn images(
 ) -> Result<Tensor> {
     if batch == 0 {
         let message = "batch: expected at least 1 image, found 0";
-        return Err(Error::Input(message.to_string()));
+        return Err(Error::Setting(message.to_string()));
     }
     let (height, width) = config.img_size;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -321,13 +326,6 @@ fn median_time(round: Duration, mut work: impl FnMut() -> Result<()>) -> Result<
     Ok(median(&mut times))
 }
 
-/// Returns the median of one value or more.
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    f64::midpoint(values[middle], values[values.len() - 1 - middle])
-}
-
 /// Returns the FLOP/s of the fastest of some square products.
 fn product_peak(round: Duration, device: &Device) -> Result<f64> {
     let mut peak: f64 = 0.0;
@@ -351,7 +349,7 @@ mod tests {
     fn a_training_step_changes_the_weights_and_is_measured() {
         let mut work = Workload::training("nano_patch7_28", 2, 1, &Device::Cpu).unwrap();
         let logits = |work: &Workload| {
-            let Kind::Training(training) = &work.kind else {
+            let Work::Training(training) = &work.work else {
                 panic!("a training step");
             };
             let output = training.model.forward(&work.images, Capture::default());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use adavit_data::{Dataset, Normalization, make_batch};
 use adavit_model::{Checkpoint, ModelConfig, PreparedTransformer, Workspace};
-use adavit_train::{ClassTable, Evaluation, Images, TrainConfig, evaluate_sparse};
+use adavit_train::{ClassTable, Evaluation, Evaluator, Images, TrainConfig};
 use candle_core::Device;
 use image::RgbImage;
 
@@ -59,17 +59,20 @@ impl<'d> AdaptiveResults<'d> {
         };
         let mut records = Vec::new();
         let mut classes = ClassTable::new(checkpoint.config.num_classes);
-        let evaluation = evaluate_sparse(&model, &images, &mut |image| {
-            classes.add(image.label, image.predicted, image.macs);
-            records.push(Record {
-                image: image.image,
-                label: image.label,
-                predicted: image.predicted,
-                loss: image.loss,
-                macs: image.macs,
-            });
-            Ok(())
-        })?;
+        let mut evaluator = Evaluator::prepared(&model, &images)?;
+        for batch in &mut evaluator {
+            for image in batch? {
+                classes.add(image.label, image.predicted, image.macs);
+                records.push(Record {
+                    image: image.image,
+                    label: image.label,
+                    predicted: image.predicted,
+                    loss: image.loss,
+                    macs: image.macs,
+                });
+            }
+        }
+        let evaluation = evaluator.finish()?;
         Ok(Self {
             model,
             test,

@@ -272,7 +272,7 @@ mod tests {
 
     fn drawn(caption: &[String]) -> RgbImage {
         let used = BlockKept {
-            tokens: 2,
+            patches: 1,
             heads: 1,
             attention: true,
             mlp: false,

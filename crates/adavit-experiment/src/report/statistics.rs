@@ -4,7 +4,7 @@ use std::path::Path;
 
 use adavit_data::{Dataset, Normalization};
 use adavit_model::{Checkpoint, ModelConfig};
-use adavit_train::{Images, Mode, evaluate_each};
+use adavit_train::{Evaluator, Images, Mode};
 use candle_core::Device;
 
 use crate::error::Result;
@@ -33,10 +33,10 @@ pub(super) fn dense_losses(
         device,
     };
     let mut losses = Vec::with_capacity(indices.len());
-    evaluate_each(&dense.model(device)?, &images, Mode::Dense, &mut |image| {
-        losses.push(image.loss);
-        Ok(())
-    })?;
+    let model = dense.model(device)?;
+    for batch in Evaluator::new(&model, &images, Mode::Dense)? {
+        losses.extend(batch?.iter().map(|image| image.loss));
+    }
     Ok(losses)
 }
 

@@ -5,7 +5,7 @@
 //! resample the n images with replacement; the interval holds 95 % of the means of d
 //! ```
 //!
-//! Images of equal d are drawn together: how often each value comes in a resample is multinomial.
+//! Images of equal d are drawn together: the number of times that each value is drawn is multinomial.
 //!
 //! Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentiles).
 
@@ -16,44 +16,47 @@ use serde::{Deserialize, Serialize};
 
 use crate::sweep::config::SweepConfig;
 use crate::sweep::names;
-use crate::sweep::point::{Kind, Point};
+use crate::sweep::point::{ModelKind, Point};
 
 /// Resamples of the images.
 const RESAMPLES: usize = 100_000;
 
-/// What the interval says.
+/// What the interval shows about the first model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The whole interval is above 0.
-    Above,
-    /// The interval has 0 in it: the test images do not tell them apart.
-    Equal,
+    #[serde(alias = "above")]
+    Better,
+    /// The interval includes 0: the test images cannot tell the two models apart.
+    #[serde(alias = "equal")]
+    NotSignificant,
     /// The whole interval is below 0.
-    Below,
+    #[serde(alias = "below")]
+    Worse,
 }
 
 impl Verdict {
     /// The word for it in tables.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Above => "above",
-            Self::Equal => "equal",
-            Self::Below => "below",
+            Self::Better => "better",
+            Self::NotSignificant => "not significant",
+            Self::Worse => "worse",
         }
     }
 }
 
-/// The difference of the accuracies of two models. The interval is over test images, of these trained
-/// models; what another seed would give is not in it.
+/// The difference of the accuracies of two models. The interval covers the choice of the test images,
+/// not the choice of the seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Comparison {
+pub struct PairedComparison {
     /// The model.
     pub model: String,
     /// What it is compared with.
     pub against: String,
-    /// What kind that is.
-    pub kind: Kind,
+    /// What the other model is.
+    pub kind: ModelKind,
     /// The model's budget, and the other's, where it has one.
     pub budget: f64,
     /// How many seeds both have in common.
@@ -66,20 +69,27 @@ pub struct Comparison {
     pub low: f64,
     /// The upper end.
     pub high: f64,
-    /// What that says.
+    /// What the interval shows.
     pub verdict: Verdict,
 }
 
-/// Every comparison whose points are there.
-pub(super) fn comparisons(config: &SweepConfig, points: &[Point]) -> Vec<Comparison> {
+/// The names of the two models in tables.
+#[derive(Debug, Clone, Copy)]
+struct Titles<'a> {
+    model: &'a str,
+    against: &'a str,
+}
+
+/// Every comparison whose points are measured.
+pub(super) fn comparisons(config: &SweepConfig, points: &[Point]) -> Vec<PairedComparison> {
     let find = |name: &str| points.iter().find(|point| point.name == name);
     let mut found = Vec::new();
-    let mut add = |budget: f64, pairs: &[(String, String)], names: (&str, &str)| {
+    let mut add = |budget: f64, pairs: &[(String, String)], model: &str, against: &str| {
         let pairs: Vec<(&Point, &Point)> = pairs
             .iter()
             .filter_map(|(model, other)| Some((find(model)?, find(other)?)))
             .collect();
-        found.extend(compare(&pairs, budget, names));
+        found.extend(compare(&pairs, budget, Titles { model, against }));
     };
     let first = config.seeds[0];
     for budget in config.budgets.iter().copied() {
@@ -88,39 +98,32 @@ pub(super) fn comparisons(config: &SweepConfig, points: &[Point]) -> Vec<Compari
             let seeds = config.seeds.iter();
             seeds.map(|seed| (model(*seed), other(*seed))).collect()
         };
-        add(budget, &with(&names::dense), ("adaptive", "plain"));
+        add(budget, &with(&names::dense), "adaptive", "dense");
         for rival in &config.rivals {
             for tuned in [false, true] {
                 let other = |seed| names::rival(*rival, tuned, budget, seed);
                 let title = rival.kind(tuned).title();
-                add(budget, &with(&other), ("adaptive", title));
+                add(budget, &with(&other), "adaptive", title);
             }
         }
         for smaller in config.smaller_models.iter().filter(|m| m.budget == budget) {
             let pair = (model(first), names::smaller(&smaller.name));
-            add(budget, &[pair], ("adaptive", &smaller.name));
+            add(budget, &[pair], "adaptive", &smaller.name);
         }
         for variant in config.variants.iter().filter(|v| v.budget == budget) {
             let (against, title) = match &variant.against {
                 Some(other) => (names::variant(other), other.as_str()),
                 None => (model(first), "adaptive"),
             };
-            add(
-                budget,
-                &[(names::variant(&variant.name), against)],
-                (&variant.name, title),
-            );
+            let pair = (names::variant(&variant.name), against);
+            add(budget, &[pair], &variant.name, title);
         }
     }
     found
 }
 
 /// Compares the models of each pair, one pair for each seed.
-fn compare(
-    pairs: &[(&Point, &Point)],
-    budget: f64,
-    (model, against): (&str, &str),
-) -> Option<Comparison> {
+fn compare(pairs: &[(&Point, &Point)], budget: f64, titles: Titles) -> Option<PairedComparison> {
     let (first, other) = pairs.first()?;
     let n = first.right.len();
     if n == 0
@@ -137,9 +140,9 @@ fn compare(
         }
     }
     let (low, high) = interval(&differences);
-    Some(Comparison {
-        model: model.into(),
-        against: against.into(),
+    Some(PairedComparison {
+        model: titles.model.into(),
+        against: titles.against.into(),
         kind: other.kind,
         budget,
         seeds: pairs.len(),
@@ -148,11 +151,11 @@ fn compare(
         low,
         high,
         verdict: if low > 0.0 {
-            Verdict::Above
+            Verdict::Better
         } else if high < 0.0 {
-            Verdict::Below
+            Verdict::Worse
         } else {
-            Verdict::Equal
+            Verdict::NotSignificant
         },
     })
 }
@@ -194,6 +197,11 @@ fn resampled_sum(values: &[(f64, u64)], n: u64, rng: &mut impl RngCore) -> f64 {
 mod tests {
     use super::*;
 
+    const ADAPTIVE_AND_DENSE: Titles = Titles {
+        model: "adaptive",
+        against: "dense",
+    };
+
     #[test]
     fn the_interval_is_that_of_the_normal_approximation() {
         // 300 images gained and 200 lost of 10,000.
@@ -210,52 +218,64 @@ mod tests {
     /// A model that is right for the first `right` of 100 images.
     fn model(right: usize) -> Point {
         let digits = "1".repeat(right) + &"0".repeat(100 - right);
-        Point::made("model", Kind::Adaptive, &digits)
+        Point::made("model", ModelKind::Adaptive, &digits)
     }
 
     #[test]
     fn the_difference_is_the_models_over_the_others_in_the_mean_of_the_seeds() {
-        let names = ("adaptive", "plain");
+        let names = ADAPTIVE_AND_DENSE;
         let (mut a, b) = (model(80), model(60));
         a.macs = 0.25 * b.macs;
         let found = compare(&[(&a, &b)], 0.5, names).unwrap();
         assert!((found.difference - 0.2).abs() < 1e-12);
         assert_eq!((found.macs_ratio, found.seeds), (0.25, 1));
-        assert_eq!(found.verdict, Verdict::Above);
-        assert_eq!((found.model.as_str(), found.against.as_str()), names);
+        assert_eq!(found.verdict, Verdict::Better);
+        assert_eq!(found.model, names.model);
+        assert_eq!(found.against, names.against);
         let found = compare(&[(&b, &a)], 0.5, names).unwrap();
         assert!((found.difference + 0.2).abs() < 1e-12);
-        assert_eq!((found.macs_ratio, found.verdict), (4.0, Verdict::Below));
+        assert_eq!((found.macs_ratio, found.verdict), (4.0, Verdict::Worse));
         // Two images of a hundred are chance.
         let close = model(62);
         let found = compare(&[(&close, &b)], 0.5, names).unwrap();
         assert!((found.difference - 0.02).abs() < 1e-12);
-        assert_eq!(found.verdict, Verdict::Equal);
+        assert_eq!(found.verdict, Verdict::NotSignificant);
         assert!(found.low <= 0.0 && found.high > 0.02);
 
         let found = compare(&[(&a, &b), (&close, &b)], 0.5, names).unwrap();
         assert!((found.difference - 0.11).abs() < 1e-12);
         assert_eq!((found.macs_ratio, found.seeds), (0.625, 2));
-        // Nothing is said of other images, or of none.
-        let other = Point::made("model", Kind::Adaptive, "10");
+        // There is no comparison on other images, or without a pair.
+        let other = Point::made("model", ModelKind::Adaptive, "10");
         assert_eq!(compare(&[(&a, &other)], 0.5, names), None);
         assert_eq!(compare(&[], 0.5, names), None);
     }
 
     #[test]
     fn a_model_of_several_draws_has_their_share_of_each_image() {
-        let mut random = Point::made("random", Kind::Random, "1111");
+        let mut random = Point::made("random", ModelKind::Random, "1111");
         (random.draws, random.right) = (4, "4201".into());
-        let plain = Point::made("plain", Kind::Dense, "1100");
-        let found = compare(&[(&random, &plain)], 0.5, ("random policy", "plain")).unwrap();
+        let dense = Point::made("dense", ModelKind::Dense, "1100");
+        let found = compare(&[(&random, &dense)], 0.5, ADAPTIVE_AND_DENSE).unwrap();
         assert!((found.difference - (7.0 / 16.0 - 0.5)).abs() < 1e-12);
     }
 
     #[test]
-    fn no_difference_is_equal() {
+    fn older_verdicts_are_read() {
+        let read = |text: &str| serde_json::from_str::<Verdict>(text).unwrap();
+        assert_eq!(read("\"above\""), Verdict::Better);
+        assert_eq!(read("\"equal\""), Verdict::NotSignificant);
+        assert_eq!(read("\"below\""), Verdict::Worse);
+        for verdict in [Verdict::Better, Verdict::NotSignificant, Verdict::Worse] {
+            assert_eq!(read(&serde_json::to_string(&verdict).unwrap()), verdict);
+        }
+    }
+
+    #[test]
+    fn no_difference_is_not_significant() {
         let same = model(50);
-        let found = compare(&[(&same, &same)], 0.5, ("a", "b")).unwrap();
+        let found = compare(&[(&same, &same)], 0.5, ADAPTIVE_AND_DENSE).unwrap();
         assert_eq!((found.low, found.difference, found.high), (0.0, 0.0, 0.0));
-        assert_eq!(found.verdict, Verdict::Equal);
+        assert_eq!(found.verdict, Verdict::NotSignificant);
     }
 }

@@ -1,17 +1,15 @@
 //! The models of a sweep, and how each is evaluated.
 
 use adavit_decision::BlockUsage;
-use adavit_model::{PreparedTransformer, TokenReduction, VisionTransformer};
-use adavit_train::{
-    Evaluation, ImageReport, Images, Method, Mode, Stage, TrainConfig, evaluate_each,
-    evaluate_sparse,
-};
+use adavit_model::{Checkpoint, PreparedTransformer, TokenReduction, VisionTransformer};
+use adavit_train::{Evaluation, Evaluator, Images, Method, Mode, Stage, TrainConfig};
+use candle_core::Device;
 
 use crate::error::Result;
 use crate::sweep::config::{Rival, SweepConfig};
 use crate::sweep::names;
-use crate::sweep::point::{Kind, Right};
-use crate::sweep::speed::Path;
+use crate::sweep::point::{ModelKind, Right};
+use crate::sweep::speed::Execution;
 
 /// A model to train, if it is trained, and to measure.
 #[derive(Debug, Clone, Copy)]
@@ -54,18 +52,18 @@ impl Job {
         }
     }
 
-    pub(super) fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> ModelKind {
         match self {
-            Self::Dense { .. } => Kind::Dense,
-            Self::Adaptive { .. } => Kind::Adaptive,
-            Self::Calibrated { .. } => Kind::Calibrated,
+            Self::Dense { .. } => ModelKind::Dense,
+            Self::Adaptive { .. } => ModelKind::Adaptive,
+            Self::Calibrated { .. } => ModelKind::Calibrated,
             Self::Rival { rival, tuned, .. } => rival.kind(tuned),
-            Self::Smaller(_) => Kind::Smaller,
-            Self::Variant(_) => Kind::Variant,
+            Self::Smaller(_) => ModelKind::Smaller,
+            Self::Variant(_) => ModelKind::Variant,
         }
     }
 
-    /// The last stage of its training; none where it is another's model.
+    /// The last stage of its training; none where it takes another job's model.
     pub(super) fn stage(self) -> Option<Stage> {
         match self {
             Self::Dense { .. } | Self::Smaller(_) => Some(Stage::Dense),
@@ -76,8 +74,8 @@ impl Job {
         }
     }
 
-    /// Whether what is computed follows from the weights: decisions do, plain models and token
-    /// reduction compute the same whatever their weights are.
+    /// Whether the time depends on the weights: decisions do. A dense model computes the same
+    /// whatever its weights are, and so does token reduction.
     pub(super) fn time_depends_on_weights(self) -> bool {
         match self {
             Self::Dense { .. } | Self::Smaller(_) => false,
@@ -97,7 +95,23 @@ impl Job {
     }
 }
 
-/// How a job's model is to be evaluated.
+/// A checkpoint's model for both ways of computing.
+pub(super) struct Models {
+    /// By candle's operations.
+    composed: VisionTransformer,
+    pub(super) prepared: PreparedTransformer,
+}
+
+impl Models {
+    pub(super) fn of(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+        Ok(Self {
+            composed: checkpoint.model(device)?,
+            prepared: checkpoint.prepared(device)?,
+        })
+    }
+}
+
+/// How a job's model is evaluated.
 pub(super) enum Evaluated<'a> {
     Dense,
     Sparse,
@@ -111,50 +125,44 @@ impl Evaluated<'_> {
         matches!(self, Self::Sparse | Self::Random(_))
     }
 
-    /// What is found of the images, and which of them are right.
+    /// Evaluates the images; of random decisions, the evaluation is of the first draw.
     pub(super) fn evaluate(
         &self,
-        (model, prepared): (&VisionTransformer, &PreparedTransformer),
+        models: &Models,
         images: &Images,
         settings: &TrainConfig,
     ) -> Result<(Evaluation, Right)> {
-        let mut bits = Vec::with_capacity(images.indices.len());
-        let mut see = |image: &ImageReport| {
-            bits.push(image.label == image.predicted);
-            Ok(())
-        };
+        let Models { composed, prepared } = models;
+        let mut right = Right::default();
         let evaluation = match self {
-            Self::Dense => evaluate_each(model, images, Mode::Dense, &mut see)?,
-            Self::Sparse => evaluate_sparse(prepared, images, &mut see)?,
+            Self::Dense | Self::Sparse => right.add(Evaluator::prepared(prepared, images)?)?,
             Self::Reduced(reduction) => {
-                evaluate_each(model, images, Mode::Reduced(reduction), &mut see)?
+                right.add(Evaluator::new(composed, images, Mode::Reduced(reduction))?)?
             }
             Self::Random(usage) => {
                 let seed = settings.seed;
                 let mode = |draw: u64| Mode::Random { usage, seed, draw };
+                let first = right.add(Evaluator::new(composed, images, mode(0))?)?;
                 for draw in 1..settings.random_policies.max(1) as u64 {
-                    evaluate_each(model, images, mode(draw), &mut see)?;
+                    right.add(Evaluator::new(composed, images, mode(draw))?)?;
                 }
-                evaluate_each(model, images, mode(0), &mut see)?
+                first
             }
         };
-        let mut right = Right::default();
-        for draw in bits.chunks(images.indices.len()) {
-            right.add(draw);
-        }
         Ok((evaluation, right))
     }
 
-    pub(super) fn path<'a>(
+    /// How the model's speed is measured; none for token reduction, which the prepared path cannot
+    /// run: a time by candle's operations would not compare with those of the other models.
+    pub(super) fn execution<'a>(
         &'a self,
-        model: &'a VisionTransformer,
         prepared: &'a PreparedTransformer,
-    ) -> Path<'a> {
+    ) -> Option<Execution<'a>> {
         match self {
-            Self::Dense => Path::Dense(prepared),
-            Self::Sparse => Path::Sparse(prepared),
-            Self::Random(usage) => Path::Random(prepared, usage),
-            Self::Reduced(reduction) => Path::Reduced(model, reduction),
+            Self::Dense => Some(Execution::Dense(prepared)),
+            Self::Sparse => Some(Execution::Sparse(prepared)),
+            Self::Random(usage) => Some(Execution::Random(prepared, usage)),
+            Self::Reduced(_) => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How the points of a sweep, their files and their runs are called.
+//! The names of a sweep's points, which their files and runs have too.
 
 use crate::sweep::config::Rival;
 

@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 
 use adavit_decision::Usage;
 use adavit_model::write_file;
-use adavit_train::Machine;
+use adavit_train::{Evaluation, Evaluator, Machine};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+/// The batch sizes at which speeds are measured.
+pub(super) const BATCHES: [usize; 2] = [1, 32];
+
 /// What kind of model a point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// The plain model.
+pub enum ModelKind {
+    /// The dense model.
     Dense,
     /// The adaptive model, trained for its budget.
     Adaptive,
@@ -32,17 +35,25 @@ pub enum Kind {
     Tome,
     /// Token reduction by merging, fine-tuned.
     TomeTuned,
-    /// A smaller plain model.
+    /// A smaller dense model.
     Smaller,
     /// The adaptive model of a changed recipe.
     Variant,
 }
 
-impl Kind {
-    /// What a chart calls it.
+impl ModelKind {
+    /// Whether token reduction computes it, which the prepared path cannot run.
+    pub(super) fn reduces_tokens(self) -> bool {
+        matches!(
+            self,
+            Self::Evit | Self::EvitTuned | Self::Tome | Self::TomeTuned
+        )
+    }
+
+    /// Its name in charts and tables.
     pub fn title(self) -> &'static str {
         match self {
-            Self::Dense => "plain",
+            Self::Dense => "dense",
             Self::Adaptive => "adaptive",
             Self::Calibrated => "adaptive, thresholds moved",
             Self::Random => "random policy",
@@ -51,20 +62,20 @@ impl Kind {
             Self::EvitTuned => "EViT, fine-tuned",
             Self::Tome => "ToMe",
             Self::TomeTuned => "ToMe, fine-tuned",
-            Self::Smaller => "smaller plain models",
+            Self::Smaller => "smaller dense models",
             Self::Variant => "variants",
         }
     }
 }
 
-/// How fast a model is, and how much faster than the plain model that was measured in turn with it.
+/// The speed of a model, and the time that it saves of the dense model's, measured in turn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
     /// Images per forward.
     pub batch: usize,
     /// Images per second.
     pub images_per_s: f64,
-    /// The plain model's time over this model's.
+    /// The dense model's time over this model's.
     pub time_saved: f64,
 }
 
@@ -85,13 +96,13 @@ impl fmt::Display for Speed {
 /// A model on the test images. Ratios are in [0, 1], multiply-adds per image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// What identifies it in the sweep.
+    /// Its name, unique in the sweep.
     pub name: String,
     /// What it is.
-    pub kind: Kind,
+    pub kind: ModelKind,
     /// Of its training.
     pub seed: u64,
-    /// The share of the plain model's multiply-adds that it was made for.
+    /// The share of the dense model's multiply-adds that it was made for.
     pub budget: Option<f64>,
     /// Accuracy; the mean over draws of random decisions.
     pub top1: f64,
@@ -102,9 +113,10 @@ pub struct Point {
     pub macs_p10: u64,
     /// What 90 % of the images stay below.
     pub macs_p90: u64,
-    /// Mean multiply-adds over those of the sweep's plain model.
+    /// Mean multiply-adds over those of the sweep's dense model.
     pub macs_share: f64,
-    /// At batch 1 and at batch 32.
+    /// At batch 1 and at batch 32, by the prepared path; empty for token reduction, which it cannot
+    /// run.
     pub speeds: Vec<Speed>,
     /// What these were measured on.
     pub machine: Machine,
@@ -114,7 +126,7 @@ pub struct Point {
     pub usage: Option<Usage>,
     /// The checkpoint.
     pub checkpoint: PathBuf,
-    /// Seconds of training, from the plain model on; 0 without.
+    /// Seconds of training, from the dense model on; 0 without.
     pub train_seconds: f64,
     /// The source that measured everything else.
     pub commit: String,
@@ -124,7 +136,7 @@ pub struct Point {
     pub right: String,
 }
 
-/// Gathers what was right of each image.
+/// How many draws of each image were right.
 #[derive(Debug, Default)]
 pub(super) struct Right {
     counts: Vec<u8>,
@@ -132,8 +144,17 @@ pub(super) struct Right {
 }
 
 impl Right {
-    /// Adds a draw, image by image.
-    pub(super) fn add(&mut self, right: &[bool]) {
+    /// Adds a draw, which is evaluated to its end.
+    pub(super) fn add(&mut self, mut draw: Evaluator) -> Result<Evaluation> {
+        let mut right = Vec::with_capacity(self.counts.len());
+        for batch in &mut draw {
+            right.extend(batch?.iter().map(|image| image.label == image.predicted));
+        }
+        self.add_draw(&right);
+        Ok(draw.finish()?)
+    }
+
+    fn add_draw(&mut self, right: &[bool]) {
         self.counts.resize(right.len(), 0);
         for (count, right) in self.counts.iter_mut().zip(right) {
             *count += u8::from(*right);
@@ -210,7 +231,7 @@ impl Point {
             path: path.clone(),
             message: format!("{message}; remove the file to measure it again"),
         };
-        let point: Self =
+        let mut point: Self =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         let digits = |digit: u8| digit.is_ascii_digit() && digit - b'0' <= point.draws;
         let right = !point.right.is_empty() && point.right.bytes().all(digits);
@@ -220,16 +241,20 @@ impl Point {
                  for each image"
             )));
         }
+        if point.kind.reduces_tokens() {
+            // Older files have speeds of candle's operations, which do not compare with the others.
+            point.speeds.clear();
+        }
         Ok(Some(point))
     }
 
     /// A point of a test, right where `right` says so: two images a second, twice as fast as the plain
     /// model.
     #[cfg(test)]
-    pub(super) fn made(name: &str, kind: Kind, right: &str) -> Self {
+    pub(super) fn made(name: &str, kind: ModelKind, right: &str) -> Self {
         let mut counted = Right::default();
         let bits: Vec<bool> = right.chars().map(|digit| digit == '1').collect();
-        counted.add(&bits);
+        counted.add_draw(&bits);
         Self {
             name: name.into(),
             kind,
@@ -240,7 +265,7 @@ impl Point {
             macs_p10: 1_000_000,
             macs_p90: 1_000_000,
             macs_share: 0.5,
-            speeds: crate::sweep::speed::BATCHES
+            speeds: BATCHES
                 .map(|batch| Speed {
                     batch,
                     images_per_s: 2.0,
@@ -260,8 +285,10 @@ impl Point {
 
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io("making", folder))?;
-        let text = serde_json::to_vec_pretty(self)
-            .map_err(|error| Error::Input(format!("{}: {error}", self.name)))?;
+        let text = serde_json::to_vec_pretty(self).map_err(|error| Error::Encode {
+            what: "a point",
+            message: format!("{}: {error}", self.name),
+        })?;
         Ok(write_file(&Self::file(folder, &self.name), &text)?)
     }
 }
@@ -271,9 +298,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn speeds_of_token_reduction_by_a_slower_path_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        for kind in [ModelKind::Evit, ModelKind::TomeTuned, ModelKind::Adaptive] {
+            Point::made("a", kind, "101").write(folder.path()).unwrap();
+            let point = Point::read(folder.path(), "a").unwrap().unwrap();
+            assert_eq!(point.speeds.is_empty(), kind != ModelKind::Adaptive);
+        }
+    }
+
+    #[test]
     fn a_damaged_point_is_refused_with_its_file() {
         let folder = tempfile::tempdir().unwrap();
-        let point = Point::made("a", Kind::Adaptive, "101");
+        let point = Point::made("a", ModelKind::Adaptive, "101");
         let names = || ["a", "b"].map(String::from).into_iter();
         let refused = |expected: &str| {
             let error = Point::read_all(folder.path(), names()).unwrap_err();
@@ -302,7 +339,7 @@ mod tests {
         std::fs::write(Point::file(folder.path(), "a"), "{").unwrap();
         refused("a.json");
         point.write(folder.path()).unwrap();
-        let other = Point::made("b", Kind::Adaptive, "10");
+        let other = Point::made("b", ModelKind::Adaptive, "10");
         other.write(folder.path()).unwrap();
         refused("expected 3 test images, as a has, found 2");
     }

@@ -1,16 +1,24 @@
 //! The tables of a sweep, in Markdown.
 
-use adavit_train::Machine;
 use std::fmt::Write as _;
 
-use crate::sweep::compare::Comparison;
+use adavit_train::Machine;
+
+use crate::sweep::compare::PairedComparison;
 use crate::sweep::config::SweepConfig;
 use crate::sweep::names;
-use crate::sweep::point::{Kind, Point};
-use crate::sweep::speed::BATCHES;
+use crate::sweep::point::{BATCHES, ModelKind, Point};
 
-/// `efficiency.md`: each table under a heading of the second level, those without a line left out.
-pub(super) fn tables(config: &SweepConfig, points: &[Point], comparisons: &[Comparison]) -> String {
+/// Why some models have no time.
+const REDUCED_NOTE: &str = "EViT and ToMe have no times: the prepared path, which every other model \
+                            runs, has no token reduction.\n";
+
+/// `efficiency.md`: each table under a heading of the second level; empty tables are left out.
+pub(super) fn tables(
+    config: &SweepConfig,
+    points: &[Point],
+    comparisons: &[PairedComparison],
+) -> String {
     let sections = [
         ("Models", models(config, points)),
         ("Comparisons", compared(comparisons)),
@@ -26,7 +34,7 @@ pub(super) fn tables(config: &SweepConfig, points: &[Point], comparisons: &[Comp
     text
 }
 
-/// A table; nothing where there is no line.
+/// A table; an empty text without lines.
 fn table(columns: &[&str], lines: &[Vec<String>]) -> String {
     if lines.is_empty() {
         return String::new();
@@ -40,7 +48,7 @@ fn table(columns: &[&str], lines: &[Vec<String>]) -> String {
     text
 }
 
-/// Every model of the first seed, apart from the variants.
+/// Every model of the first seed, except the variants.
 fn models(config: &SweepConfig, points: &[Point]) -> String {
     let columns = [
         "model",
@@ -56,7 +64,7 @@ fn models(config: &SweepConfig, points: &[Point]) -> String {
     ];
     let shown: Vec<&Point> = points
         .iter()
-        .filter(|point| point.kind != Kind::Variant && point.seed == config.seeds[0])
+        .filter(|point| point.kind != ModelKind::Variant && point.seed == config.seeds[0])
         .collect();
     let lines: Vec<Vec<String>> = shown
         .iter()
@@ -84,13 +92,17 @@ fn models(config: &SweepConfig, points: &[Point]) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    format!("{}\n{}", machines(&shown), table(&columns, &lines))
+    let mut text = machines(&shown);
+    if shown.iter().any(|point| point.kind.reduces_tokens()) {
+        text += REDUCED_NOTE;
+    }
+    format!("{text}\n{}", table(&columns, &lines))
 }
 
-/// What the speeds were measured on, a line for each machine.
+/// The machines of the speeds, a line for each.
 fn machines(points: &[&Point]) -> String {
     let mut found: Vec<(&Machine, Vec<&str>)> = Vec::new();
-    for point in points {
+    for point in points.iter().filter(|point| !point.speeds.is_empty()) {
         let known = found.iter_mut().find(|(of, _)| **of == point.machine);
         match known {
             Some((_, names)) => names.push(&point.name),
@@ -113,14 +125,14 @@ fn machines(points: &[&Point]) -> String {
 fn label(config: &SweepConfig, point: &Point) -> String {
     let title = point.kind.title();
     match (point.kind, point.budget) {
-        (Kind::Dense, _) | (_, None) => title.into(),
-        (Kind::Calibrated, Some(budget)) => {
+        (ModelKind::Dense, _) | (_, None) => title.into(),
+        (ModelKind::Calibrated, Some(budget)) => {
             let trained = config.calibrated_from(budget);
             format!("{title} from {trained} to {budget}")
         }
-        (Kind::Smaller, Some(_)) => {
+        (ModelKind::Smaller, Some(_)) => {
             let name = point.name.strip_prefix(&names::smaller(""));
-            format!("smaller plain model {}", name.unwrap_or(&point.name))
+            format!("smaller dense model {}", name.unwrap_or(&point.name))
         }
         (_, Some(budget)) => format!("{title}, {budget}"),
     }
@@ -136,7 +148,7 @@ fn macs(point: &Point) -> String {
     format!("{mean} ({low:.2}, {high:.2})")
 }
 
-fn compared(comparisons: &[Comparison]) -> String {
+fn compared(comparisons: &[PairedComparison]) -> String {
     let columns = [
         "model",
         "against",
@@ -145,7 +157,7 @@ fn compared(comparisons: &[Comparison]) -> String {
         "MACs over the other's",
         "difference of top-1",
         "95 % interval",
-        "",
+        "verdict",
     ];
     let lines: Vec<Vec<String>> = comparisons
         .iter()
@@ -197,7 +209,7 @@ fn seeds(config: &SweepConfig, points: &[Point]) -> String {
         .collect();
     lines.push(row("mean".into(), &mean));
     let budgets = config.budgets.iter().map(|b| format!("adaptive, {b}"));
-    let columns: Vec<String> = ["seed".into(), "plain".into()]
+    let columns: Vec<String> = ["seed".into(), "dense".into()]
         .into_iter()
         .chain(budgets)
         .collect();
@@ -217,7 +229,9 @@ fn variants(points: &[Point]) -> String {
         "training, s",
         "commit",
     ];
-    let shown = points.iter().filter(|point| point.kind == Kind::Variant);
+    let shown = points
+        .iter()
+        .filter(|point| point.kind == ModelKind::Variant);
     let lines: Vec<Vec<String>> = shown
         .map(|point| {
             let name = point.name.strip_prefix(&names::variant(""));
@@ -243,10 +257,10 @@ fn variants(points: &[Point]) -> String {
 mod tests {
     use std::path::PathBuf;
 
-    use super::super::point::Speed;
     use super::*;
+    use crate::sweep::point::Speed;
 
-    fn point(name: &str, kind: Kind, budget: Option<f64>, top1: f64) -> Point {
+    fn point(name: &str, kind: ModelKind, budget: Option<f64>, top1: f64) -> Point {
         let speed = |batch| Speed {
             batch,
             images_per_s: 1e3 * batch as f64,
@@ -294,12 +308,17 @@ mod tests {
     #[test]
     fn one_seed_has_its_models_alone() {
         let points = [
-            point("dense-s0", Kind::Dense, None, 0.9),
-            point("evit-tuned-0.5-s0", Kind::EvitTuned, Some(0.5), 0.8),
-            point("smaller-c8", Kind::Smaller, Some(0.5), 0.7),
+            point("dense-s0", ModelKind::Dense, None, 0.9),
+            point(
+                "random-tuned-0.5-s0",
+                ModelKind::RandomTuned,
+                Some(0.5),
+                0.8,
+            ),
+            point("smaller-c8", ModelKind::Smaller, Some(0.5), 0.7),
             point(
                 "calibrated-0.6-from-0.5-s0",
-                Kind::Calibrated,
+                ModelKind::Calibrated,
                 Some(0.6),
                 0.6,
             ),
@@ -309,9 +328,9 @@ mod tests {
         assert!(text.contains("\nSpeeds measured on some cpu, avx2 kernels, cpu, 1 thread.\n\n|"));
         let cells = "2.00 M (1.50, 2.50) | 0.500 | 1000 | 1.50 | 32000 | 1.50 | - | `abc` |";
         for line in [
-            format!("| plain | 0.9000 | {cells}"),
-            format!("| EViT, fine-tuned, 0.5 | 0.8000 | {cells}"),
-            format!("| smaller plain model c8 | 0.7000 | {cells}"),
+            format!("| dense | 0.9000 | {cells}"),
+            format!("| random policy, fine-tuned, 0.5 | 0.8000 | {cells}"),
+            format!("| smaller dense model c8 | 0.7000 | {cells}"),
             format!("| adaptive, thresholds moved from 0.5 to 0.6 | 0.6000 | {cells}"),
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n{text}");
@@ -319,10 +338,27 @@ mod tests {
     }
 
     #[test]
+    fn token_reduction_has_no_times_and_a_note_says_why() {
+        let mut evit = point("evit-0.5-s0", ModelKind::Evit, Some(0.5), 0.8);
+        evit.speeds.clear();
+        evit.machine.threads = 2;
+        let points = [point("dense-s0", ModelKind::Dense, None, 0.9), evit];
+        let text = tables(&config(&[0]), &points, &[]);
+        assert!(
+            text.contains("1 thread.\nEViT and ToMe have no times: "),
+            "{text}"
+        );
+        let line =
+            "| EViT, 0.5 | 0.8000 | 2.00 M (1.50, 2.50) | 0.500 | - | - | - | - | - | `abc` |";
+        assert!(text.lines().any(|other| other == line), "{text}");
+        assert!(!tables(&config(&[0]), &points[..1], &[]).contains("EViT"));
+    }
+
+    #[test]
     fn machines_are_told_apart() {
         let mut points = [
-            point("dense-s0", Kind::Dense, None, 0.9),
-            point("adaptive-0.5-s0", Kind::Adaptive, Some(0.5), 0.8),
+            point("dense-s0", ModelKind::Dense, None, 0.9),
+            point("adaptive-0.5-s0", ModelKind::Adaptive, Some(0.5), 0.8),
         ];
         points[1].machine.threads = 2;
         let text = tables(&config(&[0]), &points, &[]);
@@ -333,15 +369,20 @@ mod tests {
     #[test]
     fn seeds_have_a_mean_of_those_that_are_complete() {
         let mut points = vec![
-            point("dense-s0", Kind::Dense, None, 0.9),
-            point("adaptive-0.5-s0", Kind::Adaptive, Some(0.5), 0.8),
-            point("dense-s1", Kind::Dense, None, 0.92),
+            point("dense-s0", ModelKind::Dense, None, 0.9),
+            point("adaptive-0.5-s0", ModelKind::Adaptive, Some(0.5), 0.8),
+            point("dense-s1", ModelKind::Dense, None, 0.92),
         ];
         let config = config(&[0, 1]);
         assert!(!tables(&config, &points, &[]).contains("## Seeds"));
-        points.push(point("adaptive-0.5-s1", Kind::Adaptive, Some(0.5), 0.86));
+        points.push(point(
+            "adaptive-0.5-s1",
+            ModelKind::Adaptive,
+            Some(0.5),
+            0.86,
+        ));
         let text = tables(&config, &points, &[]);
-        let expected = "## Seeds\n\n| seed | plain | adaptive, 0.5 |\n| --- | --- | --- |\n\
+        let expected = "## Seeds\n\n| seed | dense | adaptive, 0.5 |\n| --- | --- | --- |\n\
                         | 0 | 0.9000 | 0.8000 |\n| 1 | 0.9200 | 0.8600 |\n\
                         | mean | 0.9100 | 0.8300 |\n";
         assert!(text.ends_with(expected), "{text}");

@@ -1,6 +1,6 @@
 //! Speeds of a sweep's models, measured again without a training.
 
-use std::path::{Path as FilePath, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use adavit_model::Checkpoint;
@@ -38,8 +38,8 @@ impl Sweep<'_, '_> {
         Ok(true)
     }
 
-    /// The weights to measure a model's speed with: its own, or where they are not there those of the
-    /// adaptive model whose usage its random decisions have, which take as long.
+    /// The weights to measure a model's speed with: its own. Missing weights of random decisions are
+    /// replaced by those of the adaptive model whose usage they have, which take as long.
     fn timed_checkpoint(&self, job: Job) -> PathBuf {
         let own = self.checkpoint(job);
         match job {
@@ -52,12 +52,16 @@ impl Sweep<'_, '_> {
         }
     }
 
-    /// The speeds of a model; none, with a warning, if its time depends on weights that are not there.
+    /// The speeds of a model; none for token reduction, and none, with a warning, if its time depends
+    /// on weights that are missing.
     fn speeds(&mut self, job: Job) -> Result<Option<Vec<Speed>>> {
+        if job.kind().reduces_tokens() {
+            return Ok(None);
+        }
         let checkpoint = self.timed_checkpoint(job);
         if !checkpoint.exists() && job.time_depends_on_weights() {
             let text = format!(
-                "{}: expected its weights in {}, without which its speed stays as it was measured",
+                "{}: expected its weights in {}, found none, so its earlier speeds are kept",
                 job.name(self.config),
                 checkpoint.display()
             );
@@ -70,19 +74,21 @@ impl Sweep<'_, '_> {
         let indices = session.data.test.indices();
         let images = session.images(&session.data.test, &indices);
         let loaded = loaded_or_initial(&checkpoint, &session)?;
-        let model = loaded.model(&session.device)?;
         let prepared = loaded.prepared(&session.device)?;
         let first = self.session(&self.seeded(self.config.seeds[0]))?;
         let dense = loaded_or_initial(&self.dense(self.config.seeds[0]), &first)?;
         let dense = dense.prepared(&session.device)?;
         let how = job.evaluated(&settings);
-        let path = how.path(&model, &prepared);
-        measure(&dense, &path, &images, self.config.speed_seconds).map(Some)
+        let seconds = self.config.speed_seconds;
+        let execution = how.execution(&prepared);
+        execution
+            .map(|execution| measure(&dense, &execution, &images, seconds))
+            .transpose()
     }
 }
 
-/// A plain model's checkpoint, or its initial weights.
-fn loaded_or_initial(checkpoint: &FilePath, session: &Session) -> Result<Checkpoint> {
+/// Loads a dense model's checkpoint, or makes its initial weights if there is none.
+fn loaded_or_initial(checkpoint: &Path, session: &Session) -> Result<Checkpoint> {
     if checkpoint.exists() {
         return Ok(Checkpoint::load(checkpoint)?);
     }

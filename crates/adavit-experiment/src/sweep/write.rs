@@ -9,10 +9,9 @@ use toml::{Table, Value};
 
 use crate::error::{Error, Result};
 use crate::report::efficiency::{CurvePoint, efficiency_chart};
-use crate::sweep::compare::{Comparison, comparisons};
+use crate::sweep::compare::{PairedComparison, comparisons};
 use crate::sweep::config::SweepConfig;
-use crate::sweep::point::{Kind, Point};
-use crate::sweep::speed::BATCHES;
+use crate::sweep::point::{BATCHES, ModelKind, Point};
 use crate::sweep::tables::tables;
 
 /// The resolved settings, which bind the folder.
@@ -29,7 +28,10 @@ struct Settings<'a> {
 const NAMED: [&str; 2] = ["smaller", "variant"];
 
 fn unwritable(error: &dyn std::fmt::Display) -> Error {
-    Error::Input(format!("{SETTINGS}: {error}"))
+    Error::Encode {
+        what: SETTINGS,
+        message: error.to_string(),
+    }
 }
 
 /// The settings for the folder of a sweep, checked against those of the sweep that is there.
@@ -49,10 +51,10 @@ pub(super) fn settings(config: &SweepConfig, recipe: &TrainConfig, out: &Path) -
             ),
         })?;
         if let Some(changed) = changed(&before, &now) {
-            return Err(Error::Input(format!(
-                "{}: holds a sweep with another {changed}; give another folder by --out",
-                out.display()
-            )));
+            return Err(Error::File {
+                path: out.into(),
+                message: format!("holds a sweep with another {changed}; choose another folder"),
+            });
         }
         keep_left_out(&before, &mut now);
     }
@@ -134,14 +136,14 @@ fn keep_left_out(before: &Table, now: &mut Table) {
 #[derive(Serialize)]
 struct Curves<'a> {
     points: Vec<Row<'a>>,
-    comparisons: &'a [Comparison],
+    comparisons: &'a [PairedComparison],
 }
 
 /// A line of `efficiency.csv`.
 #[derive(Serialize)]
 struct Row<'a> {
     name: &'a str,
-    kind: Kind,
+    kind: ModelKind,
     seed: u64,
     budget: Option<f64>,
     top1: f64,
@@ -202,8 +204,11 @@ pub(super) fn curves(
     config: &SweepConfig,
     points: &[Point],
     out: &Path,
-) -> Result<Vec<Comparison>> {
-    let failed = |error: &dyn std::fmt::Display| Error::Input(format!("efficiency: {error}"));
+) -> Result<Vec<PairedComparison>> {
+    let failed = |error: &dyn std::fmt::Display| Error::Encode {
+        what: "the curves of a sweep",
+        message: error.to_string(),
+    };
     let mut csv = csv::Writer::from_writer(Vec::new());
     for point in points {
         csv.serialize(Row::of(point))
@@ -223,7 +228,7 @@ pub(super) fn curves(
     // Variants are a table, not a curve; other seeds lie on top of the first.
     let drawn = points
         .iter()
-        .filter(|point| point.kind != Kind::Variant && point.seed == config.seeds[0]);
+        .filter(|point| point.kind != ModelKind::Variant && point.seed == config.seeds[0]);
     let drawn: Vec<&Point> = drawn.collect();
     let svg = efficiency_chart(&curve_points(&drawn));
     write_file(&out.join("efficiency.svg"), svg.as_bytes())?;
@@ -231,12 +236,12 @@ pub(super) fn curves(
 }
 
 /// The points of the chart. Times of different machines do not lie on one axis: those of another than
-/// the plain model's are left out.
+/// the dense model's are left out.
 fn curve_points<'a>(points: &[&'a Point]) -> Vec<CurvePoint<'a>> {
-    let plain = points.iter().find(|point| point.kind == Kind::Dense);
+    let dense = points.iter().find(|point| point.kind == ModelKind::Dense);
     let time_share = |point: &Point| {
         let speed = point.speed(BATCHES[1])?;
-        (plain?.machine == point.machine).then(|| speed.time_saved.recip())
+        (dense?.machine == point.machine).then(|| speed.time_saved.recip())
     };
     points
         .iter()
@@ -255,14 +260,14 @@ mod tests {
 
     #[test]
     fn times_of_another_machine_are_not_drawn() {
-        let plain = Point::made("dense-s0", Kind::Dense, "10");
-        let near = Point::made("adaptive-0.5-s0", Kind::Adaptive, "11");
+        let dense = Point::made("dense-s0", ModelKind::Dense, "10");
+        let near = Point::made("adaptive-0.5-s0", ModelKind::Adaptive, "11");
         let mut far = near.clone();
         far.machine.cpu = "another".into();
-        let [plain, near, far] = curve_points(&[&plain, &near, &far])[..] else {
+        let [dense, near, far] = curve_points(&[&dense, &near, &far])[..] else {
             panic!("expected a point for each model");
         };
-        assert_eq!((plain.time_share, near.time_share), (0.5, 0.5));
+        assert_eq!((dense.time_share, near.time_share), (0.5, 0.5));
         assert!(far.time_share.is_nan());
         assert_eq!((far.macs_share, far.top1), (near.macs_share, near.top1));
     }

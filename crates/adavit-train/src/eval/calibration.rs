@@ -4,19 +4,22 @@ use adavit_decision::{Axis, Thresholds};
 use adavit_model::VisionTransformer;
 
 use crate::error::{Error, Result};
-use crate::eval::evaluate::{Evaluation, Images, Mode, evaluate};
+use crate::eval::evaluate::evaluate;
+use crate::eval::evaluation::Evaluation;
+use crate::eval::images::Images;
+use crate::eval::mode::Mode;
 
 /// How far from a budget the mean MACs of held-out images may be, relative to it.
 pub(crate) const BUDGET_TOLERANCE: f64 = 0.02;
 /// The farthest that a boundary moves, in logits.
 const FARTHEST: f64 = 8.0;
 
-/// What to tell of a model whose mean MACs are `share` of the plain model's where `budget` was asked
-/// for; none within 2 %.
+/// Returns a warning about a model whose mean MACs are `share` of the dense model's, where `budget`
+/// was asked for; none within 2 %.
 pub fn off_budget(share: f64, budget: f64) -> Option<String> {
     (!meets(share, budget)).then(|| {
         format!(
-            "the gates allow {share:.3} of the plain model's MACs, where {budget:.3} was asked for"
+            "the gates allow {share:.3} of the dense model's MACs, where {budget:.3} was asked for"
         )
     })
 }
@@ -26,12 +29,12 @@ fn meets(share: f64, budget: f64) -> bool {
 }
 
 /// Moves the thresholds of `model`, all by one shift of the logit, until its mean MACs on `images`
-/// are at most `budget` of the plain model's and as near to it as the gates allow.
+/// are at most `budget` of the dense model's and as near to it as the gates allow.
 ///
 /// Returns the evaluation with the thresholds that the model now has.
 ///
 /// # Errors
-/// If the model is a plain one, or candle fails.
+/// [`Error::Mismatch`] if the model makes no decisions; else as for [`evaluate`].
 pub fn calibrate(
     model: &mut VisionTransformer,
     images: &Images,
@@ -39,15 +42,16 @@ pub fn calibrate(
 ) -> Result<Evaluation> {
     let base = thresholds(model)?;
     let begun = evaluate(model, images, Mode::Masked)?;
-    shift_to(model, images, (budget, begun), &|shift| base.shifted(shift))
+    let start = Start { budget, begun };
+    shift_to(model, images, start, &|shift| base.shifted(shift))
 }
 
 /// As [`calibrate`], but tries each axis alone too, and takes the thresholds whose accuracy on
 /// `images` is best among those that meet the budget within 2 %; among those that do not exceed it,
 /// where there are some.
 ///
-/// A shift of all thresholds also turns on heads and sub-layers that training left off for every
-/// image, whose weights have learnt nothing since; more tokens alone do not.
+/// A shift of all thresholds also turns on heads and blocks that training left off for every image.
+/// Their weights have learnt nothing since then. More tokens alone turn on nothing of that kind.
 ///
 /// # Errors
 /// As for [`calibrate`].
@@ -59,9 +63,8 @@ pub fn calibrate_best(
     let base = thresholds(model)?;
     let begun = evaluate(model, images, Mode::Masked)?;
     let share = begun.macs_share;
-    let mut best = shift_to(model, images, (budget, begun.clone()), &|shift| {
-        base.shifted(shift)
-    })?;
+    let start = Start { budget, begun };
+    let mut best = shift_to(model, images, start.clone(), &|shift| base.shifted(shift))?;
     let mut best_thresholds = thresholds(model)?;
     let worth = |found: &Evaluation| {
         let within = found.macs_share <= budget;
@@ -76,7 +79,7 @@ pub fn calibrate_best(
         if !reaches && !meets(end, budget) {
             continue;
         }
-        let found = shift_to(model, images, (budget, begun.clone()), &shifted)?;
+        let found = shift_to(model, images, start.clone(), &shifted)?;
         let better = meets(found.macs_share, budget) && worth(&found) > worth(&best);
         if better {
             (best, best_thresholds) = (found, thresholds(model)?);
@@ -91,17 +94,23 @@ fn thresholds(model: &VisionTransformer) -> Result<Thresholds> {
     decisions
         .map(|decisions| decisions.thresholds)
         .ok_or_else(|| {
-            Error::Input("calibration: expected an adaptive model, found a plain one".into())
+            Error::Mismatch("calibration: expected an adaptive model, found a dense one".into())
         })
 }
 
+/// Where a search for thresholds starts.
+#[derive(Clone)]
+struct Start {
+    budget: f64,
+    /// The evaluation without a shift.
+    begun: Evaluation,
+}
+
 /// Finds the shift whose thresholds, as `shifted` gives them, keep the most within the budget.
-///
-/// `begun` is the evaluation without a shift.
 fn shift_to(
     model: &mut VisionTransformer,
     images: &Images,
-    (budget, begun): (f64, Evaluation),
+    Start { budget, begun }: Start,
     shifted: &dyn Fn(f64) -> Thresholds,
 ) -> Result<Evaluation> {
     /// Bisection of a range of 16 in the logit: 10 halvings leave 0.016.

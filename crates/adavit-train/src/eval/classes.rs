@@ -1,9 +1,10 @@
-//! Accuracy and compute class by class, and which classes are taken for which.
+//! Accuracy and compute class by class, and the confusion matrix.
 
-/// Images counted by their class and by what a model said, with the MACs that they took.
+/// Images counted by their class and by the class that a model predicted, with the MACs that they
+/// took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassTable {
-    /// Rows are classes, columns what was said.
+    /// Rows are true classes, columns predicted ones.
     confusion: Vec<Vec<u64>>,
     macs: Vec<u64>,
 }
@@ -27,7 +28,7 @@ impl ClassTable {
         }
     }
 
-    /// Images by class (rows) and by what was said (columns).
+    /// Images by their class (rows) and by the predicted class (columns).
     pub fn confusion(&self) -> &[Vec<u64>] {
         &self.confusion
     }
@@ -37,7 +38,7 @@ impl ClassTable {
         self.confusion[class].iter().sum()
     }
 
-    /// Share of a class's images that were recognised; none without images.
+    /// Share of a class's images that were predicted as it; none without images.
     pub fn top1(&self, class: usize) -> Option<f64> {
         let images = self.images(class);
         (images > 0).then(|| self.confusion[class][class] as f64 / images as f64)
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn images_are_counted_by_class_and_answer() {
+    fn images_are_counted_by_class_and_prediction() {
         let mut table = ClassTable::new(3);
         for (label, predicted, macs) in [(0, 0, 10), (0, 1, 20), (2, 2, 5), (7, 0, 1)] {
             table.add(label, predicted, macs);

@@ -1,4 +1,4 @@
-//! One epoch of a stage: its steps, what they are told as, and what becomes of its model.
+//! One epoch of a stage: its steps, their reports, and what becomes of its model.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -8,7 +8,9 @@ use adavit_model::Checkpoint;
 use crate::config::method::Method;
 use crate::error::Result;
 use crate::eval::calibration::{BUDGET_TOLERANCE, calibrate, off_budget};
-use crate::eval::evaluate::{Evaluation, Mode, evaluate};
+use crate::eval::evaluate::evaluate;
+use crate::eval::evaluation::Evaluation;
+use crate::eval::mode::Mode;
 use crate::run::driver::{Flow, Run};
 use crate::run::event::{Event, StepReport};
 use crate::run::progress::{EpochSums, KeptEpoch, MetricsRow, Score, Stage};
@@ -149,38 +151,14 @@ impl Run<'_, '_> {
     }
 
     /// Measures the epoch's model on the held-out images, keeps it if it is the best so far, and
-    /// writes the epoch down.
+    /// writes a row of `metrics.csv`.
     pub(crate) fn finish_epoch(&mut self, trainer: &StageTrainer, total_steps: u64) -> Result<()> {
-        let session = self.session;
         let mut checkpoint = trainer.averaged()?;
-        let images = session.images(&session.data.train, &session.split.held_out);
-        let (evaluation, eligible, folder) = if self.progress.stage == Stage::Dense {
-            let model = checkpoint.model(&session.device)?;
-            let evaluation = evaluate(&model, &images, Mode::Dense)?;
-            (evaluation, true, self.folder.dense())
-        } else {
-            let eligible = self.may_be_best(total_steps);
-            let mut model = checkpoint.model(&session.device)?;
-            let evaluation = match &session.config.method {
-                Method::Learned if eligible && session.config.targets.is_none() => {
-                    let evaluation = calibrate(&mut model, &images, session.config.budget)?;
-                    if let Some(text) = off_budget(evaluation.macs_share, session.config.budget) {
-                        (self.control.report)(&Event::Warning(&text));
-                    }
-                    evaluation
-                }
-                Method::Learned => evaluate(&model, &images, Mode::Masked)?,
-                Method::Random { usage } => {
-                    let (seed, draw) = (session.config.seed, 0);
-                    evaluate(&model, &images, Mode::Random { usage, seed, draw })?
-                }
-                Method::Reduced { reduction } => {
-                    evaluate(&model, &images, Mode::Reduced(reduction))?
-                }
-            };
-            checkpoint.config = model.config().clone();
-            (evaluation, eligible, self.folder.best())
+        let (folder, eligible) = match self.progress.stage {
+            Stage::Dense => (self.folder.dense(), true),
+            _ => (self.folder.best(), self.may_be_best(total_steps)),
         };
+        let evaluation = self.evaluate_epoch(&mut checkpoint, eligible)?;
         let score = Score {
             within_budget: self.within_budget(evaluation.macs_share),
             top1: evaluation.top1,
@@ -205,6 +183,39 @@ impl Run<'_, '_> {
         progress.step_in_epoch = 0;
         progress.sums = EpochSums::default();
         self.folder.write_metrics(&self.progress.rows)
+    }
+
+    /// Evaluates a model on the held-out images. One that may be the best gets thresholds for the
+    /// budget first.
+    fn evaluate_epoch(
+        &mut self,
+        checkpoint: &mut Checkpoint,
+        eligible: bool,
+    ) -> Result<Evaluation> {
+        let session = self.session;
+        let config = &session.config;
+        let images = session.images(&session.data.train, &session.split.held_out);
+        let mut model = checkpoint.model(&session.device)?;
+        if self.progress.stage == Stage::Dense {
+            return evaluate(&model, &images, Mode::Dense);
+        }
+        let evaluation = match &config.method {
+            Method::Learned if eligible && config.targets.is_none() => {
+                let evaluation = calibrate(&mut model, &images, config.budget)?;
+                if let Some(text) = off_budget(evaluation.macs_share, config.budget) {
+                    (self.control.report)(&Event::Warning(&text));
+                }
+                evaluation
+            }
+            Method::Learned => evaluate(&model, &images, Mode::Masked)?,
+            Method::Random { usage } => {
+                let (seed, draw) = (config.seed, 0);
+                evaluate(&model, &images, Mode::Random { usage, seed, draw })?
+            }
+            Method::Reduced { reduction } => evaluate(&model, &images, Mode::Reduced(reduction))?,
+        };
+        checkpoint.config = model.config().clone();
+        Ok(evaluation)
     }
 
     /// Keeps this epoch's checkpoint if it is one of the best so far, and removes the one that no
@@ -241,8 +252,8 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Whether a share of the plain model's MACs is what was asked for; the plain stage and targets
-    /// per axis ask for none.
+    /// Whether a share of the dense model's MACs is within the budget; the dense stage and targets
+    /// per axis have none.
     fn within_budget(&self, share: f64) -> bool {
         let config = &self.session.config;
         self.progress.stage == Stage::Dense
@@ -251,8 +262,8 @@ impl Run<'_, '_> {
             || share <= config.budget * (1.0 + BUDGET_TOLERANCE)
     }
 
-    /// Whether the budget loss has had its full weight, so that this epoch's model may be `best`;
-    /// the last epoch's always may.
+    /// Whether the budget loss has reached its full weight, so that this epoch's model may be `best`.
+    /// The last epoch's model always may.
     fn may_be_best(&self, total_steps: u64) -> bool {
         let done = self.progress.step as f64 / total_steps as f64;
         let config = &self.session.config;

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
 
-use crate::eval::evaluate::Evaluation;
+use crate::eval::evaluation::Evaluation;
 use crate::run::progress::{MetricsRow, Stage};
 use crate::run::summary::Summary;
 

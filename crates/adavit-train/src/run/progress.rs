@@ -1,16 +1,16 @@
-//! How far a run is: all that a resume needs besides tensors, and what the run folder reports.
+//! The state of a run: all that a resume needs besides tensors, and what the run folder reports.
 
 use serde::{Deserialize, Serialize};
 
-use crate::eval::evaluate::Evaluation;
+use crate::eval::evaluation::Evaluation;
 
 /// The parts of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Training the plain model.
+    /// Training the dense model.
     Dense,
-    /// Training the adaptive model from the plain one.
+    /// Training the adaptive model from the dense one.
     Adaptive,
     /// Evaluating both on the test images.
     Test,
@@ -49,7 +49,7 @@ pub(crate) struct Progress {
     /// Epochs since then.
     #[serde(default)]
     pub(crate) epochs_since_best: u64,
-    /// Epochs whose checkpoints are kept beside the best one.
+    /// Epochs whose checkpoints are kept, the best one aside.
     #[serde(default)]
     pub(crate) kept: Vec<KeptEpoch>,
     /// What the test stage has found so far.
@@ -93,7 +93,7 @@ impl Progress {
         }
     }
 
-    /// Goes on to the beginning of `stage`.
+    /// Moves to the start of `stage`.
     pub(crate) fn enter(&mut self, stage: Stage) {
         self.stage = stage;
         (self.epoch, self.step_in_epoch, self.step) = (0, 0, 0);
@@ -141,7 +141,7 @@ pub(crate) struct EpochSums {
     /// Learning rate of the last step.
     pub(crate) lr: f64,
     pub(crate) seconds: f64,
-    /// Of which batches were made.
+    /// Seconds of making batches, which `seconds` includes.
     #[serde(default)]
     pub(crate) data_seconds: f64,
 }
@@ -149,11 +149,17 @@ pub(crate) struct EpochSums {
 /// What the test stage has found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TestResults {
+    /// The dense model by the prepared path.
     pub(crate) dense: Option<Evaluation>,
-    pub(crate) adaptive: Option<Evaluation>,
     /// The adaptive model by the sparse path.
     #[serde(default)]
     pub(crate) sparse: Option<Evaluation>,
+    /// Whether these two took turns, so that their speeds compare. Older snapshots have the dense
+    /// model by a slower path.
+    #[serde(default)]
+    pub(crate) in_turns: bool,
+    /// The adaptive model by the masked path.
+    pub(crate) adaptive: Option<Evaluation>,
     /// Random policies with the adaptive model's three usages in every block.
     pub(crate) random: Vec<Evaluation>,
     /// Random policies with the usage that the adaptive model has in each block.
@@ -176,7 +182,7 @@ pub struct MetricsRow {
     pub loss: f64,
     /// Cross entropy with the labels, times the weight that soft targets leave it.
     pub task_loss: f64,
-    /// Distillation from the plain model, weighted.
+    /// Distillation from the dense model, weighted.
     pub distillation_loss: f64,
     /// The budget losses.
     pub usage_loss: f64,
@@ -186,13 +192,13 @@ pub struct MetricsRow {
     pub train_top1: f64,
     /// Accuracy.
     pub held_out_top1: f64,
-    /// Mean MACs over those of the plain model.
+    /// Mean MACs over those of the dense model.
     pub held_out_macs_share: f64,
     /// Kept tokens.
     pub tokens: f64,
     /// Kept heads.
     pub heads: f64,
-    /// Kept sub-layers.
+    /// Kept blocks: attention and MLP.
     pub blocks: f64,
     /// Whether this epoch's model became `best`.
     pub best: bool,

@@ -14,7 +14,7 @@ use crate::config::device::check_device;
 use crate::config::method::Method;
 use crate::config::train_config::TrainConfig;
 use crate::error::{Error, Result};
-use crate::eval::evaluate::{Images, check_images};
+use crate::eval::images::{Images, check_images};
 use crate::optim::schedule::LrSchedule;
 use crate::run::progress::Stage;
 

@@ -1,24 +1,20 @@
 //! `adavit eval`: checkpoints on test images.
 
 pub(crate) mod args;
+mod opened;
 mod text;
 
-use std::path::Path;
-
-use adavit_model::{Checkpoint, write_file};
-use adavit_train::{
-    ClassTable, Error, Evaluation, ImageReport, Images, Mode, evaluate_each, evaluate_sparse,
-};
+use adavit_model::write_file;
+use adavit_train::{ClassTable, Evaluator, in_turns};
 use anyhow::Result;
 use candle_core::Device;
 use serde_json::json;
 
 use crate::commands::eval::args::EvalArgs;
+use crate::commands::eval::opened::Opened;
 use crate::commands::eval::text::{Evaluated, comparison, csv_table};
 use crate::exit::{Exit, bad_input};
-use crate::output::{message, print, print_json};
-use crate::source::open_checkpoint;
-use crate::values::Exec;
+use crate::output::{print, print_json};
 
 pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
     let machine = args.machine.open()?;
@@ -28,9 +24,10 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
         ));
     }
     let checkpoints = args.checkpoints.iter();
-    let evaluated = checkpoints
-        .map(|path| evaluate(args, path, &machine.device))
+    let opened = checkpoints
+        .map(|path| Opened::read(args, path, &machine.device))
         .collect::<Result<Vec<_>>>()?;
+    let evaluated = evaluate(args, opened, &machine.device)?;
     if let Some(path) = &args.csv {
         write_file(path, &csv_table(&evaluated)?)?;
     }
@@ -55,94 +52,36 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Evaluates one checkpoint.
-fn evaluate(args: &EvalArgs, path: &Path, device: &Device) -> Result<Evaluated> {
-    let mut checkpoint = open_checkpoint(path, &args.read.options())?;
-    match (args.threshold, &mut checkpoint.config.decisions) {
-        (Some(thresholds), Some(decisions)) => {
-            decisions.thresholds = thresholds.over(decisions.thresholds);
-        }
-        (Some(_), None) => message(&format!(
-            "warning: {}: --threshold is ignored, since a dense checkpoint has no gates",
-            path.display()
-        )),
-        (None, _) => {}
-    }
-    let config = checkpoint.config.clone();
-    let test = args.data.open(path, &config)?;
-    let dataset = test.images.as_ref();
-    if !config.class_names.is_empty() && config.class_names != dataset.class_names() {
-        message(
-            "warning: the classes of this data are not those that the checkpoint was trained on",
-        );
-    }
-    let indices: Vec<u32> = (0..dataset.len() as u32).collect();
-    let images = Images {
-        dataset,
-        indices: &indices,
-        normalization: &test.normalization,
-        batch_size: args.batch_size,
-        device,
-    };
-    let exec = config.decisions.is_some().then_some(args.exec);
-    let mut classes = ClassTable::new(config.num_classes);
-    let per_image = args.per_image.as_deref();
-    let evaluation = measure(checkpoint, &images, exec, per_image, &mut classes)?;
-    Ok(Evaluated {
-        checkpoint: path.to_path_buf(),
-        preset: config.preset,
-        dataset: dataset.name().into(),
-        class_names: dataset.class_names().to_vec(),
-        exec: match exec {
-            None => "dense",
-            Some(Exec::Masked) => "masked",
-            Some(Exec::Sparse) => "sparse",
-        },
-        evaluation,
-        classes,
-    })
-}
-
-/// Evaluates the checkpoint, without decisions where `exec` is none, and writes one line per image to
-/// `path`.
-fn measure(
-    checkpoint: Checkpoint,
-    images: &Images,
-    exec: Option<Exec>,
-    path: Option<&Path>,
-    classes: &mut ClassTable,
-) -> Result<Evaluation> {
+/// Evaluates the checkpoints in turn, batch by batch, so that their speeds compare, and writes one
+/// line per image if asked for.
+fn evaluate(args: &EvalArgs, opened: Vec<Opened>, device: &Device) -> Result<Vec<Evaluated>> {
+    let classes = opened.iter();
+    let mut classes: Vec<ClassTable> = classes
+        .map(|one| ClassTable::new(one.config.num_classes))
+        .collect();
+    let evaluators = opened.iter();
+    let mut evaluators = evaluators
+        .map(|one| one.evaluator(args.batch_size, device))
+        .collect::<Result<Vec<_>>>()?;
     let mut lines = Vec::new();
-    let mut on_image = |image: &ImageReport| {
-        classes.add(image.label, image.predicted, image.macs);
-        if let Some(path) = path {
-            serde_json::to_writer(&mut lines, image).map_err(|error| Error::Io {
-                action: "writing",
-                path: path.to_path_buf(),
-                source: error.into(),
-            })?;
-            lines.push(b'\n');
+    for turn in in_turns(&mut evaluators) {
+        let (index, reports) = turn?;
+        for report in &reports {
+            classes[index].add(report.label, report.predicted, report.macs);
+            if args.per_image.is_some() {
+                serde_json::to_writer(&mut lines, report)?;
+                lines.push(b'\n');
+            }
         }
-        Ok(())
-    };
-    let evaluation = match exec {
-        Some(Exec::Sparse) => {
-            let model = checkpoint.prepared(images.device)?;
-            // The prepared weights are all that is needed now.
-            drop(checkpoint);
-            evaluate_sparse(&model, images, &mut on_image)?
-        }
-        Some(Exec::Masked) => {
-            let model = checkpoint.model(images.device)?;
-            evaluate_each(&model, images, Mode::Masked, &mut on_image)?
-        }
-        None => {
-            let model = checkpoint.model(images.device)?;
-            evaluate_each(&model, images, Mode::Dense, &mut on_image)?
-        }
-    };
-    if let Some(path) = path {
+    }
+    let evaluations = evaluators.into_iter().map(Evaluator::finish);
+    let evaluations = evaluations.collect::<Result<Vec<_>, _>>()?;
+    if let Some(path) = &args.per_image {
         write_file(path, &lines)?;
     }
-    Ok(evaluation)
+    let results = evaluations.into_iter().zip(classes);
+    let evaluated = opened.into_iter().zip(results);
+    Ok(evaluated
+        .map(|(one, (evaluation, classes))| one.evaluated(evaluation, classes))
+        .collect())
 }

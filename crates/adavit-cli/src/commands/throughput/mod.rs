@@ -5,7 +5,7 @@ mod text;
 
 use adavit_model::Checkpoint;
 use adavit_experiment::measure::{
-    Adaptive, Keep, Realised, Throughput, Workload, peak_rss_bytes,
+    AdaptiveWorkload, Keep, Realised, Throughput, Workload, peak_rss_bytes,
 };
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -133,7 +133,7 @@ fn compare(
     keep: Keep,
     machine: &Machine,
 ) -> Result<PathComparison> {
-    let adaptive = Adaptive::of(checkpoint, keep, args.seed, &machine.device)?
+    let adaptive = AdaptiveWorkload::of(checkpoint, keep, args.seed, &machine.device)?
         .with_strategy(args.strategy.into());
     Ok(PathComparison {
         realised: adaptive.measure(args.batch_size, args.seconds)?,

@@ -1,0 +1,110 @@
+//! A checkpoint and the images that it is evaluated on.
+
+use std::path::{Path, PathBuf};
+
+use adavit_model::{Checkpoint, ModelConfig, PreparedTransformer, VisionTransformer};
+use adavit_train::{ClassTable, Evaluation, Evaluator, Images, Mode};
+use anyhow::Result;
+use candle_core::Device;
+
+use crate::commands::eval::args::EvalArgs;
+use crate::commands::eval::text::Evaluated;
+use crate::output::message;
+use crate::source::{TestImages, open_checkpoint};
+use crate::values::Exec;
+
+/// A checkpoint and its test images.
+pub(super) struct Opened {
+    checkpoint: PathBuf,
+    pub(super) config: ModelConfig,
+    model: Model,
+    test: TestImages,
+    indices: Vec<u32>,
+}
+
+/// The model of a checkpoint, for the path that its images take.
+enum Model {
+    Dense(PreparedTransformer),
+    Sparse(PreparedTransformer),
+    Masked(VisionTransformer),
+}
+
+impl Model {
+    fn of(checkpoint: &Checkpoint, exec: Exec, device: &Device) -> Result<Self> {
+        Ok(match (&checkpoint.config.decisions, exec) {
+            (None, _) => Self::Dense(checkpoint.prepared(device)?),
+            (Some(_), Exec::Sparse) => Self::Sparse(checkpoint.prepared(device)?),
+            (Some(_), Exec::Masked) => Self::Masked(checkpoint.model(device)?),
+        })
+    }
+
+    fn exec(&self) -> &'static str {
+        match self {
+            Self::Dense(_) => "dense",
+            Self::Sparse(_) => "sparse",
+            Self::Masked(_) => "masked",
+        }
+    }
+}
+
+impl Opened {
+    /// Reads a checkpoint and opens its test images.
+    pub(super) fn read(args: &EvalArgs, path: &Path, device: &Device) -> Result<Self> {
+        let mut checkpoint = open_checkpoint(path, &args.read.options())?;
+        match (args.threshold, &mut checkpoint.config.decisions) {
+            (Some(thresholds), Some(decisions)) => {
+                decisions.thresholds = thresholds.over(decisions.thresholds);
+            }
+            (Some(_), None) => message(&format!(
+                "warning: {}: --threshold is ignored, since a dense checkpoint has no gates",
+                path.display()
+            )),
+            (None, _) => {}
+        }
+        let test = args.data.open(path, &checkpoint.config)?;
+        let trained_on = &checkpoint.config.class_names;
+        if !trained_on.is_empty() && trained_on != test.images.class_names() {
+            message(
+                "warning: the classes of this data are not those that the checkpoint was trained on",
+            );
+        }
+        Ok(Self {
+            checkpoint: path.to_path_buf(),
+            model: Model::of(&checkpoint, args.exec, device)?,
+            indices: (0..test.images.len() as u32).collect(),
+            config: checkpoint.config,
+            test,
+        })
+    }
+
+    /// Begins the evaluation.
+    pub(super) fn evaluator<'a>(
+        &'a self,
+        batch_size: usize,
+        device: &'a Device,
+    ) -> Result<Evaluator<'a>> {
+        let images = Images {
+            dataset: self.test.images.as_ref(),
+            indices: &self.indices,
+            normalization: &self.test.normalization,
+            batch_size,
+            device,
+        };
+        Ok(match &self.model {
+            Model::Dense(model) | Model::Sparse(model) => Evaluator::prepared(model, &images)?,
+            Model::Masked(model) => Evaluator::new(model, &images, Mode::Masked)?,
+        })
+    }
+
+    pub(super) fn evaluated(self, evaluation: Evaluation, classes: ClassTable) -> Evaluated {
+        Evaluated {
+            checkpoint: self.checkpoint,
+            preset: self.config.preset,
+            dataset: self.test.images.name().into(),
+            class_names: self.test.images.class_names().to_vec(),
+            exec: self.model.exec(),
+            evaluation,
+            classes,
+        }
+    }
+}
