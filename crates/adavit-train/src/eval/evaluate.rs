@@ -70,15 +70,12 @@ impl<'a> Evaluator<'a> {
         let config = model.config();
         let geometry = config.geometry();
         let workspace = Workspace::default();
-        match &config.decisions {
-            Some(decisions) => {
-                let forward = Forward::Sparse(model, workspace);
-                Self::of(forward, images, geometry, decisions)
-            }
-            None => {
-                let forward = Forward::Dense(model, workspace);
-                Self::of(forward, images, geometry, &DecisionConfig::none())
-            }
+        if let Some(decisions) = &config.decisions {
+            let forward = Forward::Sparse(model, workspace);
+            Self::of(forward, images, geometry, decisions)
+        } else {
+            let forward = Forward::Dense(model, workspace);
+            Self::of(forward, images, geometry, &DecisionConfig::none())
         }
     }
 
