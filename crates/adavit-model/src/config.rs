@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::conv_stem::ConvStemConfig;
 use crate::tokens_to_token::{self, T2tConfig};
+use crate::trained_on::TrainedOn;
 use crate::{Error, Result};
 
 /// Where the position embedding comes from.
@@ -70,6 +71,9 @@ pub struct ModelConfig {
     /// Names of the classes, where known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub class_names: Vec<String>,
+    /// What it was trained on, where recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_on: Option<TrainedOn>,
 }
 
 impl ModelConfig {

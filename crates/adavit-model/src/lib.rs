@@ -16,6 +16,7 @@ mod prepared;
 mod presets;
 mod reduction;
 mod tokens_to_token;
+mod trained_on;
 mod verify;
 mod vit;
 mod weights;
@@ -32,6 +33,7 @@ pub use prepared::{PreparedTransformer, Strategy, Workspace};
 pub use presets::PRESETS;
 pub use reduction::{ReductionMethod, TokenReduction};
 pub use tokens_to_token::{T2tConfig, TokensType};
+pub use trained_on::TrainedOn;
 pub use verify::{Comparison, Recording, Replay, Verification, verify};
 pub use vit::{Capture, Output, VisionTransformer};
 pub use weights::{

@@ -98,6 +98,7 @@ impl ModelConfig {
             normalization: of_pictures.then(Normalization::imagenet),
             preprocessing: of_pictures.then(Preprocessing::default),
             class_names: Vec::new(),
+            trained_on: None,
         }
     }
 

@@ -61,6 +61,7 @@ pub(super) fn config_of(
         normalization: told.normalization.clone(),
         preprocessing: told.preprocessing.clone(),
         class_names: told.class_names.clone(),
+        trained_on: None,
     };
     note_source(&config, source, told, notes);
     let preset = preset_of(&config);
