@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use adavit_data::held_out;
 use adavit_model::{Checkpoint, ImportOptions, import};
 use adavit_train::{
-    Error, Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_sparse,
-    off_budget,
+    Error, Evaluation, Images, TrainConfig, calibrate_best, check_images, claim_checkpoint,
+    evaluate_sparse, off_budget,
 };
 use anyhow::Result;
 use serde_json::json;
@@ -14,8 +14,9 @@ use serde_json::json;
 use crate::Ended;
 use crate::args::CalibrateArgs;
 use crate::device::select_device;
-use crate::eval::{normalization_for, run_of, set_threads};
+use crate::eval::{normalization_for, set_threads};
 use crate::output::{macs, print, print_json, tell};
+use crate::recorded::{GivenImages, Recorded};
 
 pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
     set_threads(args.machine.threads)?;
@@ -25,9 +26,11 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
         return Err(Error::Input(message).into());
     }
     let target = target(args)?;
-    let mut checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
-    let trained = trained(args)?;
-    let data = adavit_data::load(&trained.data, trained.data_dir.as_deref())?;
+    let checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
+    let recorded = Recorded::of(&args.checkpoint, &checkpoint.config)?;
+    let given = given_images(args);
+    let trained = recorded.settings(&given)?;
+    let data = recorded.load(&trained)?;
     check_images(&checkpoint.config, &data.train)?;
     let normalization = normalization_for(&checkpoint.config, &data.train);
     let split = held_out(data.train.len(), trained.held_out, trained.seed)?;
@@ -38,14 +41,13 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
         batch_size: args.batch_size,
         device: &device,
     };
-    tell(&format!(
-        "thresholds for {} held-out images of {} (held_out {}, seed {}), which have to be images that \
-         the model was not trained on",
-        split.held_out.len(),
-        trained.data,
-        trained.held_out,
-        trained.seed
-    ));
+    tell(&images_line(split.held_out.len(), &trained));
+    if let Some(warning) = recorded.warning(&given, &trained, &data.train) {
+        tell(&format!("warning: {warning}"));
+    }
+    // A run that is trained meanwhile, or another calibration, would write the same files.
+    let _lock = claim_checkpoint(&target)?;
+    let mut checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
     let mut model = checkpoint.model(&device)?;
     let held_out = calibrate_best(&mut model, &images, args.budget)?;
     checkpoint.config = model.config().clone();
@@ -67,17 +69,23 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Ended> {
     Ok(Ended::Failed)
 }
 
-/// The settings of the run that the checkpoint is of, under the options that are given.
-fn trained(args: &CalibrateArgs) -> Result<TrainConfig> {
-    let mut trained = run_of(&args.checkpoint)?.unwrap_or_default();
-    if let Some(data) = &args.data {
-        trained.data.clone_from(data);
-        trained.data_dir = None;
+/// The images that options choose.
+fn given_images(args: &CalibrateArgs) -> GivenImages<'_> {
+    GivenImages {
+        data: args.data.as_deref(),
+        data_dir: args.data_dir.as_deref(),
+        held_out: args.held_out,
+        seed: args.seed,
     }
-    trained.data_dir = args.data_dir.clone().or(trained.data_dir);
-    trained.held_out = args.held_out.unwrap_or(trained.held_out);
-    trained.seed = args.seed.unwrap_or(trained.seed);
-    Ok(trained)
+}
+
+/// Says which images thresholds are chosen on.
+fn images_line(images: usize, trained: &TrainConfig) -> String {
+    format!(
+        "calibrating on {images} held-out images of {} (held_out {}, seed {}), which must be images that \
+         the model was not trained on",
+        trained.data, trained.held_out, trained.seed
+    )
 }
 
 /// The folder to write: the checkpoint's own, if no other is given.

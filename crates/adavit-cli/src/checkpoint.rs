@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use adavit_model::{Imported, import};
-use adavit_train::Error;
+use adavit_train::{Error, FolderLock, claim_checkpoint};
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -133,15 +133,25 @@ fn description(path: &Path, imported: &Imported) -> Value {
     })
 }
 
+/// Claims the folder to write, so that no other process writes into it.
+fn claim(folder: &Path, force: bool) -> Result<FolderLock> {
+    if force {
+        return Ok(claim_checkpoint(folder)?);
+    }
+    FolderLock::claim_new(folder)?.ok_or_else(|| {
+        let message = "is there already; choose another folder, or --force to replace the checkpoint \
+                       in it";
+        Error::Folder {
+            path: folder.to_path_buf(),
+            message: message.into(),
+        }
+        .into()
+    })
+}
+
 pub(crate) fn convert(args: &ConvertArgs) -> Result<Ended> {
     let imported = import(&args.from, &args.import.options())?;
-    if args.to.exists() && !args.force {
-        let message = format!(
-            "{}: is there already; choose another folder, or --force to replace the checkpoint in it",
-            args.to.display()
-        );
-        return Err(Error::Input(message).into());
-    }
+    let _lock = claim(&args.to, args.force)?;
     for note in &imported.notes {
         tell(&format!("note: {note}"));
     }

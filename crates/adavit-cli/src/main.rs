@@ -13,6 +13,7 @@ mod output;
 mod predict;
 mod profile;
 mod progress;
+mod recorded;
 mod report;
 mod shell;
 mod sweep;

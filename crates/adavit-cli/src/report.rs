@@ -3,7 +3,7 @@
 use std::iter;
 
 use adavit_experiment::report::{write_analysis, write_report};
-use adavit_train::run_config;
+use adavit_train::{load_data, run_config};
 use anyhow::Result;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Ended> {
     set_threads(args.machine.threads)?;
     let device = select_device(args.machine.device.as_deref().unwrap_or("cpu"))?;
     let config = run_config(&args.run)?;
-    let test = adavit_data::load(&config.data, config.data_dir.as_deref())?.test;
+    let test = load_data(&args.run, &config)?.test;
     // Images that cannot be drawn are refused before anything is written.
     let analysis = args.analysis.as_ref();
     let analysis = analysis

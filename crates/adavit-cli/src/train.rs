@@ -8,8 +8,8 @@ use std::time::Duration;
 use adavit_data::Splits;
 use adavit_experiment::report::write_report;
 use adavit_train::{
-    Control, Error, Outcome, REPORT, Summary, Targets, TrainConfig, next_run_folder, resume,
-    run_config, train,
+    Control, Destination, Error, Event, Outcome, REPORT, Summary, Targets, TrainConfig, extend,
+    load_data, resume, run_config, train,
 };
 use anyhow::{Context, Result};
 use candle_core::Device;
@@ -23,30 +23,38 @@ use crate::{Ended, INTERRUPTED};
 
 pub(crate) fn run(args: &TrainArgs) -> Result<Ended> {
     let (mut config, out) = match &args.resume {
-        Some(folder) => (run_config(folder)?, None),
+        Some(run) => (resumed(run, args)?, None),
         None => settings(args)?,
     };
     config.threads = Some(set_threads(args.machine.threads.or(config.threads))?);
     config.validate()?;
     let device = select_device(&config.device)?;
-    let data = adavit_data::load(&config.data, config.data_dir.as_deref())?;
+    let data = match &args.resume {
+        Some(run) => load_data(run, &config)?,
+        None => adavit_data::load(&config.data, config.data_dir.as_deref())?,
+    };
     let stop = stop_on_signals()?;
     let mut reporter = Reporter::new(args.log_interval);
     stop_after(args.max_hours, &stop)?;
+    let mut folder = args.resume.clone().unwrap_or_default();
     let control = Control {
         stop: &stop,
-        report: &mut |event| reporter.event(event),
+        report: &mut |event| {
+            if let Event::Started { folder: started } = event {
+                folder = started.to_path_buf();
+            }
+            reporter.event(event);
+        },
         device: &device,
         commit: env!("ADAVIT_COMMIT"),
     };
-    let folder = match (&args.resume, out) {
-        (Some(folder), _) => folder.clone(),
-        (None, Some(out)) => out,
-        (None, None) => next_run_folder(Path::new("runs")),
-    };
-    let outcome = match &args.resume {
-        Some(folder) => resume(folder, &data, control),
-        None => train(&config, &data, &folder, args.force, control),
+    let outcome = match (&args.resume, args.epochs) {
+        (Some(run), Some(epochs)) => extend(run, epochs, &data, control),
+        (Some(run), None) => resume(run, &data, control),
+        (None, _) => {
+            let out = destination(out.as_deref(), args.force);
+            train(&config, &data, out, control)
+        }
     };
     reporter.finish();
     match outcome? {
@@ -65,6 +73,26 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Ended> {
             ));
             Ok(Ended::Interrupted)
         }
+    }
+}
+
+/// The settings of a run that is resumed, with the places of its images that are given.
+fn resumed(run: &Path, args: &TrainArgs) -> Result<TrainConfig> {
+    let mut config = run_config(run)?;
+    if let Some(data) = &args.data {
+        config.data.clone_from(data);
+        config.data_dir = None;
+    }
+    config.data_dir = args.data_dir.clone().or(config.data_dir);
+    Ok(config)
+}
+
+/// Where a new run is written.
+fn destination(out: Option<&Path>, force: bool) -> Destination<'_> {
+    match out {
+        Some(out) if force => Destination::Replace(out),
+        Some(out) => Destination::Folder(out),
+        None => Destination::NextIn(Path::new("runs")),
     }
 }
 

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use adavit_data::{Dataset, Part, Splits, write_part};
-use adavit_train::{Control, Event, ModelOptions, Outcome, Result, Summary, TrainConfig, train};
+use adavit_train::{
+    Control, Destination, Event, ModelOptions, Outcome, Result, Summary, TrainConfig, train,
+};
 use candle_core::Device;
 
 /// Images that [`made_images`] writes to train on.
@@ -73,7 +75,7 @@ pub fn run(config: &TrainConfig, out: &Path, watch: &mut dyn FnMut(&Event)) -> R
         device: &Device::Cpu,
         commit: "test",
     };
-    train(config, &loaded(config), out, false, control)
+    train(config, &loaded(config), Destination::Folder(out), control)
 }
 
 /// The summary of a run that was not stopped.

@@ -95,7 +95,16 @@ impl Error {
             | Self::Snapshot { .. } => true,
             Self::Data(error) => error.is_input_error(),
             Self::Model(error) => error.is_input_error(),
-            Self::NonFinite { .. } | Self::Encode { .. } | Self::Io { .. } | Self::Candle(_) => false,
+            Self::NonFinite { .. } | Self::Encode { .. } | Self::Io { .. } | Self::Candle(_) => {
+                false
+            }
+        }
+    }
+
+    pub(crate) fn encode(what: &'static str, error: &dyn std::fmt::Display) -> Self {
+        Self::Encode {
+            what,
+            message: error.to_string(),
         }
     }
 

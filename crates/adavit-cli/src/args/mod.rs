@@ -67,7 +67,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "NAME|PATH", help_heading = "Data")]
     pub(crate) data: Option<String>,
 
-    /// Folder of a named data set's files; without it they come from the Hugging Face hub
+    /// Folder of a named data set's files; without it they come from the Hugging Face hub. With --resume,
+    /// --data and --data-dir say where the run's images are now
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     pub(crate) data_dir: Option<PathBuf>,
 
@@ -95,11 +96,13 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "S", allow_negative_numbers = true, help_heading = "Budget", requires_all = ["target_tokens", "target_heads"])]
     pub(crate) target_blocks: Option<f64>,
 
-    /// Passes over the training images in each of the two stages
+    /// Passes over the training images in each of the two stages; with --resume, in each stage that is
+    /// not over: in a finished run the adaptive stage, which resumes under the schedule of N epochs
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(crate) epochs: Option<u64>,
 
-    /// At most N optimizer steps in each stage
+    /// At most N optimizer steps in each stage; within the first epoch this is a trial run, which tests
+    /// one random policy of each kind
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(crate) max_steps: Option<u64>,
 
@@ -140,11 +143,11 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DIR", help_heading = "Run")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Go on with the run in this folder, with its own settings
+    /// Resume the run in this folder with its own settings; with --epochs, extend it
     #[arg(long, value_name = "RUN", help_heading = "Run", conflicts_with_all = [
-        "config", "data", "data_dir", "preset", "dense_checkpoint", "budget", "target_tokens",
-        "target_heads", "target_blocks", "epochs", "max_steps", "batch_size", "seed", "out", "force",
-        "device", "patience", "keep", "tensorboard",
+        "config", "preset", "dense_checkpoint", "budget", "target_tokens", "target_heads",
+        "target_blocks", "max_steps", "batch_size", "seed", "out", "force", "device", "patience",
+        "keep", "tensorboard",
     ])]
     pub(crate) resume: Option<PathBuf>,
 
@@ -432,7 +435,7 @@ pub(crate) struct CalibrateArgs {
     pub(crate) budget: f64,
 
     /// Data set whose held-out training images are used: fashion-mnist-subset, fashion-mnist, mnist,
-    /// or a folder of IDX files [default: the run's, or fashion-mnist-subset]
+    /// or a folder of IDX files [default: those it was trained on, or fashion-mnist-subset]
     #[arg(long, value_name = "NAME|PATH")]
     pub(crate) data: Option<String>,
 
@@ -442,11 +445,11 @@ pub(crate) struct CalibrateArgs {
     pub(crate) data_dir: Option<PathBuf>,
 
     /// Share of the training images that is held out: that of the training, or images are seen that
-    /// it has learnt [default: the run's, or 0.1]
+    /// it has learnt [default: the one that it records, or 0.1]
     #[arg(long, value_name = "H", allow_negative_numbers = true)]
     pub(crate) held_out: Option<f64>,
 
-    /// Of that choice: the training's [default: the run's, or 0]
+    /// Of that choice: the training's [default: the one that it records, or 0]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 

@@ -5,6 +5,7 @@
 )]
 
 mod checkpoints;
+mod folders;
 mod options;
 mod predict;
 mod sweep;

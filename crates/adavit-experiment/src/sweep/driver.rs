@@ -7,7 +7,7 @@ use adavit_data::Splits;
 use adavit_decision::BlockUsage;
 use adavit_model::{Checkpoint, TokenReduction};
 use adavit_train::{
-    Control, Event, Machine, Method, Outcome, Session, TrainConfig, calibrate_best,
+    Control, Event, FolderLock, Machine, Method, Outcome, Session, TrainConfig, calibrate_best,
     evaluate_sparse, off_budget, run_config_of, train_through,
 };
 use toml::Table;
@@ -19,6 +19,9 @@ use crate::sweep::job::Job;
 use crate::sweep::point::Point;
 use crate::sweep::speed::measure;
 use crate::sweep::{names, write};
+
+/// The folder of the points.
+const POINTS: &str = "points";
 
 /// What a sweep found.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,12 +67,16 @@ pub fn measure_speeds(
     control: Control,
 ) -> Result<Efficiency> {
     let data = adavit_data::load(&recipe.data, recipe.data_dir.as_deref())?;
+    let no_points = || Error::File {
+        path: out.join(POINTS),
+        message: "expected points, whose speeds are to be measured; sweep first".into(),
+    };
+    if !out.join(POINTS).exists() {
+        return Err(no_points());
+    }
     let mut sweep = Sweep::begin(config, recipe, &data, out, control)?;
     if sweep.points.iter().all(Option::is_none) {
-        return Err(Error::Input(format!(
-            "{}: expected points, whose speeds are to be measured; sweep first",
-            sweep.points_folder().display()
-        )));
+        return Err(no_points());
     }
     sweep.bind()?;
     let complete = sweep.time_again()?;
@@ -91,6 +98,8 @@ pub(super) struct Sweep<'a, 'c> {
     pub(super) jobs: Vec<Job>,
     /// What is measured, job by job.
     pub(super) points: Vec<Option<Point>>,
+    /// Keeps other sweeps out of the folder.
+    _lock: FolderLock,
 }
 
 impl<'a, 'c> Sweep<'a, 'c> {
@@ -103,8 +112,11 @@ impl<'a, 'c> Sweep<'a, 'c> {
         control: Control<'c>,
     ) -> Result<Self> {
         config.validate(recipe)?;
-        let settings = write::settings(config, recipe, out)?;
+        // What is refused is refused before anything is written.
+        write::settings(config, recipe, out)?;
         Session::prepare(recipe, data, control.device, None)?;
+        let lock = FolderLock::claim(out)?;
+        let settings = write::settings(config, recipe, out)?;
         let mut sweep = Self {
             config,
             recipe,
@@ -115,6 +127,7 @@ impl<'a, 'c> Sweep<'a, 'c> {
             machine: Machine::this(&recipe.device),
             jobs: Vec::new(),
             points: Vec::new(),
+            _lock: lock,
         };
         sweep.jobs = sweep.all_jobs();
         let names = sweep.jobs.iter().map(|job| job.name(config));
@@ -242,7 +255,7 @@ impl<'a, 'c> Sweep<'a, 'c> {
     }
 
     pub(super) fn points_folder(&self) -> PathBuf {
-        self.out.join("points")
+        self.out.join(POINTS)
     }
 
     fn run(&self, name: &str) -> PathBuf {

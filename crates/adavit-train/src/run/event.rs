@@ -1,5 +1,6 @@
 //! What a run tells, and how it is stopped.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
@@ -15,7 +16,12 @@ pub enum Event<'a> {
     Warning(&'a str),
     /// How something was understood, or what was made.
     Note(&'a str),
-    /// The run goes on from a snapshot.
+    /// A new run starts.
+    Started {
+        /// In this folder.
+        folder: &'a Path,
+    },
+    /// The run resumes from a snapshot.
     Resumed {
         /// In this stage.
         stage: Stage,

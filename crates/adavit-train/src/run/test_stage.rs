@@ -56,6 +56,7 @@ impl Run<'_, '_> {
             sparse,
         } = models;
         let config = &self.session.config;
+        let draws = self.session.random_draws();
         let test = &mut self.progress.test;
         let random = |draws: &mut Vec<Evaluation>, usage: &[BlockUsage]| {
             let mode = Mode::Random {
@@ -76,7 +77,7 @@ impl Run<'_, '_> {
             test.sparse = Some(evaluation.clone());
             ("adaptive, sparse path", evaluation)
         } else if let Some(learned) = &test.adaptive {
-            if test.random.len() < config.random_policies {
+            if test.random.len() < draws {
                 let usage = learned.usage.in_every_block(learned.usage.per_block.len());
                 ("random policy", random(&mut test.random, &usage)?)
             } else {
@@ -89,7 +90,7 @@ impl Run<'_, '_> {
             test.adaptive = Some(evaluation.clone());
             ("adaptive, masked path", evaluation)
         };
-        if test.random_per_block.len() == config.random_policies {
+        if test.random_per_block.len() >= draws {
             self.progress.stage = Stage::Done;
         }
         (self.control.report)(&Event::Tested {
