@@ -43,6 +43,7 @@ impl Reporter {
         match event {
             Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::Note(text) => self.line(&format!("note: {text}")),
+            Event::Started { folder } => self.line(&format!("run folder: {}", folder.display())),
             Event::Resumed { stage, epoch, step } => {
                 self.line(&resumed_line(*stage, *epoch, *step));
             }

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::stem::Stem;
 use crate::stem::conv_stem::ConvStemConfig;
 use crate::stem::tokens_to_token::T2tConfig;
+use crate::trained_on::TrainedOn;
 
 /// Where the position embedding comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -60,6 +61,8 @@ pub struct ModelConfig {
     pub preprocessing: Option<Preprocessing>,
     /// Names of the classes, where known.
     pub class_names: Vec<String>,
+    /// What it was trained on, where recorded.
+    pub trained_on: Option<TrainedOn>,
 }
 
 impl ModelConfig {
@@ -274,6 +277,8 @@ struct StoredConfig {
     preprocessing: Option<Preprocessing>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     class_names: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trained_on: Option<TrainedOn>,
 }
 
 /// Whether a text is a `config.json` of adavit, also one that describes no model.
@@ -316,6 +321,7 @@ impl TryFrom<StoredConfig> for ModelConfig {
             normalization: stored.normalization,
             preprocessing: stored.preprocessing,
             class_names: stored.class_names,
+            trained_on: stored.trained_on,
         })
     }
 }
@@ -348,6 +354,7 @@ impl From<ModelConfig> for StoredConfig {
             normalization: config.normalization,
             preprocessing: config.preprocessing,
             class_names: config.class_names,
+            trained_on: config.trained_on,
         }
     }
 }

@@ -13,6 +13,7 @@ mod prepared;
 mod presets;
 mod reduction;
 mod stem;
+mod trained_on;
 mod verify;
 mod vit;
 
@@ -41,6 +42,7 @@ pub use checkpoint::tensors::{
 pub use cost_table::paper_cost_table;
 pub use positions::resample_pos_embed;
 pub use reduction::{ReductionMethod, TokenReduction};
+pub use trained_on::TrainedOn;
 pub use verify::compare::TensorComparison;
 pub use verify::recording::Recording;
 pub use verify::replay::Replay;

@@ -101,6 +101,7 @@ impl ModelConfig {
             normalization: of_pictures.then(Normalization::imagenet),
             preprocessing: of_pictures.then(Preprocessing::default),
             class_names: Vec::new(),
+            trained_on: None,
         }
     }
 

@@ -13,7 +13,8 @@ use std::sync::atomic::AtomicBool;
 
 use adavit_data::{Dataset, Part, Splits, write_part};
 use adavit_train::{
-    Control, Event, ModelOptions, Outcome, Result, Summary, TrainConfig, resume, run_config, train,
+    Control, Destination, Event, ModelOptions, Outcome, Result, Summary, TrainConfig, resume,
+    run_config, train,
 };
 use candle_core::Device;
 
@@ -81,7 +82,7 @@ pub fn control<'a>(stop: &'a AtomicBool, report: &'a mut dyn FnMut(&Event)) -> C
 pub fn run(config: &TrainConfig, out: &Path, watch: &mut dyn FnMut(&Event)) -> Result<Outcome> {
     let stop = AtomicBool::new(false);
     let control = control(&stop, watch);
-    train(config, &loaded(config), out, false, control)
+    train(config, &loaded(config), Destination::Folder(out), control)
 }
 
 /// Resumes the run in a folder to its end, and passes every event to `watch`.

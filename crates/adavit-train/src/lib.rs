@@ -15,9 +15,13 @@ pub use eval::evaluate::{
 pub use eval::evaluation::{Evaluation, ImageReport, median};
 pub use eval::images::{Images, check_images};
 pub use eval::mode::{Mode, RandomDraw, drawn_policy};
+pub use run::destination::Destination;
 pub use run::driver::{resume, run_config, run_config_of, train, train_through};
 pub use run::event::{Control, Event, Outcome, StepReport};
-pub use run::folder::{REPORT, RunFolder, next_run_folder};
+pub use run::extend::extend;
+pub use run::folder::{REPORT, RunFolder, claim_checkpoint};
+pub use run::lock::FolderLock;
+pub use run::places::load_data;
 pub use run::summary::{AdaptiveSummary, DenseSummary, RandomSummary, Summary, UsageSummary};
 
 // Parts of the settings.
@@ -43,3 +47,4 @@ pub use eval::calibration::{calibrate, calibrate_best, off_budget};
 pub use eval::classes::ClassTable;
 pub use run::environment::{Machine, Start};
 pub use run::progress::{MetricsRow, Stage};
+pub use run::trained_on::trained_on;

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use adavit_testing::{config, loaded, made_images, run, summary};
 use adavit_train::{
-    Control, Event, Method, ModelOptions, Outcome, Result, Summary, TrainConfig, resume,
-    run_config, train,
+    Control, Destination, Event, Method, ModelOptions, Outcome, Result, Summary, TrainConfig,
+    resume, run_config, train,
 };
 use candle_core::Device;
 
@@ -216,7 +216,13 @@ fn a_stopped_run_is_saved_and_goes_on_to_the_same_result() {
             device: &Device::Cpu,
             commit: "test",
         };
-        let outcome = train(&config, &loaded(&config), &out(&name), false, control).unwrap();
+        let outcome = train(
+            &config,
+            &loaded(&config),
+            Destination::Folder(&out(&name)),
+            control,
+        )
+        .unwrap();
         assert!(matches!(outcome, Outcome::Interrupted));
         summary(go_on(&out(&name), &mut |_| ()).unwrap());
         assert_same_results(&out("whole"), &out(&name), &name);
@@ -371,7 +377,7 @@ fn forced(config: &TrainConfig, out: &Path) -> Result<Outcome> {
         device: &Device::Cpu,
         commit: "test",
     };
-    train(config, &loaded(config), out, true, control)
+    train(config, &loaded(config), Destination::Replace(out), control)
 }
 
 #[test]
@@ -438,7 +444,15 @@ fn a_folder_that_is_not_empty_is_refused_unless_forced() {
         device: &Device::Cpu,
         commit: "test",
     };
-    summary(train(&config, &loaded(&config), &out, true, control).unwrap());
+    summary(
+        train(
+            &config,
+            &loaded(&config),
+            Destination::Replace(&out),
+            control,
+        )
+        .unwrap(),
+    );
     // What is not a run's is left alone.
     assert_eq!(fs::read_to_string(out.join("notes.txt")).unwrap(), "mine");
 }

@@ -1,11 +1,12 @@
 //! `adavit convert`: any supported checkpoint in adavit's format.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use adavit_model::import;
+use adavit_train::{FolderLock, claim_checkpoint};
 use anyhow::Result;
 
-use super::inspect::description;
+use crate::commands::inspect::description;
 use crate::exit::{Exit, bad_input};
 use crate::output::{OutputArgs, message, print, print_json};
 use crate::source::ImportArgs;
@@ -31,14 +32,22 @@ pub(crate) struct ConvertArgs {
     output: OutputArgs,
 }
 
+/// Claims the folder to write, so that no other process writes into it.
+fn claim(folder: &Path, force: bool) -> Result<FolderLock> {
+    if force {
+        return Ok(claim_checkpoint(folder)?);
+    }
+    FolderLock::claim_new(folder)?.ok_or_else(|| {
+        bad_input(format!(
+            "{}: exists already; give another folder, or add --force to replace the checkpoint in it",
+            folder.display()
+        ))
+    })
+}
+
 pub(crate) fn run(args: &ConvertArgs) -> Result<Exit> {
     let imported = import(&args.checkpoint, &args.import.options())?;
-    if args.out.exists() && !args.force {
-        return Err(bad_input(format!(
-            "{}: exists already; give another folder, or add --force to replace the checkpoint in it",
-            args.out.display()
-        )));
-    }
+    let _lock = claim(&args.out, args.force)?;
     for note in &imported.notes {
         message(&format!("note: {note}"));
     }

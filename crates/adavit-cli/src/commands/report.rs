@@ -4,7 +4,7 @@ use std::iter;
 use std::path::PathBuf;
 
 use adavit_experiment::report::{write_analysis, write_report};
-use adavit_train::run_config;
+use adavit_train::{load_data, run_config};
 use anyhow::Result;
 use serde_json::json;
 
@@ -37,7 +37,7 @@ pub(crate) struct ReportArgs {
 pub(crate) fn run(args: &ReportArgs) -> Result<Exit> {
     let device = args.machine.open()?.device;
     let config = run_config(&args.run)?;
-    let test = adavit_data::load(&config.data, config.data_dir.as_deref())?.test;
+    let test = load_data(&args.run, &config)?.test;
     // Images that cannot be drawn are refused before anything is written.
     let analysis = args.analysis.as_ref();
     let analysis = analysis

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use adavit_experiment::sweep::{
-    PairedComparison, Efficiency, Point, SweepConfig, measure_speeds, sweep,
+    Efficiency, PairedComparison, Point, SweepConfig, measure_speeds, sweep,
 };
 use adavit_train::Control;
 use anyhow::Result;

@@ -7,7 +7,8 @@ use adavit_model::{ModelConfig, initial_tensors, write_tensors};
 use serde_json::Value;
 
 use super::helpers::{
-    data_tests, adavit, assert_refusal, json, made_images, model_tests, picture_model, stderr, stdout,
+    adavit, assert_refusal, data_tests, json, made_images, model_tests, picture_model, stderr,
+    stdout,
 };
 
 fn path(name: &str) -> String {

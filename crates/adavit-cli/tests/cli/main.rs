@@ -7,6 +7,8 @@
 //! - `refusals`: what cannot be used is refused on one line, with exit status 2, and nothing panics;
 //! - `messages`: what people read on standard error can be read and pasted;
 //! - `runs`: run folders, results, resuming to the same weights, signals and time limits;
+//! - `folders`: a folder is written by one process, found from anywhere, extended by more epochs; images
+//!   that a checkpoint has learnt are named;
 //! - `checkpoints`: checkpoints of others, recordings and pictures;
 //! - `predict`: every kind of input and output, broken files, overlays;
 //! - `calibrate`: thresholds for a budget, on the run's own held-out images;
@@ -19,6 +21,7 @@
 
 mod calibrate;
 mod checkpoints;
+mod folders;
 mod help;
 mod helpers;
 mod measure;

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use super::helpers::{data_tests, adavit, assert_refusal, json, picture_model, stderr, stdout};
+use super::helpers::{adavit, assert_refusal, data_tests, json, picture_model, stderr, stdout};
 
 /// A folder with a model and `photos/` of `good` pictures, named in order.
 fn photos(good: usize) -> tempfile::TempDir {

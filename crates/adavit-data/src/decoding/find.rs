@@ -34,7 +34,11 @@ fn named(path: PathBuf) -> Box<dyn Iterator<Item = FoundFile> + Send> {
         return Box::new(listed());
     }
     if path.is_dir() {
-        return Box::new(or_nothing(in_folder(&path), path, "no pictures in this folder"));
+        return Box::new(or_nothing(
+            in_folder(&path),
+            path,
+            "no pictures in this folder",
+        ));
     }
     let text = path.to_string_lossy().into_owned();
     if path.exists() || !text.contains(['*', '?', '[']) {

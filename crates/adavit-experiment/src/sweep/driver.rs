@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use adavit_data::Splits;
-use adavit_train::{Control, Event, Machine, Session, TrainConfig};
+use adavit_train::{Control, Event, FolderLock, Machine, Session, TrainConfig};
 use toml::Table;
 
 use crate::error::{Error, Result};
@@ -13,6 +13,9 @@ use crate::sweep::config::SweepConfig;
 use crate::sweep::job::Job;
 use crate::sweep::point::Point;
 use crate::sweep::write;
+
+/// The folder of the points.
+const POINTS: &str = "points";
 
 /// What a sweep found.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,12 +62,16 @@ pub fn measure_speeds(
     control: Control,
 ) -> Result<Efficiency> {
     let data = adavit_data::load(&recipe.data, recipe.data_dir.as_deref())?;
+    let no_points = || Error::File {
+        path: out.join(POINTS),
+        message: "expected points, whose speeds are to be measured; sweep first".into(),
+    };
+    if !out.join(POINTS).exists() {
+        return Err(no_points());
+    }
     let mut sweep = Sweep::begin(config, recipe, &data, out, control)?;
     if sweep.points.iter().all(Option::is_none) {
-        return Err(Error::File {
-            path: sweep.points_folder(),
-            message: "expected points, found none; sweep first, then measure speeds again".into(),
-        });
+        return Err(no_points());
     }
     sweep.bind()?;
     let complete = sweep.time_again()?;
@@ -86,6 +93,8 @@ pub(super) struct Sweep<'a, 'c> {
     pub(super) jobs: Vec<Job>,
     /// What is measured, job by job.
     pub(super) points: Vec<Option<Point>>,
+    /// Keeps other sweeps out of the folder.
+    _lock: FolderLock,
 }
 
 impl<'a, 'c> Sweep<'a, 'c> {
@@ -98,8 +107,11 @@ impl<'a, 'c> Sweep<'a, 'c> {
         control: Control<'c>,
     ) -> Result<Self> {
         config.validate(recipe)?;
-        let settings = write::settings(config, recipe, out)?;
+        // What is refused is refused before anything is written.
+        write::settings(config, recipe, out)?;
         Session::prepare(recipe, data, control.device, None)?;
+        let lock = FolderLock::claim(out)?;
+        let settings = write::settings(config, recipe, out)?;
         let mut sweep = Self {
             config,
             recipe,
@@ -110,6 +122,7 @@ impl<'a, 'c> Sweep<'a, 'c> {
             machine: Machine::this(&recipe.device),
             jobs: Vec::new(),
             points: Vec::new(),
+            _lock: lock,
         };
         sweep.jobs = sweep.all_jobs();
         let names = sweep.jobs.iter().map(|job| job.name(config));
@@ -177,7 +190,7 @@ impl<'a, 'c> Sweep<'a, 'c> {
     }
 
     pub(super) fn points_folder(&self) -> PathBuf {
-        self.out.join("points")
+        self.out.join(POINTS)
     }
 
     pub(super) fn run(&self, name: &str) -> PathBuf {

@@ -105,6 +105,7 @@ impl PublishedConfig {
             normalization: None,
             preprocessing: None,
             class_names: Vec::new(),
+            trained_on: None,
         })
     }
 

@@ -13,8 +13,8 @@ use crate::config::gates::Gates;
 use crate::config::method::Method;
 use crate::config::model::ModelOptions;
 use crate::config::stage_config::StageConfig;
-use crate::config::usage_weights::{Targets, UsageWeights};
 use crate::config::unknown;
+use crate::config::usage_weights::{Targets, UsageWeights};
 use crate::error::{Error, Result};
 
 /// Everything that a run depends on; keys left out of a file have the values of [`Default`].
@@ -57,12 +57,14 @@ pub struct TrainConfig {
     pub eval_batch_size: usize,
     /// Share of the training images that is held out, in (0, 1): it chooses `best`.
     pub held_out: f64,
-    /// At most this many optimizer steps in each stage.
+    /// At most this many optimizer steps in each stage; within an epoch this is a trial run, which
+    /// measures one random policy of each kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
     /// Seconds between snapshots; at most so much work is lost.
     pub snapshot_seconds: f64,
-    /// How many random policies the learned one is compared with.
+    /// How many random policies the learned one is compared with; one where `max_steps` ends the
+    /// adaptive stage within its first epoch.
     pub random_policies: usize,
     /// A stage ends after this many epochs without a better checkpoint; never, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]

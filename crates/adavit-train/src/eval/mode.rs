@@ -2,7 +2,7 @@
 
 use adavit_data::Batch;
 use adavit_decision::{
-    BlockUsage, BlockKept, DecisionConfig, Gating, Geometry, Policy, random_policy,
+    BlockKept, BlockUsage, DecisionConfig, Gating, Geometry, Policy, random_policy,
 };
 use adavit_gumbel::SeededNoise;
 use adavit_model::{Capture, ModelConfig, Output, TokenReduction, VisionTransformer};

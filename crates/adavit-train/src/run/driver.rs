@@ -1,5 +1,5 @@
-//! A training run: the plain model, the adaptive one from it, both on the test images; with
-//! snapshots from which it goes on exactly.
+//! A training run: the dense model, the adaptive one from it, both on the test images; with snapshots
+//! from which it resumes to bit-identical weights.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -10,9 +10,11 @@ use candle_core::Device;
 
 use crate::config::train_config::TrainConfig;
 use crate::error::{Error, Result};
+use crate::run::destination::Destination;
 use crate::run::environment::{Start, record_start};
 use crate::run::event::{Control, Event, Outcome};
 use crate::run::folder::RunFolder;
+use crate::run::places::with_absolute_paths;
 use crate::run::progress::{Progress, Stage};
 use crate::run::session::Session;
 use crate::run::snapshot::Snapshot;
@@ -22,26 +24,29 @@ use crate::run::targets::BudgetLosses;
 use crate::run::teacher::Teacher;
 use crate::run::tensorboard::EventWriter;
 
-/// Starts a run on `data` in the folder `out`, which is made; with `force` what a run left there is
-/// removed.
+/// Starts a run on `data` in a new folder, which it reports. Paths in the settings are kept as absolute
+/// paths.
 ///
 /// # Errors
 /// Input errors come before anything is written.
 pub fn train(
     config: &TrainConfig,
     data: &Splits,
-    out: &Path,
-    force: bool,
+    out: Destination,
     control: Control,
 ) -> Result<Outcome> {
     config.method.expect_learned()?;
-    let session = Session::prepare(config, data, control.device, None)?;
-    let folder = RunFolder::create(out, force, config)?;
+    let config = with_absolute_paths(config);
+    let session = Session::prepare(&config, data, control.device, None)?;
+    let folder = out.create(&config)?;
+    (control.report)(&Event::Started {
+        folder: folder.path(),
+    });
     start(&session, folder, control, Stage::Done)
 }
 
-/// Resumes the run in `folder` with its own settings, whose images are `data`; `threads` may be
-/// another number.
+/// Resumes the run in `folder` with its own settings, whose images are `data` (see
+/// [`load_data`](crate::load_data)); `threads` may be another number.
 ///
 /// # Errors
 /// If the folder holds no run, or no snapshot in it is whole.
@@ -64,24 +69,26 @@ pub fn train_through(
     last: Stage,
     control: Control,
 ) -> Result<Outcome> {
+    let config = with_absolute_paths(config);
     if !RunFolder::holds_run(out) {
-        let session = Session::prepare(config, data, control.device, None)?;
-        let folder = RunFolder::create(out, false, config)?;
+        let session = Session::prepare(&config, data, control.device, None)?;
+        let folder = Destination::Folder(out).create(&config)?;
         return start(&session, folder, control, last);
     }
     let (folder, found) = RunFolder::open(out)?;
-    if found.learnt()? != config.learnt()? {
-        return Err(Error::Input(format!(
-            "{}: holds a run of other settings; choose another folder, or remove it",
-            out.display()
-        )));
+    if with_absolute_paths(&found).learnt()? != config.learnt()? {
+        return Err(Error::Folder {
+            path: out.to_path_buf(),
+            message: "holds a run of other settings; choose another folder, or remove this one"
+                .into(),
+        });
     }
-    let session = kept_session(&folder, config, data, control.device)?;
+    let session = kept_session(&folder, &config, data, control.device)?;
     start(&session, folder, control, last)
 }
 
 /// The session of a run that is resumed: it starts from the dense model that it keeps itself.
-fn kept_session<'d>(
+pub(super) fn kept_session<'d>(
     folder: &RunFolder,
     config: &TrainConfig,
     data: &'d Splits,
@@ -100,8 +107,8 @@ pub fn run_config(folder: &Path) -> Result<TrainConfig> {
     RunFolder::read_config(folder)
 }
 
-/// Reads the settings of the run that a checkpoint is of: `checkpoint` is the run's folder, or lies in
-/// it; none where there is no such run.
+/// Reads the settings of the run that a checkpoint belongs to: `checkpoint` is the run's folder, or
+/// lies in it. None if there is no such run.
 ///
 /// # Errors
 /// If the settings cannot be read.
@@ -113,8 +120,8 @@ pub fn run_config_of(checkpoint: &Path) -> Result<Option<TrainConfig>> {
     run.map(RunFolder::read_config).transpose()
 }
 
-/// Goes on from the newest whole snapshot, or from the beginning, to the end of `last`.
-fn start(
+/// Resumes from the newest whole snapshot, or starts at the beginning, and runs to the end of `last`.
+pub(super) fn start(
     session: &Session<'_>,
     folder: RunFolder,
     control: Control,
@@ -136,6 +143,10 @@ fn start(
         }
         None => (Progress::new(Stage::Dense), None),
     };
+    if progress.stage < Stage::Done {
+        // They are of the run before it was extended.
+        folder.remove_results()?;
+    }
     let config = &session.config;
     let starts = Start::now(control.commit, &config.device, config.seed);
     record_start(&folder.starts(), starts)?;
@@ -158,7 +169,7 @@ fn start(
     run.go(loaded)
 }
 
-/// A run that is going.
+/// A run that is in progress.
 #[derive(Debug)]
 pub(crate) struct Run<'s, 'c> {
     pub(crate) session: &'s Session<'s>,
@@ -176,7 +187,7 @@ pub(crate) struct Run<'s, 'c> {
     pub(crate) saved: Instant,
 }
 
-/// Whether to go on.
+/// Whether to continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
     Continue,
@@ -226,7 +237,7 @@ impl Run<'_, '_> {
         if loaded.is_none() && config.method.is_learned() {
             let new = start.num_parameters() - dense.num_parameters();
             let note = format!(
-                "decision networks of {new} parameters start anew, all else from the plain model"
+                "the decision networks, {new} parameters, start untrained; all else is the dense model's"
             );
             (self.control.report)(&Event::Note(&note));
         }

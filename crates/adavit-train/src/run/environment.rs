@@ -1,4 +1,4 @@
-//! What a run ran on: written down at each of its starts.
+//! What a run ran on: recorded at each of its starts.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -96,9 +96,8 @@ pub(crate) fn record_start(path: &Path, start: Start) -> Result<()> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let mut starts: Vec<Start> = serde_json::from_str(&text).unwrap_or_default();
     starts.push(start);
-    let json = serde_json::to_string_pretty(&starts)
-        .map_err(std::io::Error::other)
-        .map_err(Error::io("writing", path))?;
+    let json =
+        serde_json::to_string_pretty(&starts).map_err(|error| Error::encode("run.json", &error))?;
     Ok(write_file(path, format!("{json}\n").as_bytes())?)
 }
 

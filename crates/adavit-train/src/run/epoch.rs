@@ -6,6 +6,7 @@ use std::time::Instant;
 use adavit_model::Checkpoint;
 
 use crate::config::method::Method;
+use crate::config::train_config::TrainConfig;
 use crate::error::Result;
 use crate::eval::calibration::{BUDGET_TOLERANCE, calibrate, off_budget};
 use crate::eval::evaluate::evaluate;
@@ -255,11 +256,7 @@ impl Run<'_, '_> {
     /// Whether a share of the dense model's MACs is within the budget; the dense stage and targets
     /// per axis have none.
     fn within_budget(&self, share: f64) -> bool {
-        let config = &self.session.config;
-        self.progress.stage == Stage::Dense
-            || config.targets.is_some()
-            || !config.method.is_learned()
-            || share <= config.budget * (1.0 + BUDGET_TOLERANCE)
+        self.progress.stage == Stage::Dense || within_budget(&self.session.config, share)
     }
 
     /// Whether the budget loss has reached its full weight, so that this epoch's model may be `best`.
@@ -297,4 +294,11 @@ impl Run<'_, '_> {
             seconds: sums.seconds,
         }
     }
+}
+
+/// Whether an adaptive model of this share of the dense model's MACs keeps the budget, if it has one.
+pub(super) fn within_budget(config: &TrainConfig, share: f64) -> bool {
+    config.targets.is_some()
+        || !config.method.is_learned()
+        || share <= config.budget * (1.0 + BUDGET_TOLERANCE)
 }

@@ -1,5 +1,6 @@
 //! What a run reports, and how it is stopped.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
@@ -15,6 +16,11 @@ pub enum Event<'a> {
     Warning(&'a str),
     /// Something worth knowing, such as how a checkpoint was understood.
     Note(&'a str),
+    /// A new run starts.
+    Started {
+        /// In this folder.
+        folder: &'a Path,
+    },
     /// The run resumes from a snapshot.
     Resumed {
         /// The stage that it resumes in.

@@ -1,11 +1,15 @@
 //! A training run, from its settings to its summary.
 
+pub(crate) mod destination;
 pub(crate) mod driver;
 pub(crate) mod environment;
 mod epoch;
 pub(crate) mod event;
+pub(crate) mod extend;
 pub(crate) mod folder;
+pub(crate) mod lock;
 mod losses;
+pub(crate) mod places;
 pub(crate) mod progress;
 pub(crate) mod session;
 pub(crate) mod snapshot;
@@ -15,3 +19,4 @@ mod targets;
 mod teacher;
 pub(crate) mod tensorboard;
 mod test_stage;
+pub(crate) mod trained_on;

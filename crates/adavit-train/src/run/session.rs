@@ -5,7 +5,8 @@ use std::path::Path;
 
 use adavit_data::{Dataset, Normalization, Split, Splits, held_out};
 use adavit_model::{
-    Checkpoint, ImportOptions, ModelConfig, Origin, import, initial_tensors, is_decision_tensor,
+    Checkpoint, ImportOptions, ModelConfig, Origin, TrainedOn, import, initial_tensors,
+    is_decision_tensor,
 };
 use candle_core::Device;
 use serde_json::Value;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::eval::images::{Images, check_images};
 use crate::optim::schedule::LrSchedule;
 use crate::run::progress::Stage;
+use crate::run::trained_on::trained_on;
 
 /// What stays the same throughout a run: its settings, and the images and device that they name.
 ///
@@ -60,13 +62,20 @@ impl<'d> Session<'d> {
         let split = held_out(data.train.len(), config.held_out, config.seed)?;
         let given = config.dense_checkpoint.as_deref();
         let given = given.map(|path| kept_dense.unwrap_or(path));
-        let (given_dense, notes) = match given {
+        let (given_dense, mut notes) = match given {
             Some(path) => {
                 let (checkpoint, notes) = given_dense(config, path, &data.train)?;
                 (Some(checkpoint), notes)
             }
             None => (None, Vec::new()),
         };
+        if let Some(recorded) = given_dense
+            .as_ref()
+            .and_then(|given| given.config.trained_on.as_ref())
+        {
+            let now = trained_on(&data.train, config.held_out, config.seed);
+            notes.extend(seen_note(recorded, &now));
+        }
         let of_model = given_dense
             .as_ref()
             .and_then(|given| given.config.normalization.clone());
@@ -112,19 +121,20 @@ impl<'d> Session<'d> {
     pub fn initial_dense(&self) -> Result<Checkpoint> {
         let mut config = self.config.dense_model()?;
         describe_data(&mut config, &self.data.train);
+        config.trained_on = Some(self.trained_on());
         let tensors = initial_tensors(&config, self.config.seed, 0.0)?;
         Ok(Checkpoint { config, tensors })
     }
 
     /// Returns the adaptive model before its first step: the dense one with new decision networks.
     pub(crate) fn initial_adaptive(&self, dense: &Checkpoint) -> Result<Checkpoint> {
+        let mut config = dense.config.clone();
+        config.trained_on = Some(self.trained_on());
         if matches!(self.config.method, Method::Reduced { .. }) {
-            return Ok(dense.clone());
+            let tensors = dense.tensors.clone();
+            return Ok(Checkpoint { config, tensors });
         }
-        let config = dense
-            .config
-            .clone()
-            .with_decisions(self.config.decisions.clone());
+        let config = config.with_decisions(self.config.decisions.clone());
         let mut tensors = initial_tensors(&config, self.config.seed, self.config.gates.keep_logit)?;
         tensors.retain(|name, _| is_decision_tensor(name));
         tensors.extend(dense.tensors.clone());
@@ -148,6 +158,20 @@ impl<'d> Session<'d> {
         }
     }
 
+    /// How many random policies of each kind are measured: one in a trial run, which `max_steps` ends
+    /// before it has seen every training image once.
+    pub(crate) fn random_draws(&self) -> usize {
+        if self.schedule(Stage::Adaptive).total_steps < self.steps_per_epoch() {
+            return 1;
+        }
+        self.config.random_policies
+    }
+
+    /// What a checkpoint of this run records of its images.
+    fn trained_on(&self) -> TrainedOn {
+        trained_on(&self.data.train, self.config.held_out, self.config.seed)
+    }
+
     pub(crate) fn steps_per_epoch(&self) -> u64 {
         self.split.train.len().div_ceil(self.config.batch_size) as u64
     }
@@ -161,6 +185,18 @@ fn describe_data(config: &mut ModelConfig, data: &Dataset) {
     if config.class_names.is_empty() {
         config.class_names = data.class_names().to_vec();
     }
+}
+
+/// The note of a dense checkpoint that may have seen images that this run holds out.
+fn seen_note(recorded: &TrainedOn, now: &TrainedOn) -> Option<String> {
+    let differences = recorded.differences(now);
+    (!differences.is_empty()).then(|| {
+        format!(
+            "the dense checkpoint was trained with other held-out images ({}), so it may have seen \
+             images that this run holds out",
+            differences.join("; ")
+        )
+    })
 }
 
 /// Loads the dense checkpoint to start from, adavit's or another library's, which must have the
@@ -204,6 +240,7 @@ fn given_dense(
         normalization: None,
         preprocessing: None,
         class_names: Vec::new(),
+        trained_on: None,
         ..checkpoint.config.clone()
     };
     if found != expected {

@@ -7,7 +7,7 @@
 //! state.json          progress, the run that it belongs to, size and CRC of the other files
 //! ```
 //!
-//! A snapshot is written whole into a hidden folder beside and renamed: `last` becomes `previous`,
+//! A snapshot is written whole into a hidden folder next to them and renamed: `last` becomes `previous`,
 //! the new one `last`. Whenever the process dies, one of the two is whole.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ const STATE_JSON: &str = "state.json";
 const STATE_TENSORS: &str = "state.safetensors";
 const FORMAT: u32 = 1;
 
-/// A run between two steps.
+/// The state of a run between two steps.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     pub(crate) progress: Progress,
@@ -68,7 +68,7 @@ impl Snapshot {
         remove(&new)?;
         let written = self.write_files(&new, run);
         if written.is_err() {
-            // The disk may be full: give back what was taken. The first error is the one to tell.
+            // The disk may be full: give back what was taken. The first error is the one to report.
             let _ = remove(&new);
             return written;
         }
@@ -94,9 +94,7 @@ impl Snapshot {
             files,
             progress: self.progress.clone(),
         };
-        let json = serde_json::to_vec(&state)
-            .map_err(std::io::Error::other)
-            .map_err(Error::io("writing", &folder.join(STATE_JSON)))?;
+        let json = serde_json::to_vec(&state).map_err(|error| Error::encode(STATE_JSON, &error))?;
         Ok(write_file(&folder.join(STATE_JSON), &json)?)
     }
 
@@ -121,7 +119,7 @@ impl Snapshot {
                     return Ok(Found {
                         snapshot: Some(snapshot),
                         warning: refused
-                            .map(|error| format!("{error}; going on from {}", path.display())),
+                            .map(|error| format!("{error}; resuming from {}", path.display())),
                     });
                 }
                 Err(error) => refused = refused.or(Some(error)),
@@ -305,7 +303,7 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         snapshot(1).write(folder.path(), 1).unwrap();
         snapshot(2).write(folder.path(), 1).unwrap();
-        // Half a snapshot was written beside.
+        // Half a snapshot was written.
         fs::create_dir(path(NEW)).unwrap();
         fs::write(path(NEW).join(STATE_JSON), "{").unwrap();
         assert_eq!(step_found(folder.path()), Some(2));

@@ -62,7 +62,7 @@ pub(crate) struct EventWriter {
 }
 
 impl EventWriter {
-    /// Begins a file in `folder` for a run that goes on after `step` steps.
+    /// Starts a file in `folder` for a run that resumes after `step` steps.
     pub(crate) fn create(folder: &Path, step: u64) -> Result<Self> {
         let name = format!(
             "{FILE_PREFIX}{:010}.{}.{}",

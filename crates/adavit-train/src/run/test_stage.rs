@@ -97,7 +97,7 @@ impl Run<'_, '_> {
 
     /// Makes the next evaluation of the test stage; after the last one the run is done.
     fn test_next(&mut self, models: &TestModels, images: &Images) -> Result<()> {
-        let random_policies = self.session.config.random_policies;
+        let random_policies = self.session.random_draws();
         match self.progress.test.next(random_policies) {
             Some(Test::Speeds) => {
                 let [dense, sparse] = evaluate_in_turns([

@@ -103,13 +103,15 @@ impl<'a> Writer<'a> {
         match &prediction.outcome {
             Ok(predicted) => {
                 let top = predicted.top(self.args.top_k);
-                let top = top.into_iter().map(|ClassProbability { class, probability }| {
-                    json!({
-                        "class": class,
-                        "name": self.class_name(class),
-                        "probability": probability,
-                    })
-                });
+                let top = top
+                    .into_iter()
+                    .map(|ClassProbability { class, probability }| {
+                        json!({
+                            "class": class,
+                            "name": self.class_name(class),
+                            "probability": probability,
+                        })
+                    });
                 json!({
                     "path": path,
                     "top": top.collect::<Vec<_>>(),
@@ -159,8 +161,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         };
         let top = predicted.top(self.args.top_k).into_iter();
-        let top =
-            top.map(|top| format!("{} {:.3}", self.class_name(top.class), top.probability));
+        let top = top.map(|top| format!("{} {:.3}", self.class_name(top.class), top.probability));
         let classes = top.collect::<Vec<_>>().join(", ");
         let path = prediction.path.display();
         writeln!(

@@ -3,10 +3,10 @@
 mod profile;
 mod text;
 
-use adavit_model::Checkpoint;
 use adavit_experiment::measure::{
     AdaptiveWorkload, Keep, Realised, Throughput, Workload, peak_rss_bytes,
 };
+use adavit_model::Checkpoint;
 use anyhow::Result;
 use serde_json::{Value, json};
 

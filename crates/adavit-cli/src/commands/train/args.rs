@@ -29,7 +29,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "NAME|PATH", help_heading = "Data")]
     pub(super) data: Option<String>,
 
-    /// Folder with the files of a named data set [default: download from the Hugging Face hub]
+    /// Folder with the files of a named data set [default: download from the Hugging Face hub]. With
+    /// --resume, --data and --data-dir say where the run's images are now
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     pub(super) data_dir: Option<PathBuf>,
 
@@ -68,11 +69,14 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "S", allow_negative_numbers = true, help_heading = "Budget", requires_all = ["target_tokens", "target_heads"])]
     pub(super) target_blocks: Option<f64>,
 
-    /// Passes over the training images in each of the two stages [default: 50 dense, 20 adaptive]
+    /// Passes over the training images in each of the two stages [default: 50 dense, 20 adaptive]. With
+    /// --resume, extends each stage that is not over; in a finished run the adaptive stage, which
+    /// resumes under the schedule of N epochs
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(super) epochs: Option<u64>,
 
-    /// Largest number of optimizer steps in each stage [default: no limit]
+    /// Largest number of optimizer steps in each stage [default: no limit]. Within the first epoch this
+    /// is a trial run, which tests one random policy of each kind
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(super) max_steps: Option<u64>,
 
@@ -116,10 +120,10 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DIR", help_heading = "Run")]
     pub(super) out: Option<PathBuf>,
 
-    /// Resume the run in this folder with its own settings
+    /// Resume the run in this folder with its own settings; with --epochs, extend it
     #[arg(long, value_name = "RUN", help_heading = "Run", conflicts_with_all = [
-        "config", "set", "data", "data_dir", "preset", "img_size", "num_classes", "dense_checkpoint",
-        "budget", "target_tokens", "target_heads", "target_blocks", "epochs", "max_steps", "batch_size",
+        "config", "set", "preset", "img_size", "num_classes", "dense_checkpoint",
+        "budget", "target_tokens", "target_heads", "target_blocks", "max_steps", "batch_size",
         "lr", "seed", "out", "force", "device", "patience", "keep", "tensorboard",
     ])]
     pub(super) resume: Option<PathBuf>,

@@ -8,7 +8,7 @@ use std::path::Path;
 use adavit_data::Splits;
 use adavit_experiment::report::write_report;
 use adavit_train::{
-    Control, Outcome, REPORT, Summary, next_run_folder, resume, run_config, train,
+    Control, Destination, Event, Outcome, REPORT, Summary, extend, load_data, resume, train,
 };
 use anyhow::Result;
 use candle_core::Device;
@@ -22,32 +22,37 @@ use crate::progress::Reporter;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     let Settings { mut config, out } = match &args.resume {
-        Some(folder) => Settings {
-            config: run_config(folder)?,
-            out: None,
-        },
+        Some(run) => Settings::resumed(run, args)?,
         None => Settings::of(args)?,
     };
     config.threads = Some(set_threads(args.machine.threads.or(config.threads))?);
     config.validate()?;
     let device = select_device(&config.device)?;
-    let data = adavit_data::load(&config.data, config.data_dir.as_deref())?;
+    let data = match &args.resume {
+        Some(run) => load_data(run, &config)?,
+        None => adavit_data::load(&config.data, config.data_dir.as_deref())?,
+    };
     let stop = args.stop.listen()?;
     let mut reporter = Reporter::new(&args.progress);
+    let mut folder = args.resume.clone().unwrap_or_default();
     let control = Control {
         stop: &stop,
-        report: &mut |event| reporter.event(event),
+        report: &mut |event| {
+            if let Event::Started { folder: started } = event {
+                folder = started.to_path_buf();
+            }
+            reporter.event(event);
+        },
         device: &device,
         commit: env!("ADAVIT_COMMIT"),
     };
-    let folder = match (&args.resume, out) {
-        (Some(folder), _) => folder.clone(),
-        (None, Some(out)) => out,
-        (None, None) => next_run_folder(Path::new("runs")),
-    };
-    let outcome = match &args.resume {
-        Some(folder) => resume(folder, &data, control),
-        None => train(&config, &data, &folder, args.force, control),
+    let outcome = match (&args.resume, args.epochs) {
+        (Some(run), Some(epochs)) => extend(run, epochs, &data, control),
+        (Some(run), None) => resume(run, &data, control),
+        (None, _) => {
+            let out = destination(out.as_deref(), args.force);
+            train(&config, &data, out, control)
+        }
     };
     reporter.finish();
     let outcome = outcome?;
@@ -71,6 +76,15 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
             ));
             Ok(Exit::Interrupted)
         }
+    }
+}
+
+/// Where a new run is written.
+fn destination(out: Option<&Path>, force: bool) -> Destination<'_> {
+    match out {
+        Some(out) if force => Destination::Replace(out),
+        Some(out) => Destination::Folder(out),
+        None => Destination::NextIn(Path::new("runs")),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The settings of a run: defaults, then the configuration file, then `--set`, then other options.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use adavit_train::{Error, Targets, TrainConfig};
+use adavit_train::{Error, Targets, TrainConfig, run_config};
 use anyhow::Result;
 
 use crate::commands::train::args::TrainArgs;
@@ -17,6 +17,17 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// Reads the settings of the run in `run`; its images may lie elsewhere now.
+    pub(super) fn resumed(run: &Path, args: &TrainArgs) -> Result<Self> {
+        let mut config = run_config(run)?;
+        if let Some(data) = &args.data {
+            config.data.clone_from(data);
+            config.data_dir = None;
+        }
+        config.data_dir = args.data_dir.clone().or(config.data_dir);
+        Ok(Self { config, out: None })
+    }
+
     /// Reads the configuration file, and lays the options over it.
     pub(super) fn of(args: &TrainArgs) -> Result<Self> {
         let mut config = layered(args)?;

@@ -69,6 +69,7 @@ impl Evidence<'_> {
             normalization: sidecar.normalization.clone(),
             preprocessing: sidecar.preprocessing.clone(),
             class_names: sidecar.class_names.clone(),
+            trained_on: None,
         };
         self.note_sources(&config, notes);
         config.preset = preset_name(&config);

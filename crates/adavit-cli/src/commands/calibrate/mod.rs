@@ -1,20 +1,24 @@
 //! `adavit calibrate`: thresholds of a checkpoint for a budget.
 
+mod recorded;
+
 use std::path::{Path, PathBuf};
 
 use adavit_data::held_out;
 use adavit_decision::Thresholds;
 use adavit_model::{ImportOptions, import};
 use adavit_train::{
-    Evaluation, Images, TrainConfig, calibrate_best, check_images, evaluate_prepared, off_budget,
+    Evaluation, Images, calibrate_best, check_images, claim_checkpoint, evaluate_prepared,
+    off_budget,
 };
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::commands::calibrate::recorded::{GivenImages, Recorded};
 use crate::exit::{Exit, bad_input};
 use crate::machine::MachineArgs;
 use crate::output::{OutputArgs, macs, message, print, print_json};
-use crate::source::{normalization_for, settings_of_run};
+use crate::source::normalization_for;
 use crate::values::batch_size;
 
 #[derive(Debug, clap::Args)]
@@ -28,7 +32,7 @@ pub(crate) struct CalibrateArgs {
     budget: f64,
 
     /// Data set whose held-out training images are used: fashion-mnist-subset, fashion-mnist, mnist,
-    /// or a folder of IDX files [default: the run's, or fashion-mnist-subset]
+    /// or a folder of IDX files [default: what the checkpoint records, or fashion-mnist-subset]
     #[arg(long, value_name = "NAME|PATH")]
     data: Option<String>,
 
@@ -38,11 +42,11 @@ pub(crate) struct CalibrateArgs {
     data_dir: Option<PathBuf>,
 
     /// Share of the training images that is held out; must match training, otherwise calibration sees
-    /// training images [default: the run's, or 0.1]
+    /// training images [default: what the checkpoint records, or 0.1]
     #[arg(long, value_name = "H", allow_negative_numbers = true)]
     held_out: Option<f64>,
 
-    /// Seed that chose the held-out images; must match training [default: the run's, or 0]
+    /// Seed that chose the held-out images; must match training [default: what the checkpoint records, or 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
@@ -70,9 +74,11 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
         )));
     }
     let target = target(args)?;
-    let mut checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
-    let trained = training_settings(args)?;
-    let data = adavit_data::load(&trained.data, trained.data_dir.as_deref())?;
+    let checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
+    let recorded = Recorded::of(&args.checkpoint, &checkpoint.config)?;
+    let given = args.images();
+    let trained = recorded.settings(&given)?;
+    let data = recorded.load(&trained)?;
     check_images(&checkpoint.config, &data.train)?;
     let normalization = normalization_for(&checkpoint.config, &data.train);
     let split = held_out(data.train.len(), trained.held_out, trained.seed)?;
@@ -91,6 +97,12 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
         trained.held_out,
         trained.seed
     ));
+    if let Some(warning) = recorded.warning(&given, &trained, &data.train) {
+        message(&format!("warning: {warning}"));
+    }
+    // A run that is trained meanwhile, or another calibration, would write the same files.
+    let _lock = claim_checkpoint(&target)?;
+    let mut checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
     let mut model = checkpoint.model(&device)?;
     let held_out = calibrate_best(&mut model, &images, args.budget)?;
     checkpoint.config = model.config().clone();
@@ -121,17 +133,16 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
     Ok(Exit::CheckFailed)
 }
 
-/// Returns the settings of the checkpoint's run, which options override.
-fn training_settings(args: &CalibrateArgs) -> Result<TrainConfig> {
-    let mut trained = settings_of_run(&args.checkpoint)?.unwrap_or_default();
-    if let Some(data) = &args.data {
-        trained.data.clone_from(data);
-        trained.data_dir = None;
+impl CalibrateArgs {
+    /// The images that options choose.
+    fn images(&self) -> GivenImages<'_> {
+        GivenImages {
+            data: self.data.as_deref(),
+            data_dir: self.data_dir.as_deref(),
+            held_out: self.held_out,
+            seed: self.seed,
+        }
     }
-    trained.data_dir = args.data_dir.clone().or(trained.data_dir);
-    trained.held_out = args.held_out.unwrap_or(trained.held_out);
-    trained.seed = args.seed.unwrap_or(trained.seed);
-    Ok(trained)
 }
 
 /// Returns the folder to write: by default the checkpoint's own.
