@@ -1,9 +1,5 @@
 //! Contract: the data set that ships with the repository is unchanged, and an epoch of batches holds
 //! each of its images once.
-#![expect(
-    clippy::unwrap_used,
-    reason = "the helpers here are test code, which clippy does not see"
-)]
 
 use std::path::{Path, PathBuf};
 

@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn messages_begin_with_the_path_of_the_setting() {
-        let wrong: [(&str, fn(&mut TrainConfig)); 12] = [
+        type Change = fn(&mut TrainConfig);
+        let wrong: [(&str, Change); 12] = [
             ("budget", |c| c.budget = 0.0),
             ("held_out", |c| c.held_out = 1.0),
             ("device", |c| c.device = "gpu".into()),
