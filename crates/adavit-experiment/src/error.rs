@@ -17,9 +17,6 @@ pub enum Error {
     /// A setting that is out of range, or that does not go with another one.
     #[error("{0}")]
     Setting(String),
-    /// A configuration or an argument that cannot be used.
-    #[error("{0}")]
-    Input(String),
     /// Settings or results that could not be written as text.
     #[error("writing {what}: {message}")]
     Encode {
@@ -67,7 +64,7 @@ impl Error {
     /// Whether the cause is what the user gave, not something that failed while running.
     pub fn is_input_error(&self) -> bool {
         match self {
-            Self::Setting(_) | Self::File { .. } | Self::Input(_) => true,
+            Self::Setting(_) | Self::File { .. } => true,
             Self::Drawing { .. } | Self::Encode { .. } | Self::Io { .. } | Self::Candle(_) => false,
             Self::Data(error) => error.is_input_error(),
             Self::Model(error) => error.is_input_error(),

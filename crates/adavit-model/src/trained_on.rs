@@ -52,17 +52,14 @@ mod tests {
 
     #[test]
     fn what_differs_is_named_and_the_name_of_the_same_images_does_not_count() {
-        let one = TrainedOn {
-            data: "a".into(),
+        let called = |data: &str| TrainedOn {
+            data: data.into(),
             images: 10,
             crc32: 1,
             held_out: 0.1,
             seed: 0,
         };
-        let renamed = TrainedOn {
-            data: "b".into(),
-            ..one.clone()
-        };
+        let (one, renamed) = (called("a"), called("b"));
         assert!(one.differences(&renamed).is_empty());
         let other = TrainedOn {
             crc32: 2,

@@ -29,9 +29,6 @@ pub enum Error {
         /// What was expected, what was found, what to do.
         message: String,
     },
-    /// A configuration or an argument that cannot be used.
-    #[error("{0}")]
-    Input(String),
     /// Settings or results that could not be written as text.
     #[error("writing {what}: {message}")]
     Encode {
@@ -91,7 +88,6 @@ impl Error {
             | Self::Mismatch(_)
             | Self::Folder { .. }
             | Self::File { .. }
-            | Self::Input(_)
             | Self::Snapshot { .. } => true,
             Self::Data(error) => error.is_input_error(),
             Self::Model(error) => error.is_input_error(),

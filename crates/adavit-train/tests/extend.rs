@@ -283,7 +283,7 @@ fn a_trial_run_measures_one_random_policy_of_each_kind_and_cannot_be_extended() 
     let passes = |config: &TrainConfig, name: &str| {
         let mut seen = Seen::default();
         run(config, &folder.path().join(name), &mut |event| {
-            seen.see(event)
+            seen.see(event);
         })
         .unwrap();
         seen.tests.len()

@@ -112,6 +112,13 @@ impl<T: Number> Kept<T> {
     }
 }
 
+impl<T: Number> Moments<T> {
+    /// Multiply-adds of the two products of attention.
+    pub(crate) fn products(&self) -> Result<T, T::Error> {
+        self.ttw.scaled(2)
+    }
+}
+
 /// How many linear maps of attention run on which channels.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Maps {
@@ -175,11 +182,6 @@ impl BlockFormula {
         per_channel.scaled(self.embed_dim)
     }
 
-    /// Multiply-adds of the two products of attention.
-    pub(crate) fn products<T: Number>(self, moments: &Moments<T>) -> Result<T, T::Error> {
-        moments.ttw.scaled(2)
-    }
-
     /// Multiply-adds of attention: its maps and its products.
     pub(crate) fn attention<T: Number>(
         self,
@@ -187,7 +189,7 @@ impl BlockFormula {
         moments: &Moments<T>,
     ) -> Result<T, T::Error> {
         let maps = self.maps(self.qkv() + self.proj(), kept, moments)?;
-        maps.plus(&self.products(moments)?)
+        maps.plus(&moments.products()?)
     }
 
     /// Multiply-adds of the MLP.

@@ -149,7 +149,7 @@ impl Geometry {
         if kept.attention {
             let Ok(moments) = counts.moments();
             Ok(parts.qkv) = formula.maps(formula.qkv(), &counts, &moments);
-            Ok(parts.attention) = formula.products(&moments);
+            Ok(parts.attention) = moments.products();
             Ok(parts.proj) = formula.maps(formula.proj(), &counts, &moments);
         }
         if kept.mlp {

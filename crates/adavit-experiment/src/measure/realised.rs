@@ -83,7 +83,7 @@ impl AdaptiveWorkload {
     /// Takes a checkpoint; a dense one gets untrained decision networks of every kind.
     ///
     /// # Errors
-    /// [`Error::Input`] if a share is outside (0, 1].
+    /// [`Error::Setting`] if a share is outside (0, 1].
     pub fn of(mut start: Checkpoint, keep: Keep, seed: u64, device: &Device) -> Result<Self> {
         for (name, share) in [
             ("tokens", keep.tokens),

@@ -117,7 +117,7 @@ impl Workload {
     /// As [`Self::inference`] of a checkpoint, whose decisions are not made.
     ///
     /// # Errors
-    /// [`Error::Input`] for an empty batch.
+    /// [`Error::Setting`] for an empty batch.
     pub fn inference_of(
         start: &Checkpoint,
         batch: usize,
@@ -180,7 +180,7 @@ impl Workload {
     /// As [`Self::training`] of a checkpoint's dense model.
     ///
     /// # Errors
-    /// [`Error::Input`] for an empty batch.
+    /// [`Error::Setting`] for an empty batch.
     pub fn training_of(
         start: &Checkpoint,
         batch: usize,

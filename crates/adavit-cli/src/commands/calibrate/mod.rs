@@ -8,8 +8,8 @@ use adavit_data::held_out;
 use adavit_decision::Thresholds;
 use adavit_model::{ImportOptions, import};
 use adavit_train::{
-    Evaluation, Images, calibrate_best, check_images, claim_checkpoint, evaluate_prepared,
-    off_budget,
+    Evaluation, Images, TrainConfig, calibrate_best, check_images, claim_checkpoint,
+    evaluate_prepared, off_budget,
 };
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -89,14 +89,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
         batch_size: args.batch_size,
         device: &device,
     };
-    message(&format!(
-        "calibrating on {} held-out images of {} (held_out {}, seed {}); these must match training, or \
-         the model has seen the images",
-        split.held_out.len(),
-        trained.data,
-        trained.held_out,
-        trained.seed
-    ));
+    message(&images_line(split.held_out.len(), &trained));
     if let Some(warning) = recorded.warning(&given, &trained, &data.train) {
         message(&format!("warning: {warning}"));
     }
@@ -121,16 +114,21 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
         held_out,
         test,
     };
-    if args.output.json {
-        print_json(&result.value(args.budget))?;
-    } else {
-        print(&result.text())?;
-    }
+    result.print(args)?;
     let Some(warning) = warning else {
         return Ok(Exit::Done);
     };
     message(&format!("warning: {warning}"));
     Ok(Exit::CheckFailed)
+}
+
+/// Says which images thresholds are chosen on.
+fn images_line(images: usize, trained: &TrainConfig) -> String {
+    format!(
+        "calibrating on {images} held-out images of {} (held_out {}, seed {}); these must match training, \
+         or the model has seen the images",
+        trained.data, trained.held_out, trained.seed
+    )
 }
 
 impl CalibrateArgs {
@@ -182,6 +180,14 @@ struct Calibrated {
 }
 
 impl Calibrated {
+    fn print(&self, args: &CalibrateArgs) -> Result<()> {
+        if args.output.json {
+            print_json(&self.value(args.budget))
+        } else {
+            print(&self.text())
+        }
+    }
+
     fn value(&self, budget: f64) -> Value {
         let part = |e: &Evaluation| {
             json!({
