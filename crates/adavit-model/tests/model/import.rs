@@ -223,7 +223,6 @@ fn what_is_no_vit_is_refused_by_name() {
 fn timm(preset: &str, img_size: (usize, usize)) -> Tensors {
     let config = ModelConfig {
         img_size,
-        depth: 6,
         ..ModelConfig::preset(preset).unwrap()
     };
     fused(&initial_tensors(&config, 4, 0.0).unwrap())
