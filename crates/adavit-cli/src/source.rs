@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use adavit_data::{Dataset, FolderClasses, ImageFolder, Labelled, Normalization};
+use adavit_data::{FolderClasses, ImageFolder, Labelled, Normalization};
 use adavit_model::{Checkpoint, ImportOptions, ModelConfig, PRESETS, import, initial_tensors};
 use adavit_train::{TrainConfig, check_images, run_config_of};
 use anyhow::Result;
@@ -155,12 +155,6 @@ pub(crate) fn settings_of_run(checkpoint: &Path) -> Result<Option<TrainConfig>> 
     Ok(config)
 }
 
-/// How images become inputs: as the model's configuration says, or by their own mean and deviation.
-pub(crate) fn normalization_for(model: &ModelConfig, images: &Dataset) -> Normalization {
-    let of_model = model.normalization.clone();
-    of_model.unwrap_or_else(|| images.normalization())
-}
-
 /// Images with labels, and how they are normalised.
 #[derive(Debug)]
 pub(crate) struct TestImages {
@@ -207,7 +201,7 @@ impl DataArgs {
         let test = adavit_data::load(&self.data, self.data_dir.as_deref())?.test;
         check_images(config, &test)?;
         Ok(TestImages {
-            normalization: normalization_for(config, &test),
+            normalization: config.normalization_for(&test),
             images: Box::new(test),
         })
     }

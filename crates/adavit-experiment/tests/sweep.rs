@@ -1,4 +1,5 @@
-//! A sweep: every kind of point, the files of all, and that it resumes where it was stopped.
+//! A sweep: every kind of point, what is written of them, and that it resumes where it was stopped. Longer
+//! than 400 lines, since training one sweep serves all of its checks.
 #![expect(
     clippy::unwrap_used,
     reason = "the helpers here are test code, which clippy does not see"

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use adavit_model::Checkpoint;
-use adavit_testing::{config, loaded, made_images, run, summary};
+use adavit_testing::{config, copy_folder, loaded, made_images, run, summary};
 use adavit_train::{
     Control, Destination, Event, Outcome, Result, TrainConfig, extend, resume, run_config, train,
     trained_on,
@@ -98,19 +98,6 @@ fn started(config: &TrainConfig, out: &Path, stop_after: usize) {
         commit: "test",
     };
     train(config, &loaded(config), Destination::Folder(out), control).unwrap();
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// The weights that a run leaves, and the state of its optimizer.
@@ -222,7 +209,9 @@ fn an_extended_run_resumes_to_the_same_weights_wherever_it_was_stopped() {
         assert!(matches!(outcome.unwrap(), Outcome::Interrupted));
         assert!(!stopped.join("summary.json").exists());
         let seen = finished(&stopped, Then::Resume);
-        assert!(seen.warnings.is_empty(), "{seen:?}");
+        // The budget may be missed; no snapshot is refused.
+        let of_budget = |warning: &String| warning.contains("gates allow");
+        assert!(seen.warnings.iter().all(of_budget), "{seen:?}");
         assert_eq!(weights(&stopped), weights(&out("whole")), "{steps}");
     }
 }

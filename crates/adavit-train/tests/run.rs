@@ -1,4 +1,5 @@
-//! Whole runs on a few made images: what a killed, an interrupted and an untouched run leave.
+//! Whole runs on a few made images: what a killed, an interrupted and an untouched run leave. Longer than
+//! 400 lines, since these runs are compared with one another by the same helpers.
 #![expect(
     clippy::unwrap_used,
     reason = "the helpers here are test code, which clippy does not see"
@@ -8,23 +9,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use adavit_testing::{config, loaded, made_images, run, summary};
+use adavit_testing::{config, copy_folder, loaded, made_images, resumed, run, summary};
 use adavit_train::{
-    Control, Destination, Event, Method, ModelOptions, Outcome, Result, Summary, TrainConfig,
-    resume, run_config, train,
+    Control, Destination, Event, Method, ModelOptions, Outcome, Result, Summary, TrainConfig, train,
 };
 use candle_core::Device;
-
-fn go_on(out: &Path, watch: &mut dyn FnMut(&Event)) -> Result<Outcome> {
-    let stop = AtomicBool::new(false);
-    let control = Control {
-        stop: &stop,
-        report: watch,
-        device: &Device::Cpu,
-        commit: "test",
-    };
-    resume(out, &loaded(&run_config(out)?), control)
-}
 
 /// Everything that a run leaves and that does not depend on the time it took.
 fn results(out: &Path) -> Vec<(String, Vec<u8>)> {
@@ -61,19 +50,6 @@ fn results(out: &Path) -> Vec<(String, Vec<u8>)> {
 fn assert_same_results(a: &Path, b: &Path, when: &str) {
     for ((name, ours), (_, theirs)) in results(a).into_iter().zip(results(b)) {
         assert!(ours == theirs, "{when}: {name} differs");
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
     }
 }
 
@@ -173,7 +149,7 @@ fn a_run_killed_anywhere_goes_on_to_the_same_result() {
     assert!(copies > 15, "{copies}");
     for copy in 0..copies {
         let out = folder.path().join(format!("killed-{copy}"));
-        summary(go_on(&out, &mut |_| ()).unwrap());
+        summary(resumed(&out, &mut |_| ()).unwrap());
         assert_same_results(&whole, &out, &format!("copy {copy}"));
     }
 }
@@ -190,7 +166,7 @@ fn a_run_killed_before_its_first_snapshot_starts_again() {
         out("killed").join("config.toml"),
     )
     .unwrap();
-    summary(go_on(&out("killed"), &mut |_| ()).unwrap());
+    summary(resumed(&out("killed"), &mut |_| ()).unwrap());
     assert_same_results(&out("whole"), &out("killed"), "no snapshot");
 }
 
@@ -224,7 +200,7 @@ fn a_stopped_run_is_saved_and_goes_on_to_the_same_result() {
         )
         .unwrap();
         assert!(matches!(outcome, Outcome::Interrupted));
-        summary(go_on(&out(&name), &mut |_| ()).unwrap());
+        summary(resumed(&out(&name), &mut |_| ()).unwrap());
         assert_same_results(&out("whole"), &out(&name), &name);
     }
 }
@@ -247,7 +223,7 @@ fn a_damaged_last_snapshot_is_named_and_the_previous_one_goes_on() {
     let bytes = fs::read(&file).unwrap();
     fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
     let mut warnings = Vec::new();
-    let outcome = go_on(&damaged, &mut |event| {
+    let outcome = resumed(&damaged, &mut |event| {
         if let Event::Warning(text) = event {
             warnings.push((*text).to_string());
         }
@@ -267,7 +243,7 @@ fn a_finished_run_has_nothing_left_to_do() {
     let out = folder.path().join("run");
     let first = summary(run(&config, &out, &mut |_| ()).unwrap());
     let mut steps = 0;
-    let again = go_on(&out, &mut |event| {
+    let again = resumed(&out, &mut |event| {
         steps += usize::from(matches!(event, Event::Step { .. }));
     });
     assert_eq!(summary(again.unwrap()).adaptive, first.adaptive);
@@ -332,7 +308,7 @@ fn two_processes_never_work_on_one_run() {
     let mut refused = Vec::new();
     run(&config, &out, &mut |event| {
         if matches!(event, Event::Tested { .. }) && refused.is_empty() {
-            let again = go_on(&out, &mut |_| ());
+            let again = resumed(&out, &mut |_| ());
             refused = [again, forced(&config, &out)]
                 .map(|other| other.unwrap_err().to_string())
                 .into();
@@ -347,7 +323,7 @@ fn two_processes_never_work_on_one_run() {
         "{refused:?}"
     );
     // Nothing of it was removed.
-    assert!(go_on(&out, &mut |_| ()).is_ok());
+    assert!(resumed(&out, &mut |_| ()).is_ok());
 }
 
 #[test]
@@ -364,7 +340,7 @@ fn other_data_under_the_same_name_is_refused() {
         )
         .unwrap();
     }
-    let error = go_on(&out, &mut |_| ()).unwrap_err();
+    let error = resumed(&out, &mut |_| ()).unwrap_err();
     assert!(error.to_string().contains("other data"), "{error}");
 }
 
@@ -408,11 +384,9 @@ fn bad_input_is_refused_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let good = config(&made_images(folder.path()));
     let out = folder.path().join("run");
-    let wrong: [fn(&mut TrainConfig); 7] = [
+    let wrong: [fn(&mut TrainConfig); 5] = [
         // What the adaptive model is compared with is a sweep's to train.
         |c| c.method = Method::Random { usage: Vec::new() },
-        |c| c.data = "/no/such/folder".into(),
-        |c| c.data = "no-such-data".into(),
         |c| c.device = "cuda".into(),
         |c| c.budget = 2.0,
         |c| c.model.patch_size = Some(5),

@@ -245,7 +245,10 @@ fn training_starts_from_a_dense_checkpoint_of_others() {
     let text = stderr(&told);
     assert!(told.status.success(), "{text}");
     assert!(text.contains("note: no config.json"), "{text}");
-    assert!(text.contains("decision networks of"), "{text}");
+    assert!(
+        text.contains("the decision networks, 2340 parameters, start untrained"),
+        "{text}"
+    );
     let other = adavit(
         folder.path(),
         &[&train[..], &["nano_patch4_28"], &from].concat(),

@@ -10,7 +10,7 @@ use adavit_model::Checkpoint;
 use super::helpers::{adavit, assert_refusal, made_images, stderr};
 
 /// A run of a moment.
-const TINY: &str = "data = \"images\"\nbatch_size = 32\nrandom_policies = 1\nmax_steps = 1\n\
+const TINY: &str = "data = \"images\"\nbudget = 0.9\nbatch_size = 32\nrandom_policies = 1\nmax_steps = 1\n\
                     [model]\npatch_size = 14\nembed_dim = 4\ndepth = 1\nnum_heads = 1\n\
                     [dense]\nepochs = 1\n[adaptive]\nepochs = 1\n";
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::helpers::{
-    adavit, assert_refusal, assert_refused, json, made_images, model_tests, picture_model, stderr,
+    adavit, assert_refusal, assert_refused, data_tests, json, made_images, picture_model, stderr,
 };
 
 /// The resolved settings of one step of training.
@@ -115,7 +115,7 @@ fn a_checkpoint_is_the_first_argument_or_the_option_in_every_command() {
     picture_model(&folder.join("model"), &[]);
     fs::create_dir_all(folder.join("photos/ant")).unwrap();
     let picture = folder.join("photos/ant/rgb.png");
-    fs::copy(model_tests().join("pictures/rgb.png"), picture).unwrap();
+    fs::copy(data_tests().join("pictures/rgb.png"), picture).unwrap();
     let small = ["--seconds", "0.01", "--batch-size", "1"];
     for (command, others) in [
         ("eval", &["--data", "photos"][..]),

@@ -10,7 +10,7 @@ use image::RgbImage;
 
 use crate::error::Result;
 use crate::report::overlay::{Overlay, draw_overlay, draw_picture};
-use crate::report::statistics::{dense_losses, normalization_for};
+use crate::report::statistics::dense_losses;
 
 /// What an evaluation found of one image.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +48,7 @@ impl<'d> AdaptiveResults<'d> {
         device: &Device,
     ) -> Result<Self> {
         let model = checkpoint.prepared(device)?;
-        let normalization = normalization_for(&checkpoint.config, test);
+        let normalization = checkpoint.config.normalization_for(test);
         let indices = test.indices();
         let images = Images {
             dataset: test,

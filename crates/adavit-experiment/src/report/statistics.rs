@@ -2,18 +2,12 @@
 
 use std::path::Path;
 
-use adavit_data::{Dataset, Normalization};
-use adavit_model::{Checkpoint, ModelConfig};
+use adavit_data::Dataset;
+use adavit_model::Checkpoint;
 use adavit_train::{Evaluator, Images, Mode};
 use candle_core::Device;
 
 use crate::error::Result;
-
-/// How images become inputs: as the model's configuration says, or by their own mean and deviation.
-pub(super) fn normalization_for(model: &ModelConfig, images: &Dataset) -> Normalization {
-    let of_model = model.normalization.clone();
-    of_model.unwrap_or_else(|| images.normalization())
-}
 
 /// The dense model's loss on each image.
 pub(super) fn dense_losses(
@@ -23,7 +17,7 @@ pub(super) fn dense_losses(
     device: &Device,
 ) -> Result<Vec<f64>> {
     let dense = Checkpoint::load(checkpoint)?;
-    let normalization = normalization_for(&dense.config, test);
+    let normalization = dense.config.normalization_for(test);
     let indices = test.indices();
     let images = Images {
         dataset: test,

@@ -23,19 +23,25 @@ const DECISION: &str = "adavit-decision";
 const MODEL: &str = "adavit-model";
 const TRAIN: &str = "adavit-train";
 const EXPERIMENT: &str = "adavit-experiment";
+// Helpers of tests, which no published crate depends on.
+const TESTING: &str = "adavit-testing";
+const KERNELS_TESTING: &str = "adavit-kernels-testing";
 
 /// The layers, lowest first, with those of our crates that each may depend on.
 ///
 /// This is the one place where they are written. It holds for every kind of dependency: optional,
 /// of one platform, of tests and of build scripts.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     (GUMBEL, &[]),
-    (KERNELS, &[]),
+    (KERNELS, &[KERNELS_TESTING]),
     (DATA, &[]),
     (DECISION, &[GUMBEL]),
     (MODEL, &[GUMBEL, KERNELS, DATA, DECISION]),
-    (TRAIN, &[GUMBEL, KERNELS, DATA, DECISION, MODEL]),
-    (EXPERIMENT, &[GUMBEL, KERNELS, DATA, DECISION, MODEL, TRAIN]),
+    (TRAIN, &[GUMBEL, KERNELS, DATA, DECISION, MODEL, TESTING]),
+    (
+        EXPERIMENT,
+        &[GUMBEL, KERNELS, DATA, DECISION, MODEL, TRAIN, TESTING],
+    ),
     (
         "adavit-cli",
         &[GUMBEL, KERNELS, DATA, DECISION, MODEL, TRAIN, EXPERIMENT],
@@ -44,6 +50,8 @@ const LAYERS: [(&str, &[&str]); 11] = [
         "adavit-benches",
         &[GUMBEL, KERNELS, DATA, DECISION, MODEL, TRAIN, EXPERIMENT],
     ),
+    (KERNELS_TESTING, &[]),
+    (TESTING, &[DATA, MODEL, TRAIN]),
     // Built before `cargo xtask train` builds anything: it runs the others, and links none.
     ("xtask", &[]),
     ("xtask-layers", &[]),

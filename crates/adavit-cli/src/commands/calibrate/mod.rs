@@ -18,7 +18,6 @@ use crate::commands::calibrate::recorded::{GivenImages, Recorded};
 use crate::exit::{Exit, bad_input};
 use crate::machine::MachineArgs;
 use crate::output::{OutputArgs, macs, message, print, print_json};
-use crate::source::normalization_for;
 use crate::values::batch_size;
 
 #[derive(Debug, clap::Args)]
@@ -80,7 +79,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
     let trained = recorded.settings(&given)?;
     let data = recorded.load(&trained)?;
     check_images(&checkpoint.config, &data.train)?;
-    let normalization = normalization_for(&checkpoint.config, &data.train);
+    let normalization = checkpoint.config.normalization_for(&data.train);
     let split = held_out(data.train.len(), trained.held_out, trained.seed)?;
     let mut images = Images {
         dataset: &data.train,
