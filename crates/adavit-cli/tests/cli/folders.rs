@@ -105,7 +105,8 @@ fn a_folder_in_use_is_refused_by_every_command_that_writes_it() {
     let path = folder.path();
     let train = ["train", "--config", "tiny.toml", "--out", "run"];
     assert!(adavit(path, &train).status.success());
-    let sweep = "recipe = \"tiny.toml\"\nseeds = [0]\nbudgets = [0.5]\n";
+    let sweep =
+        "recipe = \"tiny.toml\"\nseeds = [0]\nbudgets = [0.9]\nrivals = []\nevit_blocks = []\n";
     fs::write(path.join("sweep.toml"), sweep).unwrap();
     fs::create_dir(path.join("sweep")).unwrap();
     let lock = |name: &str| {
@@ -127,7 +128,7 @@ fn a_folder_in_use_is_refused_by_every_command_that_writes_it() {
     // What is only read, or written elsewhere, is not refused.
     let convert = ["convert", "run", "elsewhere"];
     assert!(adavit(path, &convert).status.success());
-    assert_refusal(&adavit(path, &convert), "is there already");
+    assert_refusal(&adavit(path, &convert), "exists already");
 }
 
 #[test]

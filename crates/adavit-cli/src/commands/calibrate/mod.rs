@@ -88,12 +88,12 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
         batch_size: args.batch_size,
         device: &device,
     };
+    // A run that is trained meanwhile, or another calibration, would write the same files.
+    let _lock = claim_checkpoint(&target)?;
     message(&images_line(split.held_out.len(), &trained));
     if let Some(warning) = recorded.warning(&given, &trained, &data.train) {
         message(&format!("warning: {warning}"));
     }
-    // A run that is trained meanwhile, or another calibration, would write the same files.
-    let _lock = claim_checkpoint(&target)?;
     let mut checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
     let mut model = checkpoint.model(&device)?;
     let held_out = calibrate_best(&mut model, &images, args.budget)?;
@@ -124,8 +124,8 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
 /// Says which images thresholds are chosen on.
 fn images_line(images: usize, trained: &TrainConfig) -> String {
     format!(
-        "calibrating on {images} held-out images of {} (held_out {}, seed {}); these must match training, \
-         or the model has seen the images",
+        "calibrating on {images} held-out images of {} (held_out {}, seed {}), which must be images that \
+         the model was not trained on",
         trained.data, trained.held_out, trained.seed
     )
 }
