@@ -38,7 +38,7 @@ const SETTINGS: [(&[&str], &str); 17] = [
     (&["--config", "other.toml"], "held_out = 0.25"),
     (
         &["--dense-checkpoint", "dense"],
-        "dense_checkpoint = \"dense\"",
+        "dense_checkpoint = \"FOLDER/dense\"",
     ),
     (TARGETS, "tokens = 0.45"),
     (TARGETS, "heads = 0.6"),
