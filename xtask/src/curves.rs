@@ -155,7 +155,7 @@ fn sections(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Writes the page anew with other texts in its parts.
+/// Writes the page again with other texts in its parts.
 fn replace(page: &Path, parts: &[(String, String)]) -> Result<()> {
     let path = page.display().to_string();
     let mut text = fs::read_to_string(page).with_context(|| path.clone())?;

@@ -86,7 +86,7 @@ fn a_run_leaves_what_its_summary_says() {
         })
         .unwrap(),
     );
-    // After the first step: the others of the plain stage, and as many of the adaptive one.
+    // After the first step: the others of the dense stage, and as many of the adaptive one.
     let (left, steps) = left.unwrap();
     assert!(
         (left - (2 * steps - 1) as f64).abs() < 1e-6,

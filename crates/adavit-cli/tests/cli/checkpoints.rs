@@ -93,7 +93,7 @@ fn files_of_torch_save_are_inspected_and_converted() {
     ];
     let told = adavit(folder.path(), &convert);
     let notes = stderr(&told);
-    assert!(notes.contains("made anew for 7 classes"), "{notes}");
+    assert!(notes.contains("the head is new for 7 classes"), "{notes}");
     assert!(notes.contains("from 4x4 patches to 6x8"), "{notes}");
     let found = json(&adavit(folder.path(), &["inspect", "own", "--json"]));
     assert_eq!(found["config"]["num_classes"], 7);

@@ -150,7 +150,7 @@ fn a_run_resumes_from_another_current_folder() {
     let resume = ["train", "--resume", "../my run"];
     let resumed = adavit(&elsewhere, &resume);
     assert!(resumed.status.success(), "{}", stderr(&resumed));
-    // Images that were moved are given anew.
+    // Images that were moved are given again.
     fs::rename(path.join("images"), path.join("moved")).unwrap();
     assert_refusal(&adavit(&elsewhere, &resume), "not there any more");
     let given = adavit(&elsewhere, &[&resume[..], &["--data", "../moved"]].concat());

@@ -2,7 +2,7 @@
 //!
 //! `config.toml` holds them as absolute paths. Relative to the run folder they would be wrong as soon
 //! as that folder alone is moved, or its `config.toml` starts another run; and a path that was moved
-//! together with the run is given anew. Names of data sets stay names.
+//! together with the run is given again. Names of data sets stay names.
 
 use std::path::{Component, Path, PathBuf};
 

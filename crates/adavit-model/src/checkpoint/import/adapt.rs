@@ -78,7 +78,7 @@ fn new_head(imported: &mut Imported, num_classes: usize, seed: u64) -> Result<()
     checkpoint.tensors.retain(|name, _| !is_head(name));
     checkpoint.tensors.extend(fresh);
     imported.notes.push(format!(
-        "the head was made anew for {num_classes} classes, and is not trained"
+        "the head is new for {num_classes} classes, and not trained"
     ));
     Ok(())
 }

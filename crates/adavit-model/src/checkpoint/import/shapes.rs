@@ -94,7 +94,7 @@ impl Evidence<'_> {
             self.options.num_classes,
         ) {
             (Ok(head), _) => Ok(head[0]),
-            // The head is to be made anew.
+            // The head is replaced.
             (Err(_), Some(num_classes)) if !self.tensors.contains_key("head.weight") => {
                 Ok(num_classes)
             }
