@@ -13,8 +13,12 @@ const FROM_HUB: [&str; 2] = ["fashion-mnist", "mnist"];
 pub(crate) fn is_needed(options: &[String]) -> bool {
     let settings = settings(options).unwrap_or_default();
     let setting = |key: &str| settings.get(key).and_then(toml::Value::as_str);
-    let data = value(options, "--data").or(setting("data"));
-    let data_dir = value(options, "--data-dir").or(setting("data_dir"));
+    let data = value(options, "--data")
+        .or(set(options, "data"))
+        .or(setting("data"));
+    let data_dir = value(options, "--data-dir")
+        .or(set(options, "data_dir"))
+        .or(setting("data_dir"));
     data_dir.is_none() && data.is_some_and(|name| FROM_HUB.contains(&name))
 }
 
@@ -42,6 +46,13 @@ fn value<'a>(options: &'a [String], name: &str) -> Option<&'a str> {
     None
 }
 
+/// The value of a setting, as `--set name=value`; the last one counts.
+fn set<'a>(options: &'a [String], name: &str) -> Option<&'a str> {
+    let pairs = options.windows(2).filter(|pair| pair[0] == "--set");
+    let values = pairs.filter_map(|pair| pair[1].strip_prefix(name)?.strip_prefix('='));
+    values.last().map(|value| value.trim().trim_matches('"'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +68,9 @@ mod tests {
         assert!(needed(&["--data", "mnist"]));
         assert!(needed(&["--seed", "1", "--data=fashion-mnist"]));
         assert!(!needed(&["--data", "mnist", "--data-dir", "idx"]));
+        assert!(needed(&["--set", "data=mnist"]));
+        assert!(needed(&["--set", "seed=1", "--set", "data=\"mnist\""]));
+        assert!(!needed(&["--set", "data=mnist", "--set", "data_dir=idx"]));
     }
 
     #[test]
