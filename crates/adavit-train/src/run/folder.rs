@@ -189,7 +189,7 @@ impl RunFolder {
         Self::read_summary_of(&self.path)
     }
 
-    /// As [`Self::read_summary`] of the run in a folder.
+    /// Reads the results of the run in a folder; none if it is not finished.
     pub fn read_summary_of(path: &Path) -> Option<Summary> {
         let text = fs::read_to_string(path.join(SUMMARY)).ok()?;
         serde_json::from_str(&text).ok()
