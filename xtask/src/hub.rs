@@ -49,8 +49,10 @@ fn value<'a>(options: &'a [String], name: &str) -> Option<&'a str> {
 /// The value of a setting, as `--set name=value`; the last one counts.
 fn set<'a>(options: &'a [String], name: &str) -> Option<&'a str> {
     let pairs = options.windows(2).filter(|pair| pair[0] == "--set");
-    let values = pairs.filter_map(|pair| pair[1].strip_prefix(name)?.strip_prefix('='));
-    values.last().map(|value| value.trim().trim_matches('"'))
+    let mut values = pairs.filter_map(|pair| pair[1].strip_prefix(name)?.strip_prefix('='));
+    values
+        .next_back()
+        .map(|value| value.trim().trim_matches('"'))
 }
 
 #[cfg(test)]
