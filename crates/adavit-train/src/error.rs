@@ -47,7 +47,7 @@ pub enum Error {
     },
     /// A loss, a gradient or a weight is no longer a finite number.
     #[error(
-        "{what} is not finite at step {step}: lower the learning rate or the weight of that term"
+        "{what} is not finite at step {step}: lower the learning rate (lr), or the weight of that term"
     )]
     NonFinite {
         /// The term of the loss, or the name of the parameter.

@@ -7,7 +7,7 @@ use adavit_model::Checkpoint;
 
 use crate::config::method::Method;
 use crate::config::train_config::TrainConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::calibration::{BUDGET_TOLERANCE, calibrate, off_budget};
 use crate::eval::evaluate::evaluate;
 use crate::eval::evaluation::Evaluation;
@@ -159,7 +159,8 @@ impl Run<'_, '_> {
             Stage::Dense => (self.folder.dense(), true),
             _ => (self.folder.best(), self.may_be_best(total_steps)),
         };
-        let evaluation = self.evaluate_epoch(&mut checkpoint, eligible)?;
+        let evaluation = self.evaluate_epoch(&mut checkpoint, eligible);
+        let evaluation = evaluation.map_err(|error| self.diverged(error))?;
         let score = Score {
             within_budget: self.within_budget(evaluation.macs_share),
             top1: evaluation.top1,
@@ -184,6 +185,17 @@ impl Run<'_, '_> {
         progress.step_in_epoch = 0;
         progress.sums = EpochSums::default();
         self.folder.write_metrics(&self.progress.rows)
+    }
+
+    /// Names the step after which the model gives logits that are not finite.
+    fn diverged(&self, error: Error) -> Error {
+        match error {
+            Error::Model(adavit_model::Error::NonFiniteLogit { .. }) => Error::NonFinite {
+                what: "a logit of the held-out images".into(),
+                step: self.progress.step.saturating_sub(1),
+            },
+            other => other,
+        }
     }
 
     /// Evaluates a model on the held-out images. One that may be the best gets thresholds for the

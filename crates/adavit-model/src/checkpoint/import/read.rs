@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::DType;
+
 use super::adapt::adapt;
 use super::imported::{ImportOptions, Imported, Origin};
 use super::names::own_names;
@@ -53,7 +55,27 @@ pub fn inspect(path: &Path, options: &ImportOptions) -> Result<(Imported, Result
     }
     adapt(&mut imported, options)?;
     let fits = imported.checkpoint.check(&weights_path);
+    let fits = fits.and_then(|()| check_finite(&imported.checkpoint.tensors, &weights_path));
     Ok((imported, fits))
+}
+
+/// Checks that no weight is infinite or not a number: such a model has diverged, or its file is
+/// damaged.
+fn check_finite(tensors: &Tensors, path: &Path) -> Result<()> {
+    for (name, tensor) in tensors {
+        // The sum of finite weights is finite: they are far from the largest float.
+        let sum = tensor.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+        if !sum.is_finite() {
+            return Err(Error::Checkpoint {
+                path: path.to_path_buf(),
+                message: format!(
+                    "{name} holds a value that is not finite: the model diverged in training, or the \
+                     file is damaged"
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Reads a checkpoint as [`import`] does, for a model whose configuration is known.
