@@ -96,7 +96,7 @@ fn check_replaceable(path: &Path, replace: bool) -> Result<()> {
              away, or choose another folder"
         ));
     }
-    match names.iter().find(|name| is_of_a_run(name)) {
+    match names.first() {
         Some(name) if !is_run => refused(format!(
             "holds {name}, but no {CONFIG} of a run, so it is not replaced; choose another folder"
         )),
@@ -112,11 +112,8 @@ fn names_in(path: &Path) -> std::io::Result<Vec<String>> {
             names.push(name);
         }
     }
+    names.sort();
     Ok(names)
-}
-
-fn is_of_a_run(name: &str) -> bool {
-    FOLDERS.contains(&name) || FILES.contains(&name) || name.starts_with(tensorboard::FILE_PREFIX)
 }
 
 /// Removes what a run leaves, and nothing else; the lock file stays.

@@ -24,7 +24,7 @@ use crate::config::train_config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::run::lock::FolderLock;
 use crate::run::progress::{MetricsRow, Stage};
-use crate::run::snapshot::{remove, rename};
+use crate::run::snapshot::{STATE_JSON, remove, rename};
 use crate::run::summary::Summary;
 
 pub(super) const CONFIG: &str = "config.toml";
@@ -221,8 +221,23 @@ impl RunFolder {
 /// Claims the folder of a checkpoint for writing: with the run that it belongs to, if there is one.
 ///
 /// # Errors
-/// As for [`FolderLock::claim`].
+/// If the folder is a run or one of its snapshots, which a checkpoint would spoil; and as for
+/// [`FolderLock::claim`].
 pub fn claim_checkpoint(folder: &Path) -> Result<FolderLock> {
+    let refused = |message: &str| {
+        Err(Error::Folder {
+            path: folder.to_path_buf(),
+            message: message.into(),
+        })
+    };
+    if RunFolder::holds_run(folder) {
+        return refused("holds a run, which a checkpoint would spoil; choose another folder");
+    }
+    if folder.join(STATE_JSON).exists() {
+        return refused(
+            "a run resumes from this snapshot, which must not change; choose another folder",
+        );
+    }
     let whole = folder.canonicalize();
     let run = whole.as_deref().ok().and_then(RunFolder::around);
     FolderLock::claim(run.unwrap_or(folder))

@@ -24,7 +24,7 @@ const LAST: &str = "last";
 const PREVIOUS: &str = "previous";
 const NEW: &str = ".last.new";
 const REFUSED: &str = ".last.refused";
-const STATE_JSON: &str = "state.json";
+pub(super) const STATE_JSON: &str = "state.json";
 const STATE_TENSORS: &str = "state.safetensors";
 const FORMAT: u32 = 1;
 

@@ -35,8 +35,8 @@ pub(crate) struct CalibrateArgs {
     #[arg(long, value_name = "NAME|PATH")]
     data: Option<String>,
 
-    /// Folder with the files of a named data set [default: the run's, or download from the Hugging
-    /// Face hub]
+    /// Folder with the files of a named data set [default: the run's, or the Hugging Face hub, in
+    /// a build with the feature hub]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
@@ -49,7 +49,7 @@ pub(crate) struct CalibrateArgs {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
-    /// Folder to write [default: the checkpoint's own]
+    /// Folder to write; a checkpoint in it is replaced [default: the checkpoint's own]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -74,6 +74,12 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
     }
     let target = target(args)?;
     let checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
+    if checkpoint.config.decisions.is_none() {
+        return Err(bad_input(format!(
+            "{}: expected an adaptive model, found a dense one, which has no thresholds",
+            args.checkpoint.display()
+        )));
+    }
     let recorded = Recorded::of(&args.checkpoint, &checkpoint.config)?;
     let given = args.images();
     let trained = recorded.settings(&given)?;
@@ -151,15 +157,6 @@ fn target(args: &CalibrateArgs) -> Result<PathBuf> {
     let is_checkpoint = |folder: &Path| folder.join("config.json").is_file();
     let candidates = [given.clone(), given.join("best")];
     let found = candidates.into_iter().find(|folder| is_checkpoint(folder));
-    if let Some(snapshot) = found
-        .as_ref()
-        .filter(|folder| folder.join("state.json").exists())
-    {
-        return Err(bad_input(format!(
-            "{}: a run resumes from this snapshot, which must not change; give another folder by --out",
-            snapshot.display()
-        )));
-    }
     found.ok_or_else(|| {
         bad_input(format!(
             "{}: not a checkpoint folder, so the thresholds cannot be written to it; give a folder by \
