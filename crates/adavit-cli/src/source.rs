@@ -170,7 +170,8 @@ pub(crate) struct DataArgs {
     #[arg(long, value_name = "NAME|PATH", default_value = "fashion-mnist-subset")]
     data: String,
 
-    /// Folder with the files of a named data set [default: download from the Hugging Face hub]
+    /// Folder with the files of a named data set [default: the Hugging Face hub, in a build with the
+    /// feature hub]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
@@ -199,7 +200,8 @@ impl DataArgs {
             });
         }
         let test = adavit_data::load(&self.data, self.data_dir.as_deref())?.test;
-        check_images(config, &test)?;
+        check_images(config, &test)
+            .map_err(|error| bad_input(format!("{}: {error}", checkpoint.display())))?;
         Ok(TestImages {
             normalization: config.normalization_for(&test),
             images: Box::new(test),

@@ -52,6 +52,14 @@ pub enum Error {
         /// What was expected, what was found, what to do.
         message: String,
     },
+    /// A file that cannot be written where it is asked for.
+    #[error("{path}: {message}", path = path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What was expected, what was found, what to do.
+        message: String,
+    },
     /// A file of the user's that cannot be read.
     #[error("{path}: cannot be read: {source}", path = path.display())]
     Unreadable {

@@ -33,7 +33,7 @@ pub use stem::conv_stem::ConvStemConfig;
 pub use stem::tokens_to_token::{T2tConfig, TokensType};
 
 pub use checkpoint::file::safetensors::read_tensors;
-pub use checkpoint::file::write::{write_file, write_tensors};
+pub use checkpoint::file::write::{check_writable, write_file, write_tensors};
 pub use checkpoint::import::imported::{ImportOptions, Imported, Origin};
 pub use checkpoint::import::read::{import, import_as, inspect};
 pub use checkpoint::tensors::{

@@ -4,6 +4,7 @@ use std::iter;
 use std::path::PathBuf;
 
 use adavit_experiment::report::{write_analysis, write_report};
+use adavit_model::check_writable;
 use adavit_train::{load_data, run_config};
 use anyhow::Result;
 use serde_json::json;
@@ -35,6 +36,9 @@ pub(crate) struct ReportArgs {
 }
 
 pub(crate) fn run(args: &ReportArgs) -> Result<Exit> {
+    if let Some(path) = &args.out {
+        check_writable(path)?;
+    }
     let device = args.machine.open()?.device;
     let config = run_config(&args.run)?;
     let test = load_data(&args.run, &config)?.test;

@@ -27,7 +27,8 @@ pub(crate) struct SweepArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<Table>,
 
-    /// Folder with the files of a named data set [default: download from the Hugging Face hub]
+    /// Folder with the files of a named data set [default: the Hugging Face hub, in a build with the
+    /// feature hub]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 

@@ -114,7 +114,7 @@ fn check_calibration_of_a_snapshot(folder: &Path, half: u64) {
     }
     fs::write(last.join("state.json"), "{}").unwrap();
     let calibrate = ["calibrate", "run/last", "--budget", "0.6", "--json"];
-    assert_refusal(&adavit(folder, &calibrate), "--out");
+    assert_refusal(&adavit(folder, &calibrate), "choose another folder");
     let output = adavit(folder, &[&calibrate[..], &["--out", "cheaper"]].concat());
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(found["held_out"]["images"].as_u64().unwrap() * 2, half);

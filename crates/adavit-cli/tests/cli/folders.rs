@@ -239,6 +239,92 @@ fn calibration_warns_of_images_that_the_checkpoint_may_have_learnt() {
 }
 
 #[test]
+fn a_run_and_its_snapshots_are_not_replaced_by_another_checkpoint() {
+    let folder = prepared();
+    let path = folder.path();
+    let train = ["train", "--config", "tiny.toml", "--out", "run"];
+    assert!(adavit(path, &train).status.success());
+    assert!(adavit(path, &["convert", "run", "alone"]).status.success());
+    let before = fs::read(path.join("run/last/model.safetensors")).unwrap();
+    for (out, said) in [
+        ("run/last", "resumes from this snapshot"),
+        ("run", "holds a run"),
+    ] {
+        let convert = adavit(path, &["convert", "alone", out, "--force"]);
+        assert_refusal(&convert, said);
+        let calibrate = ["calibrate", "run", "--budget", "0.9", "--out", out];
+        assert_refusal(&adavit(path, &calibrate), said);
+    }
+    assert_eq!(
+        fs::read(path.join("run/last/model.safetensors")).unwrap(),
+        before
+    );
+    assert!(!path.join("run/config.json").exists());
+    let dense = adavit(path, &["calibrate", "run/dense", "--budget", "0.9"]);
+    assert_refusal(
+        &dense,
+        "run/dense: expected an adaptive model, found a dense one",
+    );
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_refused_before_the_work() {
+    let folder = prepared();
+    let path = folder.path();
+    let train = ["train", "--config", "tiny.toml", "--out", "run"];
+    assert!(adavit(path, &train).status.success());
+    let config = fs::read(path.join("run/config.toml")).unwrap();
+    for out in ["nowhere/x.csv", "images", "run/config.toml"] {
+        for option in ["--csv", "--per-image"] {
+            let refused = adavit(path, &["eval", "run", "--data", "images", option, out]);
+            assert_refusal(&refused, out);
+            assert!(!stderr(&refused).contains("top-1"));
+        }
+        assert_refusal(&adavit(path, &["report", "run", "--out", out]), out);
+    }
+    assert_eq!(fs::read(path.join("run/config.toml")).unwrap(), config);
+    let written = adavit(path, &["eval", "run", "--data", "images", "--csv", "x.csv"]);
+    assert!(written.status.success(), "{}", stderr(&written));
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused_by_name() {
+    let folder = prepared();
+    let path = folder.path();
+    let train = ["train", "--config", "tiny.toml", "--out", "run"];
+    assert!(adavit(path, &train).status.success());
+    let mut broken = Checkpoint::load(&path.join("run/dense")).unwrap();
+    let bias = broken.tensors.get_mut("head.bias").unwrap();
+    *bias = (&*bias * f64::NAN).unwrap();
+    broken.save(&path.join("broken")).unwrap();
+    for args in [
+        &["eval", "broken", "--data", "images"][..],
+        &["predict", "broken", "."],
+    ] {
+        assert_refusal(
+            &adavit(path, args),
+            "head.bias holds a value that is not finite",
+        );
+    }
+    let diverged = [
+        "train",
+        "--config",
+        "tiny.toml",
+        "--lr",
+        "1e30",
+        "--out",
+        "diverged",
+    ];
+    let diverged = adavit(path, &diverged);
+    assert_eq!(diverged.status.code(), Some(3));
+    assert!(
+        stderr(&diverged).contains("learning rate"),
+        "{}",
+        stderr(&diverged)
+    );
+}
+
+#[test]
 fn the_shipped_checkpoints_record_the_full_data_set() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     for name in ["dense", "adaptive-0.4545", "adaptive-0.2857"] {

@@ -4,7 +4,7 @@ pub(crate) mod args;
 mod opened;
 mod text;
 
-use adavit_model::write_file;
+use adavit_model::{check_writable, write_file};
 use adavit_train::{ClassTable, Evaluator, in_turns};
 use anyhow::Result;
 use candle_core::Device;
@@ -22,6 +22,9 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
         return Err(bad_input(
             "--per-image: expected one checkpoint, since one file is written",
         ));
+    }
+    for path in args.csv.iter().chain(&args.per_image) {
+        check_writable(path)?;
     }
     let checkpoints = args.checkpoints.iter();
     let opened = checkpoints

@@ -38,7 +38,7 @@ pub(crate) struct ThroughputArgs {
     #[arg(long, value_name = "SHARES", value_parser = keep)]
     usage: Option<Keep>,
 
-    /// How the sparse path skips heads; logits are the same
+    /// How the sparse path of --usage skips heads; logits are the same
     #[arg(long, value_enum, default_value = "auto", requires = "usage")]
     strategy: StrategyArg,
 

@@ -29,8 +29,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "NAME|PATH", help_heading = "Data")]
     pub(super) data: Option<String>,
 
-    /// Folder with the files of a named data set [default: download from the Hugging Face hub]. With
-    /// --resume, --data and --data-dir say where the run's images are now
+    /// Folder with the files of a named data set [default: the Hugging Face hub, in a build with the
+    /// feature hub]. With --resume, --data and --data-dir say where the run's images are now
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     pub(super) data_dir: Option<PathBuf>,
 
@@ -56,8 +56,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "B", allow_negative_numbers = true, help_heading = "Budget", conflicts_with_all = ["target_tokens", "target_heads", "target_blocks"])]
     pub(super) budget: Option<f64>,
 
-    /// Share of tokens to keep, in (0, 1]; the three targets replace the budget [default: set by the
-    /// budget]
+    /// Share of tokens to keep, in (0, 1]; requires the other two targets, and the three replace the
+    /// budget [default: set by the budget]
     #[arg(long, value_name = "T", allow_negative_numbers = true, help_heading = "Budget", requires_all = ["target_heads", "target_blocks"])]
     pub(super) target_tokens: Option<f64>,
 

@@ -10,6 +10,18 @@ use tempfile::NamedTempFile;
 use crate::checkpoint::tensors::Tensors;
 use crate::error::{Error, Result};
 
+/// Files of checkpoints and runs, which no other output replaces.
+const KEPT: [&str; 8] = [
+    "model.safetensors",
+    "config.json",
+    "config.toml",
+    "metrics.csv",
+    "summary.json",
+    "run.json",
+    "state.json",
+    "state.safetensors",
+];
+
 /// Writes tensors as a safetensors file, as [`write_file`] does; the same tensors give the same
 /// bytes.
 ///
@@ -35,26 +47,58 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, |file| file.write_all(bytes))
 }
 
+/// Checks that [`write_file`] can write a file, before the work whose result it is to hold.
+///
+/// # Errors
+/// [`Error::Unwritable`] if the path is a folder, its folder is missing or cannot be written, or a
+/// file of a checkpoint or a run would be replaced.
+pub fn check_writable(path: &Path) -> Result<()> {
+    let refused = |message: String| {
+        Err(Error::Unwritable {
+            path: path.to_path_buf(),
+            message,
+        })
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if path.is_dir() {
+        return refused("expected the path of a file, found a folder".into());
+    }
+    if path.exists() && KEPT.contains(&name.as_ref()) {
+        return refused(format!(
+            "a {name} is here already, which belongs to a checkpoint or a run; choose another file"
+        ));
+    }
+    match temporary(path) {
+        Ok(_) => Ok(()),
+        Err(error) => refused(format!("cannot be written ({error}); choose another file")),
+    }
+}
+
 /// Replaces a file by what `write` makes of a temporary one.
 fn replace(
     path: &Path,
     write: impl FnOnce(&mut NamedTempFile) -> std::io::Result<()>,
 ) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
     let replace = || {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".adavit-");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // What an ordinary write gives, less the umask; the default is for secrets.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut file = builder.tempfile_in(folder)?;
+        let mut file = temporary(path)?;
         write(&mut file)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     };
     replace().map_err(Error::io("writing", path))
+}
+
+/// A temporary file next to `path`.
+fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
+    let folder = path.parent().filter(|parent| *parent != Path::new(""));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".adavit-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // What an ordinary write gives, less the umask; the default is for secrets.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder.unwrap_or(Path::new(".")))
 }
