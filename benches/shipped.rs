@@ -1,8 +1,9 @@
 //! The trained checkpoints and the test images that ship with the repository.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use adavit_data::{Dataset, Labelled, Normalization};
+use adavit_data::{Labelled, Normalization, all_indices, make_batch};
 use adavit_decision::Thresholds;
 use adavit_model::{Checkpoint, PreparedTransformer};
 use adavit_train::Images;
@@ -84,7 +85,7 @@ impl Shipped {
 /// The shipped test images, normalised as the checkpoints expect.
 #[derive(Debug)]
 pub struct TestImages {
-    test: Dataset,
+    test: Arc<dyn Labelled>,
     normalization: Normalization,
     indices: Vec<u32>,
 }
@@ -96,12 +97,12 @@ impl TestImages {
     /// If a file is missing or damaged.
     pub fn load() -> Result<Self> {
         let config = Checkpoint::load(&workspace().join(CHECKPOINTS).join(DENSE))?.config;
-        let test = adavit_data::load(DATA, None)?.test;
+        let test: Arc<dyn Labelled> = Arc::new(adavit_data::load(DATA, None)?.test);
         Ok(Self {
             normalization: config
                 .normalization
                 .context("the checkpoint's normalization")?,
-            indices: test.indices(),
+            indices: all_indices(test.as_ref()),
             test,
         })
     }
@@ -119,7 +120,7 @@ impl TestImages {
     /// Returns all images, for an evaluation.
     pub fn images<'a>(&'a self, device: &'a Device) -> Images<'a> {
         Images {
-            dataset: &self.test,
+            dataset: self.test.as_ref(),
             indices: &self.indices,
             normalization: &self.normalization,
             batch_size: 250,
@@ -135,10 +136,8 @@ impl TestImages {
         let chosen = self.indices[..n.min(self.len())].chunks_exact(batch);
         chosen
             .map(|indices| {
-                Ok(self
-                    .test
-                    .batch(indices, &self.normalization, &Device::Cpu)?
-                    .images)
+                let (test, normalization) = (self.test.as_ref(), &self.normalization);
+                Ok(make_batch(test, indices, None, normalization, &Device::Cpu)?.images)
             })
             .collect()
     }

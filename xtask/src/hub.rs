@@ -14,6 +14,7 @@ pub(crate) fn is_needed(options: &[String]) -> bool {
     let settings = settings(options).unwrap_or_default();
     let setting = |key: &str| settings.get(key).and_then(toml::Value::as_str);
     let data = value(options, "--data")
+        .or(first_argument(options))
         .or(set(options, "data"))
         .or(setting("data"));
     let data_dir = value(options, "--data-dir")
@@ -46,6 +47,25 @@ fn value<'a>(options: &'a [String], name: &str) -> Option<&'a str> {
     None
 }
 
+/// Options of `adavit train` without a value.
+const FLAGS: [&str; 4] = ["--force", "--json", "--quiet", "--tensorboard"];
+
+/// The argument that is no option, nor the value of one.
+fn first_argument(options: &[String]) -> Option<&str> {
+    let is_value = |before: Option<&String>| {
+        let option = before.filter(|before| before.starts_with("--") && !before.contains('='));
+        option.is_some_and(|option| !FLAGS.contains(&option.as_str()))
+    };
+    let mut before = None;
+    for option in options {
+        if !option.starts_with('-') && !is_value(before) {
+            return Some(option);
+        }
+        before = Some(option);
+    }
+    None
+}
+
 /// The value of a setting, as `--set name=value`; the last one counts.
 fn set<'a>(options: &'a [String], name: &str) -> Option<&'a str> {
     let pairs = options.windows(2).filter(|pair| pair[0] == "--set");
@@ -70,6 +90,8 @@ mod tests {
         assert!(needed(&["--data", "mnist"]));
         assert!(needed(&["--seed", "1", "--data=fashion-mnist"]));
         assert!(!needed(&["--data", "mnist", "--data-dir", "idx"]));
+        assert!(needed(&["mnist"]) && needed(&["--seed", "1", "--force", "fashion-mnist"]));
+        assert!(!needed(&["--out", "mnist"]) && !needed(&["photos", "--out", "mnist"]));
         assert!(needed(&["--set", "data=mnist"]));
         assert!(needed(&["--set", "seed=1", "--set", "data=\"mnist\""]));
         assert!(!needed(&["--set", "data=mnist", "--set", "data_dir=idx"]));

@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::commands::calibrate::CalibrateArgs;
 use crate::commands::completions::CompletionsArgs;
 use crate::commands::convert::ConvertArgs;
+use crate::commands::data::DataArgs;
 use crate::commands::eval::args::EvalArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::macs::MacsArgs;
@@ -18,8 +19,8 @@ use crate::commands::throughput::ThroughputArgs;
 use crate::commands::train::args::TrainArgs;
 use crate::commands::verify::VerifyArgs;
 use crate::commands::{
-    calibrate, completions, convert, eval, inspect, macs, man, predict, report, sweep, throughput,
-    train, verify,
+    calibrate, completions, convert, data, eval, inspect, macs, man, predict, report, sweep,
+    throughput, train, verify,
 };
 use crate::exit::Exit;
 
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Calibrate(CalibrateArgs),
     /// Train and compare models over budgets, seeds and rivals: accuracy, MACs and time
     Sweep(SweepArgs),
+    /// Report what a data set holds, draw a sheet of it, or pack it in another format
+    Data(DataArgs),
     /// Draw a run in one HTML file: curves, usage, confusions, cheap and costly images
     Report(ReportArgs),
     /// Print a script that completes commands and options in a shell
@@ -88,6 +91,7 @@ impl Command {
             Self::Predict(args) => predict::run(args),
             Self::Calibrate(args) => calibrate::run(args),
             Self::Sweep(args) => sweep::run(args),
+            Self::Data(args) => data::run(args),
             Self::Report(args) => report::run(args),
             Self::Completions(args) => completions::run(args, Cli::command()),
             Self::Man => man::run(Cli::command()),

@@ -1,10 +1,11 @@
 //! What a path names: a checkpoint, the run that it belongs to, test images.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use adavit_data::{FolderClasses, ImageFolder, Labelled, Normalization};
+use adavit_data::{Labelled, Normalization};
 use adavit_model::{Checkpoint, ImportOptions, ModelConfig, PRESETS, import, initial_tensors};
-use adavit_train::{TrainConfig, check_images, run_config_of};
+use adavit_train::{ImageSource, TrainConfig, check_images, open_tested, run_config_of};
 use anyhow::Result;
 use clap::ArgGroup;
 use clap::builder::PossibleValuesParser;
@@ -158,17 +159,24 @@ pub(crate) fn settings_of_run(checkpoint: &Path) -> Result<Option<TrainConfig>> 
 /// Images with labels, and how they are normalised.
 #[derive(Debug)]
 pub(crate) struct TestImages {
-    pub(crate) images: Box<dyn Labelled>,
+    pub(crate) images: Arc<dyn Labelled>,
     pub(crate) normalization: Normalization,
+    /// Pictures that are not among the images.
+    pub(crate) left_out: usize,
 }
 
 /// Where test images are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DataArgs {
-    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, a folder of
-    /// IDX files, or a folder with one folder of pictures (JPEG, PNG, WebP) per class
+    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, or a path to
+    /// folders of pictures, a list (CSV, JSON lines), parquet or tar shards, CIFAR's or IDX files
     #[arg(long, value_name = "NAME|PATH", default_value = "fashion-mnist-subset")]
     data: String,
+
+    /// File that gives each folder or label its class: lines of FOLDER,CLASS or a JSON object
+    /// [default: by names, or by numbers]
+    #[arg(long, value_name = "FILE")]
+    class_map: Option<PathBuf>,
 
     /// Folder with the files of a named data set [default: the Hugging Face hub, in a build with the
     /// feature hub]
@@ -180,31 +188,29 @@ impl DataArgs {
     /// Opens the test images for a checkpoint's model. They are normalised as the checkpoint says, or
     /// by their own statistics if it says nothing.
     pub(crate) fn open(&self, checkpoint: &Path, config: &ModelConfig) -> Result<TestImages> {
-        let path = Path::new(&self.data);
-        if self.data_dir.is_none() && ImageFolder::is_one(path) {
-            let normalization = config.normalization.clone().ok_or_else(|| {
-                bad_input(format!(
-                    "{}: its config.json has no normalization, which pictures require; add mean and \
-                     std of each channel",
-                    checkpoint.display()
-                ))
-            })?;
-            let classes = FolderClasses {
-                num_classes: config.num_classes,
-                class_names: &config.class_names,
-            };
-            let folder = ImageFolder::open(path, &config.input_config(), classes)?;
-            return Ok(TestImages {
-                images: Box::new(folder),
-                normalization,
-            });
+        let source = ImageSource {
+            data: self.data.clone(),
+            data_dir: self.data_dir.clone(),
+            class_map: self.class_map.clone(),
+        };
+        let tested = open_tested(&source, config)?;
+        for note in &tested.notes {
+            message(&format!("note: {note}"));
         }
-        let test = adavit_data::load(&self.data, self.data_dir.as_deref())?.test;
-        check_images(config, &test)
+        let images = tested.images;
+        check_images(config, images.as_ref())
             .map_err(|error| bad_input(format!("{}: {error}", checkpoint.display())))?;
+        let normalization = config.normalization_for(images.as_ref())?;
+        if config.normalization.is_none() {
+            message(&format!(
+                "note: {}: its config.json has no normalization, so mean and std of these images are taken",
+                checkpoint.display()
+            ));
+        }
         Ok(TestImages {
-            normalization: config.normalization_for(&test),
-            images: Box::new(test),
+            images,
+            normalization,
+            left_out: tested.left_out,
         })
     }
 }

@@ -1,7 +1,9 @@
 //! Labelled images in memory, one byte per channel and pixel.
 
+use crate::augmentation::augment::KeyedAugment;
 use crate::error::{Error, Result};
-use crate::normalization::Normalization;
+use crate::labelled::Labelled;
+use crate::normalization::{ChannelSums, Normalization};
 
 /// Labelled images of one size, as bytes.
 ///
@@ -114,30 +116,56 @@ impl Dataset {
     /// Sums are integers, so the result does not depend on their order. A constant channel gets
     /// the standard deviation 1, so that normalising never divides by zero.
     pub fn normalization(&self) -> Normalization {
-        let plane = self.height * self.width;
-        let (mut sums, mut squares) = (vec![0_u64; self.channels], vec![0_u64; self.channels]);
-        for (i, pixels) in self.images.chunks_exact(plane).enumerate() {
-            let c = i % self.channels;
-            sums[c] += pixels.iter().map(|&p| u64::from(p)).sum::<u64>();
-            squares[c] += pixels.iter().map(|&p| u64::from(p).pow(2)).sum::<u64>();
+        let mut sums = ChannelSums::new(self.channels);
+        let size = self.channels * self.height * self.width;
+        for image in self.images.chunks_exact(size) {
+            sums.add(image);
         }
-        let count = (self.len() * plane) as f64;
-        let mut stats = Normalization {
-            mean: Vec::with_capacity(self.channels),
-            std: Vec::with_capacity(self.channels),
-        };
-        for (&sum, &square) in sums.iter().zip(&squares) {
-            let mean = sum as f64 / count;
-            let variance = (square as f64 / count - mean * mean).max(0.0);
-            let std = if variance > 0.0 {
-                variance.sqrt()
-            } else {
-                255.0
-            };
-            stats.mean.push(f64::from((mean / 255.0) as f32));
-            stats.std.push(f64::from((std / 255.0) as f32));
+        sums.normalization()
+    }
+}
+
+impl Labelled for Dataset {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    fn dims(&self) -> [usize; 3] {
+        self.dims()
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        u32::from(self.labels[index])
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn normalization(&self) -> Result<Normalization> {
+        Ok(self.normalization())
+    }
+
+    fn identify(&self, take: &mut dyn FnMut(&[u8])) -> Result<()> {
+        take(&self.labels);
+        take(&self.images);
+        Ok(())
+    }
+
+    fn pixels(&self, index: usize, augment: Option<&KeyedAugment>, out: &mut [u8]) -> Result<()> {
+        match augment {
+            Some(augment) => augment.apply(index as u64, self.image(index), self.dims(), out)?,
+            None => out.copy_from_slice(self.image(index)),
         }
-        stats
+        Ok(())
     }
 }
 

@@ -36,6 +36,9 @@ pub enum Error {
         /// What was expected and what was found.
         message: String,
     },
+    /// A thread that makes batches failed.
+    #[error("a loader's thread {0}")]
+    Worker(String),
     /// Reading or writing failed.
     #[error("{action} {path}: {source}", path = path.display())]
     Io {
@@ -64,7 +67,15 @@ impl Error {
             | Self::Unavailable(_)
             | Self::Setting(_)
             | Self::Inconsistent { .. } => true,
-            Self::Io { .. } | Self::Candle(_) => false,
+            Self::Worker(_) | Self::Io { .. } | Self::Candle(_) => false,
+        }
+    }
+
+    /// Returns an error about a file or folder of a data set.
+    pub(crate) fn data(path: &Path, message: impl Into<String>) -> Self {
+        Self::Data {
+            path: path.to_path_buf(),
+            message: message.into(),
         }
     }
 

@@ -84,3 +84,56 @@ impl Tables {
         }
     }
 }
+
+/// Sums over the pixels of images, for mean and standard deviation of each channel.
+///
+/// They are integers, so the result does not depend on their order.
+#[derive(Debug)]
+pub(crate) struct ChannelSums {
+    sums: Vec<u64>,
+    squares: Vec<u64>,
+    /// Pixels of a channel.
+    count: u64,
+}
+
+impl ChannelSums {
+    pub(crate) fn new(channels: usize) -> Self {
+        Self {
+            sums: vec![0; channels],
+            squares: vec![0; channels],
+            count: 0,
+        }
+    }
+
+    /// Adds an image, `(channels, height, width)`.
+    pub(crate) fn add(&mut self, image: &[u8]) {
+        let plane = image.len() / self.sums.len().max(1);
+        let sums = self.sums.iter_mut().zip(&mut self.squares);
+        for (pixels, (sum, square)) in image.chunks_exact(plane.max(1)).zip(sums) {
+            *sum += pixels.iter().map(|&p| u64::from(p)).sum::<u64>();
+            *square += pixels.iter().map(|&p| u64::from(p).pow(2)).sum::<u64>();
+        }
+        self.count += plane as u64;
+    }
+
+    /// Returns mean and standard deviation of pixels scaled to [0, 1], rounded to f32. A constant
+    /// channel gets the standard deviation 1, so that normalising never divides by zero.
+    pub(crate) fn normalization(&self) -> Normalization {
+        let count = self.count as f64;
+        let rounded = |value: f64| f64::from((value / 255.0) as f32);
+        let channels = self.sums.iter().zip(&self.squares);
+        let (mean, std) = channels
+            .map(|(&sum, &square)| {
+                let mean = sum as f64 / count;
+                let variance = (square as f64 / count - mean * mean).max(0.0);
+                let std = if variance > 0.0 {
+                    variance.sqrt()
+                } else {
+                    255.0
+                };
+                (rounded(mean), rounded(std))
+            })
+            .unzip();
+        Normalization { mean, std }
+    }
+}

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use fast_image_resize::images::Image;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::pixels::{F32, U8, U8x3};
+use fast_image_resize::{
+    FilterType, PixelTrait, PixelType, ResizeAlg, ResizeError, ResizeOptions, Resizer,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -31,6 +34,29 @@ pub struct Picture {
     height: usize,
     width: usize,
     bytes: Vec<u8>,
+}
+
+/// A rectangle of a picture, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// The first row.
+    pub top: usize,
+    /// The first column.
+    pub left: usize,
+    /// The number of rows.
+    pub height: usize,
+    /// The number of columns.
+    pub width: usize,
+}
+
+/// Checks that a size, height and width, has pixels.
+pub(crate) fn check_size((height, width): (usize, usize)) -> Result<()> {
+    if height == 0 || width == 0 {
+        return Err(Error::Setting(format!(
+            "expected a size of at least one pixel in each direction, found {width}x{height}"
+        )));
+    }
+    Ok(())
 }
 
 /// A picture file that was read for a model.
@@ -87,10 +113,50 @@ impl Picture {
         &self.bytes
     }
 
+    /// Returns the pixels, to be changed in place.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Returns a picture of as many channels and `(height, width)` pixels, which are `bytes`.
+    pub(crate) fn with_pixels(&self, (height, width): (usize, usize), bytes: Vec<u8>) -> Self {
+        debug_assert_eq!(bytes.len(), height * width * self.channels);
+        Self {
+            channels: self.channels,
+            height,
+            width,
+            bytes,
+        }
+    }
+
+    /// Returns the picture of `planes`, `(channels, height, width)`.
+    pub(crate) fn from_planes(planes: &[u8], [channels, height, width]: [usize; 3]) -> Self {
+        let plane = height * width;
+        let pixel = |i: usize| planes[i..].iter().step_by(plane).take(channels);
+        Self {
+            channels,
+            height,
+            width,
+            bytes: (0..plane).flat_map(pixel).copied().collect(),
+        }
+    }
+
     /// Returns the pixels channel by channel, `(channels, height, width)`.
     pub(crate) fn planes(&self) -> Vec<u8> {
         let plane = |channel: usize| self.bytes[channel..].iter().step_by(self.channels);
         (0..self.channels).flat_map(plane).copied().collect()
+    }
+
+    /// Writes the pixels channel by channel into `out`, `(channels, height, width)`.
+    #[cfg(feature = "pictures")]
+    pub(crate) fn write_planes(&self, out: &mut [u8]) {
+        let plane = self.height * self.width;
+        for (channel, out) in out.chunks_exact_mut(plane).enumerate() {
+            let pixels = self.bytes[channel..].iter().step_by(self.channels);
+            for (to, from) in out.iter_mut().zip(pixels) {
+                *to = *from;
+            }
+        }
     }
 
     /// Returns the picture resized to `(height, width)`.
@@ -148,17 +214,29 @@ impl Picture {
             // Python's rounding: halves to the even number.
             ((size - crop) as f64 / 2.0).round_ties_even() as usize
         };
-        let (top, left) = (start(self.height, height), start(self.width, width));
-        let rows = (top..top + height).flat_map(|row| {
+        self.window(Window {
+            top: start(self.height, height),
+            left: start(self.width, width),
+            height,
+            width,
+        })
+    }
+
+    /// Returns the pixels of `window`, which lies in the picture.
+    pub(crate) fn window(&self, window: Window) -> Self {
+        let Window {
+            top,
+            left,
+            height,
+            width,
+        } = window;
+        let rows = (top..top + height).map(|row| {
             let first = (row * self.width + left) * self.channels;
             &self.bytes[first..first + width * self.channels]
         });
-        Self {
-            channels: self.channels,
-            height,
-            width,
-            bytes: rows.copied().collect(),
-        }
+        let mut bytes = Vec::with_capacity(height * width * self.channels);
+        rows.for_each(|row| bytes.extend_from_slice(row));
+        self.with_pixels((height, width), bytes)
     }
 }
 
@@ -191,17 +269,32 @@ pub fn resize_plane(
 }
 
 /// Resizes with an antialiasing filter, the same for all channels.
-fn resize(
-    from: &Image,
-    to: &mut Image,
-    filter: Interpolation,
-) -> Result<(), fast_image_resize::ResizeError> {
+///
+/// The type of the pixels is chosen here: code for all types that the library knows would be made for
+/// this crate, and take minutes to build.
+fn resize(from: &Image, to: &mut Image, filter: Interpolation) -> Result<(), ResizeError> {
     let filter = match filter {
         Interpolation::Bilinear => FilterType::Bilinear,
         Interpolation::Bicubic => FilterType::CatmullRom,
     };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-    Resizer::new().resize(from, to, &options)
+    match from.pixel_type() {
+        PixelType::U8 => resize_typed::<U8>(from, to, &options),
+        PixelType::U8x3 => resize_typed::<U8x3>(from, to, &options),
+        PixelType::F32 => resize_typed::<F32>(from, to, &options),
+        _ => Err(ResizeError::PixelTypesAreDifferent),
+    }
+}
+
+fn resize_typed<P: PixelTrait>(
+    from: &Image,
+    to: &mut Image,
+    options: &ResizeOptions,
+) -> Result<(), ResizeError> {
+    match (from.typed_image::<P>(), to.typed_image_mut::<P>()) {
+        (Some(from), Some(mut to)) => Resizer::new().resize_typed(&from, &mut to, options),
+        _ => Err(ResizeError::PixelTypesAreDifferent),
+    }
 }
 
 #[cfg(test)]
@@ -221,5 +314,6 @@ mod tests {
     fn planes_hold_one_channel_each() {
         let picture = Picture::new(3, (1, 2), vec![1, 2, 3, 4, 5, 6]).unwrap();
         assert_eq!(picture.planes(), [1, 4, 2, 5, 3, 6]);
+        assert_eq!(Picture::from_planes(&picture.planes(), [3, 1, 2]), picture);
     }
 }

@@ -75,10 +75,14 @@ impl Preprocessing {
     /// If `crop_pct` is out of range, or the picture is so long and thin that it would be resized to
     /// more than 32,768 pixels in a direction, or a quarter of a gigabyte.
     pub fn apply(&self, picture: Picture, img_size: (usize, usize)) -> Result<Picture> {
+        Ok(self.resized(picture, img_size)?.center_crop(img_size))
+    }
+
+    /// Returns the picture before the crop, which no side of `img_size` exceeds.
+    pub(crate) fn resized(&self, picture: Picture, img_size: (usize, usize)) -> Result<Picture> {
         self.validate()?;
-        let (height, width) = self.resized_size(picture.size(), img_size);
-        let resized = picture.resized((height, width), self.interpolation)?;
-        Ok(resized.center_crop(img_size))
+        let size = self.resized_size(picture.size(), img_size);
+        picture.resized(size, self.interpolation)
     }
 
     /// Returns the size before the crop, as timm and torchvision compute it.

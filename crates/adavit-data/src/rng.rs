@@ -10,14 +10,18 @@
 //! | --- | --- | --- | --- |
 //! | [`Stream::Shuffle`] | epoch | 0 | `shuffle` |
 //! | [`Stream::Augment`] | epoch | sample | `augment` |
+//! | [`Stream::Mixup`] | epoch | batch | `mixup` |
 //! | [`Stream::HeldOut`] | 0 | 0 | `heldout` |
 //! | [`Stream::Subset`] | 0 | 0 | `subset` |
 //! | [`Stream::Bootstrap`] | number of images | 0 | `bootstrp` |
 //! | [`Stream::Weights`] | hash of the tensor's name | 0 | `weights` |
-//! | gate noise, in `adavit-gumbel` | epoch | sample | block (4), axis (4) |
+//! | noise of gates and dropout, in `adavit-gumbel` | epoch | sample | block (4), axis (4) |
+//!
+//! ChaCha's own stream number is 0, except for the augmentation: there it is 256 `repeat` + `part`, so that
+//! each repeat of a picture and each part of its augmentation has numbers of its own.
 //!
 //! A stream's tag is ASCII letters. Read as a block number it is above 1.6 billion, so no generator
-//! made here equals one of the gate noise.
+//! made here equals one of that noise.
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -28,8 +32,10 @@ use rand_chacha::ChaCha8Rng;
 pub enum Stream {
     /// The order of samples within an epoch.
     Shuffle,
-    /// Crop, flip and erasing of one image.
+    /// Crop, flip, colours and erasing of one image.
     Augment,
+    /// What images of a batch are mixed with, and how much.
+    Mixup,
     /// The part of the training images that is held out.
     HeldOut,
     /// The class-balanced subset of a data set.
@@ -46,6 +52,7 @@ impl Stream {
         match self {
             Self::Shuffle => *b"shuffle\0",
             Self::Augment => *b"augment\0",
+            Self::Mixup => *b"mixup\0\0\0",
             Self::HeldOut => *b"heldout\0",
             Self::Subset => *b"subset\0\0",
             Self::Bootstrap => *b"bootstrp",
@@ -97,9 +104,10 @@ pub fn shuffle<T>(xs: &mut [T], rng: &mut impl RngCore) {
 mod tests {
     use super::*;
 
-    const STREAMS: [Stream; 6] = [
+    const STREAMS: [Stream; 7] = [
         Stream::Shuffle,
         Stream::Augment,
+        Stream::Mixup,
         Stream::HeldOut,
         Stream::Subset,
         Stream::Bootstrap,

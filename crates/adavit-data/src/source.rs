@@ -1,10 +1,12 @@
 //! Data sets by name or by folder.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::dataset::{Dataset, bad_label};
 use crate::error::{Error, Result};
 use crate::formats::idx::{Part, RawPart, read_part};
+use crate::labelled::Labelled;
 
 /// Names that [`load`] knows; anything else is the path of a folder of IDX files.
 pub const KNOWN_NAMES: [&str; 3] = ["fashion-mnist-subset", "fashion-mnist", "mnist"];
@@ -22,13 +24,34 @@ const FASHION_MNIST_CLASSES: [&str; 10] = [
     "Ankle boot",
 ];
 
-/// The two parts of a data set, of one image size and one list of classes.
+/// The two parts of a data set in memory, of one image size and one list of classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Splits {
+pub struct Datasets {
     /// Images to train on, and to hold some out from.
     pub train: Dataset,
     /// Images to test on; nothing is chosen by them.
     pub test: Dataset,
+}
+
+/// The parts of a data set, in memory or not, of one image size and one list of classes.
+#[derive(Clone, Debug)]
+pub struct Splits {
+    /// Images to train on, and to hold some out from if there are no others to choose by.
+    pub train: Arc<dyn Labelled>,
+    /// Images to choose epochs and thresholds by, if the data set has such a part.
+    pub val: Option<Arc<dyn Labelled>>,
+    /// Images to test on; nothing is chosen by them.
+    pub test: Arc<dyn Labelled>,
+}
+
+impl From<Datasets> for Splits {
+    fn from(sets: Datasets) -> Self {
+        Self {
+            train: Arc::new(sets.train),
+            val: None,
+            test: Arc::new(sets.test),
+        }
+    }
 }
 
 /// Loads a data set by its name or by the path of a folder of IDX files.
@@ -42,7 +65,7 @@ pub struct Splits {
 /// # Errors
 /// [`Error::Unavailable`] if the name is unknown or there is nowhere to look, [`Error::Data`] if a file
 /// is missing, damaged or does not fit the others.
-pub fn load(name: &str, data_dir: Option<&Path>) -> Result<Splits> {
+pub fn load(name: &str, data_dir: Option<&Path>) -> Result<Datasets> {
     match (name, data_dir) {
         ("fashion-mnist-subset", _) => read_folder(
             name,
@@ -100,7 +123,7 @@ fn shipped(name: &str, data_dir: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
-fn read_folder(name: &str, dir: &Path, classes: Option<&[&str]>) -> Result<Splits> {
+fn read_folder(name: &str, dir: &Path, classes: Option<&[&str]>) -> Result<Datasets> {
     let train = read_part(dir, Part::Train)?;
     let test = read_part(dir, Part::Test)?;
     if (train.height, train.width) != (test.height, test.width) {
@@ -118,7 +141,7 @@ fn read_folder(name: &str, dir: &Path, classes: Option<&[&str]>) -> Result<Split
         let largest = train.labels.iter().max().copied().unwrap_or(0);
         (0..=largest).map(|class| class.to_string()).collect()
     };
-    Ok(Splits {
+    Ok(Datasets {
         train: dataset(name, train, class_names.clone())?,
         test: dataset(name, test, class_names)?,
     })
@@ -141,13 +164,13 @@ fn dataset(name: &str, raw: RawPart, class_names: Vec<String>) -> Result<Dataset
 }
 
 #[cfg(feature = "hub")]
-fn from_hub(name: &str, classes: &[&str]) -> Result<Splits> {
+fn from_hub(name: &str, classes: &[&str]) -> Result<Datasets> {
     let [train, test] = crate::formats::hub::load(name, classes)?;
-    Ok(Splits { train, test })
+    Ok(Datasets { train, test })
 }
 
 #[cfg(not(feature = "hub"))]
-fn from_hub(name: &str, _classes: &[&str]) -> Result<Splits> {
+fn from_hub(name: &str, _classes: &[&str]) -> Result<Datasets> {
     Err(Error::Unavailable(format!(
         "data set {name} does not ship with the repository, and this program is built without the feature hub, which downloads it; build with that feature, or set data_dir to the folder of its four IDX files"
     )))

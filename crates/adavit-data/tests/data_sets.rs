@@ -8,7 +8,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use adavit_data::{Dataset, Error, Part, Splits, load, write_part};
+use adavit_data::{Dataset, Datasets, Error, Part, load, write_part};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
@@ -53,7 +53,7 @@ fn put(dir: &TempDir, name: &str, bytes: &[u8]) {
     std::fs::write(dir.path().join(name), bytes).unwrap();
 }
 
-fn load_path(dir: &Path) -> Result<Splits, Error> {
+fn load_path(dir: &Path) -> Result<Datasets, Error> {
     load(dir.to_str().unwrap(), None)
 }
 
@@ -70,7 +70,7 @@ fn refused(name: &str, bytes: &[u8]) -> String {
 }
 
 /// Same images, sizes and labels, whatever the names.
-fn assert_same(left: &Splits, right: &Splits) {
+fn assert_same(left: &Datasets, right: &Datasets) {
     for (a, b) in [(&left.train, &right.train), (&left.test, &right.test)] {
         assert_eq!(a.dims(), b.dims());
         assert_eq!(a.labels(), b.labels());

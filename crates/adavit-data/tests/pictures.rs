@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use adavit_data::{
-    CropMode, FolderClasses, ImageFolder, InputConfig, Interpolation, Labelled, Normalization,
-    Picture, Preprocessing,
+    CropMode, InputConfig, Interpolation, Labelled, Normalization, OpenOptions, Picture,
+    Preprocessing, make_batch, open,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -157,18 +157,14 @@ fn a_folder_of_pictures_gives_the_numbers_of_its_files() {
         std::fs::copy(path(name), class.join(name)).unwrap();
     }
     let input = input((16, 24), Preprocessing::default());
-    let classes = |num_classes| FolderClasses {
-        num_classes,
-        class_names: &[],
-    };
-    assert!(ImageFolder::is_one(folder.path()));
-    assert!(!ImageFolder::is_one(&folder.path().join("b")));
-    let found = ImageFolder::open(folder.path(), &input, classes(1000)).unwrap();
+    let opened = |options: &OpenOptions| open(folder.path(), options);
+    let found = opened(&OpenOptions::default())
+        .unwrap()
+        .tested(input.clone())
+        .unwrap();
     assert_eq!(found.class_names(), ["a", "b"]);
     let normalization = Normalization::imagenet();
-    let batch = found
-        .batch(&[2, 0, 1], &normalization, &Device::Cpu)
-        .unwrap();
+    let batch = make_batch(&found, &[2, 0, 1], None, &normalization, &Device::Cpu).unwrap();
     assert_eq!(batch.labels.to_vec1::<u32>().unwrap(), [1, 0, 0]);
     assert_eq!(batch.images.dims(), [3, 3, 16, 24]);
     for (image, name) in ["rgb.png", "grey.png", "rgba.png"].into_iter().enumerate() {
@@ -177,6 +173,9 @@ fn a_folder_of_pictures_gives_the_numbers_of_its_files() {
         let found = batch.images.get(image).unwrap().flatten_all().unwrap();
         assert_eq!(found.to_vec1::<f32>().unwrap(), expected, "{name}");
     }
-    let error = ImageFolder::open(folder.path(), &input, classes(1)).unwrap_err();
-    assert!(error.to_string().contains("at most 1 folders"), "{error}");
+    let one = OpenOptions {
+        num_classes: Some(1),
+        ..OpenOptions::default()
+    };
+    assert!(opened(&one).is_err());
 }

@@ -7,8 +7,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use adavit_data::Dataset;
+use adavit_data::Labelled;
 use adavit_experiment::report::write_report;
 use adavit_testing::{config, loaded, made_images, run, summary};
 use adavit_train::TrainConfig;
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 struct Reported {
     folder: TempDir,
     out: PathBuf,
-    test: Dataset,
+    test: Arc<dyn Labelled>,
     html: String,
 }
 
@@ -30,7 +31,7 @@ fn reported(change: fn(&mut TrainConfig)) -> Reported {
     let out = folder.path().join("run");
     summary(run(&config, &out, &mut |_| ()).unwrap());
     let test = loaded(&config).test;
-    let report = write_report(&out, &test, None, &Device::Cpu).unwrap();
+    let report = write_report(&out, test.as_ref(), None, &Device::Cpu).unwrap();
     assert_eq!(report, out.join("report.html"));
     let html = fs::read_to_string(report).unwrap();
     Reported {
@@ -82,7 +83,7 @@ fn a_report_holds_every_part_and_no_address() {
     );
     // The same run gives the same page, elsewhere too.
     let copy = folder.path().join("copy.html");
-    write_report(&out, &test, Some(&copy), &Device::Cpu).unwrap();
+    write_report(&out, test.as_ref(), Some(&copy), &Device::Cpu).unwrap();
     assert!(fs::read_to_string(copy).unwrap() == html);
 }
 
@@ -94,6 +95,8 @@ fn the_settings_of_a_run_are_in_its_report() {
         config.adaptive.optimizer.lr = 0.00123;
         config.augment.flip = true;
         config.distillation.temperature = 2.75;
+        config.adaptive.drop_path = 0.125;
+        config.class_weights = Some(adavit_train::ClassWeights::Balanced);
     })
     .html;
     for text in [
@@ -104,11 +107,15 @@ fn the_settings_of_a_run_are_in_its_report() {
         "soft targets 0.5 at temperature 2.75",
         "first logit 3",
         "batch size",
+        "stochastic depth",
+        "0.125",
+        "balanced",
         "depth = 3",
         "config.toml",
     ] {
         assert!(html.contains(text), "{text}");
     }
+    assert!(!html.contains("batches of a step"), "a default is shown");
 }
 
 #[test]
@@ -148,7 +155,7 @@ fn every_table_scrolls_and_every_picture_names_label_and_prediction() {
 #[test]
 fn a_run_without_epochs_has_a_report() {
     let run = reported(|_| ());
-    let (out, test) = (&run.out, &run.test);
+    let (out, test) = (&run.out, run.test.as_ref());
     for name in ["metrics.csv", "summary.json"] {
         fs::remove_file(out.join(name)).unwrap();
     }

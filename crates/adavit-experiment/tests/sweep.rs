@@ -250,8 +250,13 @@ fn every_point_is_measured_once_and_compared() {
     check_refusals(&settings, &recipe, &out);
     // The dense checkpoint of a rival is not the model that was measured.
     let rival = out.join("runs").join("evit-tuned-0.7-s0");
-    let error =
-        write_analysis(&rival, &loaded(&recipe).test, folder.path(), &Device::Cpu).unwrap_err();
+    let error = write_analysis(
+        &rival,
+        loaded(&recipe).test.as_ref(),
+        folder.path(),
+        &Device::Cpu,
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("token reduction"), "{error}");
 }
 
@@ -262,9 +267,9 @@ fn check_calibration(run: &Path) {
     let data = loaded(&config).train;
     let all: Vec<u32> = (0..data.len() as u32).collect();
     let images = Images {
-        dataset: &data,
+        dataset: data.as_ref(),
         indices: &all,
-        normalization: &data.normalization(),
+        normalization: &data.normalization().unwrap(),
         batch_size: 30,
         device: &Device::Cpu,
     };
@@ -441,7 +446,7 @@ fn a_run_of_a_sweep_is_analysed() {
     check_calibration(&run);
     let pictures = folder.path().join("analysis");
     let test = loaded(&run_config(&run).unwrap()).test;
-    let analysis = write_analysis(&run, &test, &pictures, &Device::Cpu).unwrap();
+    let analysis = write_analysis(&run, test.as_ref(), &pictures, &Device::Cpu).unwrap();
     assert_eq!(analysis.images, 40);
     assert!((analysis.top1 - found.points[1].top1).abs() < 1e-9);
     assert!((-1.0..=1.0).contains(&analysis.macs_and_dense_loss));

@@ -169,6 +169,33 @@ impl SeededNoise {
         }
     }
 
+    /// Returns 1 with this probability and 0 otherwise, of `shape`, for what training leaves out at
+    /// random.
+    ///
+    /// It reads the stream of the site's other noise, so a site is for one of them.
+    ///
+    /// ```
+    /// use adavit_gumbel::{SeededNoise, Site};
+    /// use candle_core::{DType, Device};
+    ///
+    /// let noise = SeededNoise::new(1, 0, &[8, 5]);
+    /// let kept = noise.bernoulli(Site::new(3, 7), 0.75, &[2, 4], DType::F32, &Device::Cpu)?;
+    /// assert!(kept.flatten_all()?.to_vec1::<f32>()?.iter().all(|x| *x == 0.0 || *x == 1.0));
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    pub fn bernoulli(
+        &self,
+        site: Site,
+        probability: f64,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
+        self.draw(site, shape, dtype, device, |u| {
+            f64::from(u8::from(u < probability))
+        })
+    }
+
     fn draw(
         &self,
         site: Site,

@@ -1,6 +1,6 @@
 //! What a model is made of: everything that its checkpoint's `config.json` says.
 
-use adavit_data::{Dataset, InputConfig, Normalization, Preprocessing};
+use adavit_data::{InputConfig, Labelled, Normalization, Preprocessing};
 use adavit_decision::{DecisionConfig, Geometry};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -188,9 +188,14 @@ impl ModelConfig {
     }
 
     /// How images become inputs: as the configuration says, or by their own mean and deviation.
-    pub fn normalization_for(&self, images: &Dataset) -> Normalization {
-        let own = self.normalization.clone();
-        own.unwrap_or_else(|| images.normalization())
+    ///
+    /// # Errors
+    /// If the images cannot be read.
+    pub fn normalization_for(&self, images: &dyn Labelled) -> Result<Normalization> {
+        match &self.normalization {
+            Some(own) => Ok(own.clone()),
+            None => Ok(images.normalization()?),
+        }
     }
 
     /// What a picture becomes for the model, by its preprocessing or the default one.

@@ -78,6 +78,9 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
+    /// Images or their settings are at fault.
+    #[error(transparent)]
+    Data(#[from] adavit_data::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -89,10 +92,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Whether the cause is what the user gave, not something that failed while running.
     pub fn is_input_error(&self) -> bool {
-        !matches!(
-            self,
-            Self::NonFiniteLogit { .. } | Self::Io { .. } | Self::Candle(_)
-        )
+        match self {
+            Self::Data(error) => error.is_input_error(),
+            Self::NonFiniteLogit { .. } | Self::Io { .. } | Self::Candle(_) => false,
+            _ => true,
+        }
     }
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {

@@ -10,6 +10,7 @@ use candle_nn::VarBuilder;
 use crate::block::gathered::Gathered;
 use crate::block::{Block, BlockOutput, DecisionSource};
 use crate::config::ModelConfig;
+use crate::dropout::{BranchScales, Dropout};
 use crate::error::{Error, Result};
 use crate::layers::{LayerNorm, Linear};
 use crate::output::{Capture, Output};
@@ -27,6 +28,14 @@ pub struct VisionTransformer {
     head: Linear,
     /// Of distilled DeiT, on its second token.
     head_dist: Option<Linear>,
+}
+
+/// A model in training, which leaves parts of itself out at random: see
+/// [`VisionTransformer::with_dropout`]. Its functions are those of the model.
+#[derive(Debug, Clone, Copy)]
+pub struct WithDropout<'a> {
+    model: &'a VisionTransformer,
+    dropout: Option<&'a Dropout>,
 }
 
 impl VisionTransformer {
@@ -66,12 +75,21 @@ impl VisionTransformer {
         }
     }
 
+    /// Returns the model as it trains on one batch, the one that `dropout` is for. Without dropout it
+    /// computes the same as the model itself.
+    pub fn with_dropout<'a>(&'a self, dropout: Option<&'a Dropout>) -> WithDropout<'a> {
+        WithDropout {
+            model: self,
+            dropout,
+        }
+    }
+
     /// The dense path: everything is computed, decision networks are not run.
     ///
     /// # Shapes
     /// `xs`: `(B, in_chans, height, width)`.
     pub fn forward(&self, xs: &Tensor, capture: Capture) -> Result<Output> {
-        self.run(xs, capture, |_, block, xs| block.forward(xs, capture))
+        self.with_dropout(None).forward(xs, capture)
     }
 
     /// The masked path with the model's own decisions: everything is computed, gates are factors.
@@ -85,9 +103,7 @@ impl VisionTransformer {
         gating: &mut Gating,
         capture: Capture,
     ) -> Result<Output> {
-        self.run(xs, capture, |_, block, xs| {
-            block.forward_masked(xs, DecisionSource::Networks(gating), capture)
-        })
+        self.with_dropout(None).forward_masked(xs, gating, capture)
     }
 
     /// The masked path with given decisions; the decision networks are not run.
@@ -95,16 +111,7 @@ impl VisionTransformer {
     /// # Errors
     /// If `policy` has not one entry per block.
     pub fn forward_policy(&self, xs: &Tensor, policy: &Policy, capture: Capture) -> Result<Output> {
-        if policy.blocks.len() != self.blocks.len() {
-            return Err(Error::Input(format!(
-                "policy: expected {} blocks, found {}",
-                self.blocks.len(),
-                policy.blocks.len()
-            )));
-        }
-        self.run(xs, capture, |index, block, xs| {
-            block.forward_masked(xs, DecisionSource::Given(&policy.blocks[index]), capture)
-        })
+        self.with_dropout(None).forward_policy(xs, policy, capture)
     }
 
     /// The logits `(B, K)` of the dense path with fewer tokens from block to block.
@@ -115,19 +122,13 @@ impl VisionTransformer {
     /// # Errors
     /// If `reduction` does not fit the model: see [`TokenReduction::validate`].
     pub fn forward_reduced(&self, xs: &Tensor, reduction: &TokenReduction) -> Result<Tensor> {
-        reduction.validate(&self.config)?;
-        let mut reducer = Reducer::new(reduction);
-        let mut xs = self.embed(xs)?;
-        for (index, block) in self.blocks.iter().enumerate() {
-            xs = block.forward_reduced(&xs, index, &mut reducer)?;
-        }
-        Ok(self.classify(&xs)?)
+        self.with_dropout(None).forward_reduced(xs, reduction)
     }
 
     /// The logits `(B, K)` of the sparse path of candle operations.
     pub(crate) fn forward_gathered(&self, xs: &Tensor, state: &mut Gathered) -> Result<Tensor> {
         let geometry = self.config.geometry();
-        let (b, mut xs) = (xs.dim(0)?, self.embed(xs)?);
+        let (b, mut xs) = (xs.dim(0)?, self.embed(xs, None)?);
         for (index, block) in self.blocks.iter().enumerate() {
             xs = block.forward_gathered(&xs, index, &geometry, state)?;
         }
@@ -138,36 +139,6 @@ impl VisionTransformer {
         let factors: Vec<f32> = state.unknown.iter().map(factor).collect();
         let factors = Tensor::from_vec(factors, (b, 1), logits.device())?;
         Ok(logits.broadcast_mul(&factors.to_dtype(logits.dtype())?)?)
-    }
-
-    fn run(
-        &self,
-        xs: &Tensor,
-        capture: Capture,
-        mut run_block: impl FnMut(usize, &Block, &Tensor) -> candle_core::Result<BlockOutput>,
-    ) -> Result<Output> {
-        let mut xs = self.embed(xs)?;
-        let (mut decisions, mut hidden) = (Vec::new(), Vec::new());
-        let (mut class_hidden, mut class_attention) = (Vec::new(), Vec::new());
-        for (index, block) in self.blocks.iter().enumerate() {
-            let output = run_block(index, block, &xs)?;
-            xs = output.xs;
-            decisions.push(output.decision);
-            class_attention.extend(output.class_attention);
-            if capture.hidden {
-                hidden.push(xs.clone());
-            }
-            if capture.class_hidden {
-                class_hidden.push(class_token(&xs)?);
-            }
-        }
-        Ok(Output {
-            logits: self.classify(&xs)?,
-            decisions,
-            hidden,
-            class_hidden,
-            class_attention,
-        })
     }
 
     /// The logits of the tokens after the last block.
@@ -181,9 +152,110 @@ impl VisionTransformer {
         (logits + head_dist.forward(&token)?)? / 2.0
     }
 
-    fn embed(&self, xs: &Tensor) -> Result<Tensor> {
+    fn embed(&self, xs: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
         self.config.check_images(xs)?;
-        Ok(self.embed.forward(xs)?)
+        Ok(self.embed.forward(xs, dropout)?)
+    }
+}
+
+impl WithDropout<'_> {
+    /// As [`VisionTransformer::forward`].
+    pub fn forward(&self, xs: &Tensor, capture: Capture) -> Result<Output> {
+        self.run(xs, capture, |_, block, xs, scales| {
+            block.forward(xs, scales, capture)
+        })
+    }
+
+    /// As [`VisionTransformer::forward_masked`].
+    pub fn forward_masked(
+        &self,
+        xs: &Tensor,
+        gating: &mut Gating,
+        capture: Capture,
+    ) -> Result<Output> {
+        self.run(xs, capture, |_, block, xs, scales| {
+            block.forward_masked(xs, DecisionSource::Networks(gating), scales, capture)
+        })
+    }
+
+    /// As [`VisionTransformer::forward_policy`].
+    ///
+    /// # Errors
+    /// If `policy` has not one entry per block.
+    pub fn forward_policy(&self, xs: &Tensor, policy: &Policy, capture: Capture) -> Result<Output> {
+        let depth = self.model.blocks.len();
+        if policy.blocks.len() != depth {
+            return Err(Error::Input(format!(
+                "policy: expected {depth} blocks, found {}",
+                policy.blocks.len()
+            )));
+        }
+        self.run(xs, capture, |index, block, xs, scales| {
+            let given = DecisionSource::Given(&policy.blocks[index]);
+            block.forward_masked(xs, given, scales, capture)
+        })
+    }
+
+    /// As [`VisionTransformer::forward_reduced`].
+    ///
+    /// # Errors
+    /// If `reduction` does not fit the model: see [`TokenReduction::validate`].
+    pub fn forward_reduced(&self, xs: &Tensor, reduction: &TokenReduction) -> Result<Tensor> {
+        let model = self.model;
+        reduction.validate(&model.config)?;
+        let mut reducer = Reducer::new(reduction);
+        let mut xs = model.embed(xs, self.dropout)?;
+        for (index, block) in model.blocks.iter().enumerate() {
+            let scales = self.scales(index, &xs)?;
+            xs = block.forward_reduced(&xs, index, &scales, &mut reducer)?;
+        }
+        Ok(model.classify(&xs)?)
+    }
+
+    fn run(
+        &self,
+        xs: &Tensor,
+        capture: Capture,
+        mut run_block: impl FnMut(
+            usize,
+            &Block,
+            &Tensor,
+            &BranchScales,
+        ) -> candle_core::Result<BlockOutput>,
+    ) -> Result<Output> {
+        let model = self.model;
+        let mut xs = model.embed(xs, self.dropout)?;
+        let (mut decisions, mut hidden) = (Vec::new(), Vec::new());
+        let (mut class_hidden, mut class_attention) = (Vec::new(), Vec::new());
+        for (index, block) in model.blocks.iter().enumerate() {
+            let scales = self.scales(index, &xs)?;
+            let output = run_block(index, block, &xs, &scales)?;
+            xs = output.xs;
+            decisions.push(output.decision);
+            class_attention.extend(output.class_attention);
+            if capture.hidden {
+                hidden.push(xs.clone());
+            }
+            if capture.class_hidden {
+                class_hidden.push(class_token(&xs)?);
+            }
+        }
+        Ok(Output {
+            logits: model.classify(&xs)?,
+            decisions,
+            hidden,
+            class_hidden,
+            class_attention,
+        })
+    }
+
+    /// The factors of a block's branches.
+    fn scales(&self, block: usize, xs: &Tensor) -> candle_core::Result<BranchScales> {
+        let depth = self.model.blocks.len();
+        match self.dropout {
+            Some(dropout) => dropout.of_block(block, depth, xs),
+            None => Ok(BranchScales::default()),
+        }
     }
 }
 

@@ -65,7 +65,8 @@ pub fn config(data: &Path) -> TrainConfig {
 
 /// The images that the settings name.
 pub fn loaded(config: &TrainConfig) -> Splits {
-    adavit_data::load(&config.data, config.data_dir.as_deref()).unwrap()
+    let loaded = adavit_data::load(&config.data, config.data_dir.as_deref());
+    loaded.unwrap().into()
 }
 
 /// Runs on the CPU until `stop` is set, and passes every event to `report`.

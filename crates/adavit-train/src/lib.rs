@@ -20,12 +20,15 @@ pub use run::driver::{resume, run_config, run_config_of, train, train_through};
 pub use run::event::{Control, Event, Outcome, StepReport};
 pub use run::extend::extend;
 pub use run::folder::{REPORT, RunFolder, claim_checkpoint};
+pub use run::images::{ImageSource, RunImages, TestedImages, open_images, open_tested};
 pub use run::lock::FolderLock;
 pub use run::places::load_data;
 pub use run::summary::{AdaptiveSummary, DenseSummary, RandomSummary, Summary, UsageSummary};
 
 // Parts of the settings.
+pub use config::class_weights::ClassWeights;
 pub use config::distillation::Distillation;
+pub use config::fine_tune::FineTune;
 pub use config::gates::Gates;
 pub use config::method::Method;
 pub use config::model::ModelOptions;
@@ -44,7 +47,7 @@ pub use run::stage::trainable;
 // What a run records, and what follows from it.
 pub use error::{Error, Result};
 pub use eval::calibration::{calibrate, calibrate_best, off_budget};
-pub use eval::classes::ClassTable;
+pub use eval::classes::{ClassTable, Confused};
 pub use run::environment::{Machine, Start};
 pub use run::progress::{MetricsRow, Stage};
 pub use run::trained_on::trained_on;

@@ -44,6 +44,13 @@ impl<'a> Ranges<'a> {
         })
     }
 
+    /// Checks that each value is in [0, 1).
+    pub(crate) fn rates<const N: usize>(self, rates: [(&str, f64); N]) -> Result<()> {
+        rates.into_iter().try_for_each(|(name, rate)| {
+            self.check(name, rate, (0.0..1.0).contains(&rate), "in [0, 1)")
+        })
+    }
+
     /// Checks that each value is in (0, 1].
     pub(crate) fn shares<const N: usize>(self, shares: [(&str, f64); N]) -> Result<()> {
         shares.into_iter().try_for_each(|(name, share)| {

@@ -296,7 +296,8 @@ fn checkpoints_of_a_run_record_its_images_and_a_given_dense_one_keeps_its_own() 
     let out = |name: &str| folder.path().join(name);
     let recorded = |path: &Path| Checkpoint::load(path).unwrap().config.trained_on;
     run(&config, &out("first"), &mut |_| ()).unwrap();
-    let expected = trained_on(&loaded(&config).train, config.held_out, config.seed);
+    let expected =
+        trained_on(loaded(&config).train.as_ref(), config.held_out, config.seed).unwrap();
     for name in ["dense", "best", "last"] {
         assert_eq!(recorded(&out("first").join(name)), Some(expected.clone()));
     }

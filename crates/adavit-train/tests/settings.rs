@@ -13,11 +13,12 @@ use adavit_train::{TrainConfig, merge};
 use toml::Table;
 
 /// Settings as in a file, none with the default's or the base's value.
-const CHANGES: [&str; 63] = [
+const CHANGES: [&str; 72] = [
     "seed = 1",
     "budget = 0.8",
     "batch_size = 24",
     "held_out = 0.3",
+    "class_weights = [3, 1, 1, 1, 1, 1, 1, 1, 1, 1]",
     "max_steps = 3",
     "[targets]\ntokens = 0.5\nheads = 0.6\nblocks = 0.7",
     "[model]\npatch_size = 7",
@@ -47,7 +48,11 @@ const CHANGES: [&str; 63] = [
     "[dense]\nmin_lr_factor = 0.5",
     "[dense]\nlabel_smoothing = 0.0",
     "[dense]\nema_decay = 0.0",
+    "[dense]\ndrop_path = 0.5",
+    "[dense]\nfreeze = true",
+    "[dense]\naccum_steps = 2",
     "[dense.optimizer]\nlr = 0.01",
+    "[dense.optimizer]\nlayer_decay = 0.5",
     "[dense.optimizer]\nweight_decay = 0.5",
     "[dense.optimizer]\nbeta1 = 0.5",
     "[dense.optimizer]\nbeta2 = 0.9",
@@ -57,8 +62,12 @@ const CHANGES: [&str; 63] = [
     "[adaptive]\nmin_lr_factor = 0.5",
     "[adaptive]\nlabel_smoothing = 0.0",
     "[adaptive]\nema_decay = 0.0",
+    "[adaptive]\ndrop_path = 0.5",
+    "[adaptive]\nfreeze = true",
+    "[adaptive]\naccum_steps = 2",
     "[adaptive.optimizer]\nlr = 0.01",
     "[adaptive.optimizer]\ndecision_lr = 0.1",
+    "[adaptive.optimizer]\nlayer_decay = 0.5",
     "[gates]\ntemperature = { schedule = \"cosine\", start = 3.0, end = 1.0 }",
     "[gates]\nkeep_logit = 0.5",
     "[gates.noise_end]\nstart = 0.0\nend = 0.5",
@@ -79,19 +88,25 @@ const CHANGES: [&str; 63] = [
     "[distillation]\ntemperature = 5.0",
 ];
 
-/// Settings that need others: the others alone, then both.
-const PAIRS: [(&str, &str); 3] = [
+/// A small T2T-ViT; its token module is nearly all of it.
+const T2T: &str = "preset = \"t2t_vit_7\"\nbudget = 0.999\n[model]\npatch_size = 16\n\
+                   img_size = [28, 28]\nin_chans = 1\nnum_classes = 2";
+
+/// Settings that need others: the others, then what is added to them.
+const PAIRS: [(&str, &str); 5] = [
+    (T2T, "[dense]\ntoken_dropout = 0.1"),
+    (T2T, "[adaptive]\ntoken_dropout = 0.1"),
     (
         "budget = 0.8\n[model]\npatch_size = 4",
-        "preset = \"nano_conv_patch4_28\"\nbudget = 0.8\n[model]\npatch_size = 4",
+        "preset = \"nano_conv_patch4_28\"",
     ),
     (
         "[model]\npatch_size = 4",
-        "[model]\npatch_size = 4\nconv_stem = { channels = [4, 8], strides = [2, 2] }",
+        "[model]\nconv_stem = { channels = [4, 8], strides = [2, 2] }",
     ),
     (
         "[usage]\nmacs = 20.0",
-        "[usage]\nmacs = 20.0\nmacs_deviation = \"absolute\"",
+        "[usage]\nmacs_deviation = \"absolute\"",
     ),
 ];
 
@@ -114,19 +129,21 @@ fn every_setting_changes_what_two_steps_learn() {
     let expected = learnt(&base, &folder.path().join("base"));
     let base: Table = base.to_toml().unwrap().parse().unwrap();
     let mut runs = 0;
-    let mut with = |change: &str| {
+    let mut with = |changes: &[&str]| {
         let mut table = base.clone();
-        merge(&mut table, change.parse().unwrap());
+        for change in changes {
+            merge(&mut table, change.parse().unwrap());
+        }
         let changed = TrainConfig::from_toml(&table.to_string()).unwrap();
         runs += 1;
         learnt(&changed, &folder.path().join(format!("changed-{runs}")))
     };
     for change in CHANGES {
-        let found = with(change);
+        let found = with(&[change]);
         assert!(found != expected, "this changes nothing:\n{change}");
     }
-    for (alone, change) in PAIRS {
-        let (alone, found) = (with(alone), with(change));
+    for (others, change) in PAIRS {
+        let (alone, found) = (with(&[others]), with(&[others, change]));
         assert!(found != alone, "this changes nothing:\n{change}");
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod calibrate;
 pub(crate) mod completions;
 pub(crate) mod convert;
+pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod macs;

@@ -45,9 +45,9 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Exit> {
     // Images that cannot be drawn are refused before anything is written.
     let analysis = args.analysis.as_ref();
     let analysis = analysis
-        .map(|folder| write_analysis(&args.run, &test, folder, &device))
+        .map(|folder| write_analysis(&args.run, test.as_ref(), folder, &device))
         .transpose()?;
-    let path = write_report(&args.run, &test, args.out.as_deref(), &device)?;
+    let path = write_report(&args.run, test.as_ref(), args.out.as_deref(), &device)?;
     if args.output.json {
         print_json(&json!({"report": path, "analysis": analysis}))?;
     } else {

@@ -197,8 +197,8 @@ fn pictures_are_evaluated_through_the_preprocessing() {
                 .unwrap()
         })
         .collect();
-    // The places of the names in the checkpoint.
-    assert_eq!(labels, [2, 2, 1, 1]);
+    // The places of the names in the checkpoint, which order the pictures.
+    assert_eq!(labels, [1, 1, 2, 2]);
     // A folder that holds itself, and one without test pictures.
     #[cfg(unix)]
     {
@@ -207,7 +207,7 @@ fn pictures_are_evaluated_through_the_preprocessing() {
         fs::remove_file(at("photos/val/dog/loop")).unwrap();
     }
     fs::rename(at("photos/val"), at("photos/train")).unwrap();
-    assert_refusal(&adavit(folder.path(), &eval), "only training pictures");
+    assert_refusal(&adavit(folder.path(), &eval), "a part to train on only");
     fs::rename(at("photos/train"), at("photos/val")).unwrap();
     // A broken picture is named.
     fs::write(at("photos/val/dog/broken.png"), "no picture").unwrap();

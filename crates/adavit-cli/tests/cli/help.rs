@@ -7,7 +7,8 @@ use adavit_train::TrainConfig;
 
 use super::helpers::adavit;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
+    "data",
     "train",
     "eval",
     "predict",

@@ -67,10 +67,13 @@ pub(crate) fn made_images(folder: &Path, labels_less: usize) -> PathBuf {
     data
 }
 
-/// Checks that a command ended with bad input, and said so on one line that holds `what`.
+/// Checks that a command ended with bad input, and said so on one line that holds `what`; notes on what
+/// was found may come before.
 pub(crate) fn assert_refusal(output: &Output, what: &str) {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}");
+    let said = text.lines().filter(|line| !line.starts_with("note: "));
+    let text = said.collect::<Vec<_>>().join("\n");
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.starts_with("error: ") && text.contains(what), "{text}");
     assert!(output.stdout.is_empty());

@@ -9,6 +9,7 @@
 //! - `runs`: run folders, results, resuming to the same weights, signals and time limits;
 //! - `folders`: a folder is written by one process, found from anywhere, extended by more epochs; images
 //!   that a checkpoint has learnt are named;
+//! - `images`: your own images, in every format; fine-tuning; classes; broken pictures;
 //! - `checkpoints`: checkpoints of others, recordings and pictures;
 //! - `predict`: every kind of input and output, broken files, overlays;
 //! - `calibrate`: thresholds for a budget, on the run's own held-out images;
@@ -24,6 +25,7 @@ mod checkpoints;
 mod folders;
 mod help;
 mod helpers;
+mod images;
 mod measure;
 mod messages;
 mod options;

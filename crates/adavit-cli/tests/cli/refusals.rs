@@ -75,7 +75,8 @@ fn a_checkpoint_of_another_preset_is_refused() {
         "--dense-checkpoint",
         "other",
     ];
-    assert_refused(&args, "with patch_size 4, found patch_size 7", |folder| {
+    let said = "expected a checkpoint of nano_patch4_28, found nano_patch7_28";
+    assert_refused(&args, said, |folder| {
         let config = ModelConfig::preset("nano_patch7_28").unwrap();
         let tensors = initial_tensors(&config, 0, 0.0).unwrap();
         Checkpoint { config, tensors }

@@ -112,7 +112,7 @@ fn a_checkpoint_is_the_first_argument_or_the_option_in_every_command() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     made_images(folder, 0);
-    picture_model(&folder.join("model"), &[]);
+    picture_model(&folder.join("model"), &["ant", "bee", "cat"]);
     fs::create_dir_all(folder.join("photos/ant")).unwrap();
     let picture = folder.join("photos/ant/rgb.png");
     fs::copy(data_tests().join("pictures/rgb.png"), picture).unwrap();

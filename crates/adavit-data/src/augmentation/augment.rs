@@ -1,4 +1,5 @@
-//! Random crop, horizontal flip and random erasing of raw images.
+//! An augmentation for one epoch of one run, and the recipe of small images: random crop, horizontal flip
+//! and random erasing of raw bytes.
 //!
 //! ```text
 //! out[y][x] = image[y + dy - p][x + dx - p], 0 outside     dy, dx uniform in 0..=2p
@@ -6,29 +7,19 @@
 //! ```
 //!
 //! The image is padded with `p` zero pixels on every side and a window of its own size is cut out.
-//! What is drawn depends on (seed, epoch, sample) only, never on the place in a batch.
+//! What is drawn depends on (seed, epoch, sample, repeat) only, never on the place in a batch.
 
 use rand::RngCore;
-use serde::{Deserialize, Serialize};
+use rand_chacha::ChaCha8Rng;
 
+use crate::augmentation::auto_augment::Surroundings;
 use crate::augmentation::erasing::erase;
-use crate::error::{Error, Result};
+use crate::augmentation::random_erasing::RandomErasing;
+use crate::augmentation::settings::Augment;
+use crate::error::Result;
+use crate::normalization::Normalization;
+use crate::picture::Picture;
 use crate::rng::{Stream, below, rng};
-
-/// How training images are varied; the default changes nothing.
-///
-/// Turning one variation off leaves the draws of the others as they were.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Augment {
-    /// Zero pixels added on every side before a random crop of the original size.
-    pub crop_padding: usize,
-    /// Whether half of the images are mirrored left to right.
-    pub flip: bool,
-    /// Probability that a rectangle of the image is overwritten by uniform random bytes (Zhong et
-    /// al. 2020; bounds as timm's `reprob`), in [0, 1].
-    pub random_erasing: f64,
-}
 
 /// An [`Augment`] for one epoch of one run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +27,23 @@ pub struct KeyedAugment {
     augment: Augment,
     seed: u64,
     epoch: u64,
+    repeat: u32,
+    fill: [u8; 3],
+}
+
+/// Parts of the augmentation of one image. Each draws from a stream of numbers of its own, so that turning
+/// one off leaves the others as they were. Published runs depend on the numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part {
+    /// Crop with padding, flip and random bytes.
+    Small = 0,
+    Crop = 1,
+    Flips = 2,
+    AutoAugment = 3,
+    ColorJitter = 4,
+    Grayscale = 5,
+    Blur = 6,
+    Erasing = 7,
 }
 
 /// What happens to one image: the window's offset in the padded image, then the flip.
@@ -53,49 +61,96 @@ impl Augment {
             augment: self,
             seed,
             epoch,
+            repeat: 0,
+            fill: Surroundings::default().fill,
         }
-    }
-
-    /// Checks the augmentation against the size of the images.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] if a crop could lose the whole image, or if a probability is not one.
-    pub fn validate(&self, [_, height, width]: [usize; 3]) -> Result<()> {
-        if self.crop_padding >= height.min(width) {
-            return Err(Error::Setting(format!(
-                "augment.crop_padding: expected less than a side of the images, {height}x{width}, found {}",
-                self.crop_padding
-            )));
-        }
-        self.validate_probabilities()
-    }
-
-    /// Checks what does not depend on the size of the images.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] if a probability is outside of [0, 1].
-    pub fn validate_probabilities(&self) -> Result<()> {
-        if !(0.0..=1.0).contains(&self.random_erasing) {
-            return Err(Error::Setting(format!(
-                "augment.random_erasing: expected a probability in [0, 1], found {}",
-                self.random_erasing
-            )));
-        }
-        Ok(())
     }
 }
 
 impl KeyedAugment {
+    /// Returns this augmentation for the `repeat`-th time that a picture occurs in the epoch; 0 is the
+    /// first, and what [`Augment::keyed`] returns.
+    #[must_use]
+    pub fn repeat(self, repeat: u32) -> Self {
+        Self { repeat, ..self }
+    }
+
+    /// Returns this augmentation with the mean of the data as the colour that operations fill with, as
+    /// timm does; without it, that is a medium grey.
+    #[must_use]
+    pub fn filled_with_mean(self, normalization: &Normalization) -> Self {
+        let byte = |mean: &f64| (255.0 * mean).round_ties_even() as u8;
+        let means = &normalization.mean;
+        let channel = |i: usize| means.get(i).or(means.first()).map_or(128, byte);
+        Self {
+            fill: std::array::from_fn(channel),
+            ..self
+        }
+    }
+
     pub(crate) fn validate(&self, dims: [usize; 3]) -> Result<()> {
         self.augment.validate(dims)
     }
 
-    /// Writes the augmented `image`, `dims` = `[channels, height, width]`, into `out`.
-    pub(crate) fn apply(&self, sample: u64, image: &[u8], dims: [usize; 3], out: &mut [u8]) {
+    pub(super) fn settings(&self) -> &Augment {
+        &self.augment
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn fill(&self) -> [u8; 3] {
+        self.fill
+    }
+
+    /// The numbers of one part of one image.
+    pub(super) fn rng(&self, part: Part, sample: u64) -> ChaCha8Rng {
         let mut rng = rng(self.seed, Stream::Augment, self.epoch, sample);
+        rng.set_stream(u64::from(self.repeat) << 8 | part as u64);
+        rng
+    }
+
+    /// Writes the augmented `image`, `dims` = `[channels, height, width]`, into `out`, with the first three
+    /// settings only.
+    pub(super) fn apply_small(&self, sample: u64, image: &[u8], dims: [usize; 3], out: &mut [u8]) {
+        let mut rng = self.rng(Part::Small, sample);
         let draw = self.draw(&mut rng);
         place(image, dims, self.augment.crop_padding, draw, out);
         erase(self.augment.random_erasing, out, dims, &mut rng);
+    }
+
+    /// Erases rectangles of a normalised image, as [`Augment::reprob`] says.
+    ///
+    /// # Shapes
+    /// `values`: `dims` = `[channels, height, width]`.
+    pub fn erase_values(&self, sample: u64, values: &mut [f32], dims: [usize; 3]) {
+        if self.augment.reprob > 0.0 {
+            let mut rng = self.rng(Part::Erasing, sample);
+            RandomErasing::from(&self.augment).apply(values, dims, &mut rng);
+        }
+    }
+
+    /// The picture after the first three settings.
+    pub(super) fn small(&self, sample: u64, picture: Picture) -> Picture {
+        let Augment {
+            crop_padding,
+            flip,
+            random_erasing,
+            ..
+        } = self.augment;
+        if crop_padding == 0 && !flip && random_erasing == 0.0 {
+            return picture;
+        }
+        let (height, width) = picture.size();
+        let dims = [picture.channels(), height, width];
+        let mut out = vec![0; picture.bytes().len()];
+        self.apply_small(sample, &picture.planes(), dims, &mut out);
+        Picture::from_planes(&out, dims)
     }
 
     /// Always draws three numbers, so that turning the flip off leaves the crops as they were.
@@ -139,11 +194,12 @@ fn place(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::unit;
 
     const DIMS: [usize; 3] = [1, 2, 3];
     const IMAGE: [u8; 6] = [1, 2, 3, 4, 5, 6];
 
-    fn drawn(augment: Augment, seed: u64, epoch: u64, sample: u64) -> Draw {
+    fn drawn(augment: &Augment, seed: u64, epoch: u64, sample: u64) -> Draw {
         let mut rng = rng(seed, Stream::Augment, epoch, sample);
         augment.keyed(seed, epoch).draw(&mut rng)
     }
@@ -194,7 +250,7 @@ mod tests {
             ..Augment::default()
         };
         let mut seen: Vec<_> = (0..500)
-            .map(|sample| drawn(augment, 0, 0, sample))
+            .map(|sample| drawn(&augment, 0, 0, sample))
             .map(|Draw { dy, dx, flip }| (dy, dx, flip))
             .collect();
         seen.sort_unstable();
@@ -211,7 +267,7 @@ mod tests {
         };
         let draws = |seed, epoch, first: u64| -> Vec<Draw> {
             (first..first + 8)
-                .map(|sample| drawn(augment, seed, epoch, sample))
+                .map(|sample| drawn(&augment, seed, epoch, sample))
                 .collect()
         };
         assert_eq!(draws(1, 2, 0), draws(1, 2, 0));
@@ -229,22 +285,11 @@ mod tests {
                 ..Augment::default()
             };
             (0..20)
-                .map(|sample| drawn(augment, 5, 0, sample))
+                .map(|sample| drawn(&augment, 5, 0, sample))
                 .map(|draw| (draw.dy, draw.dx))
                 .collect()
         };
         assert_eq!(crops(true), crops(false));
-    }
-
-    #[test]
-    fn padding_that_could_lose_the_image_is_refused() {
-        let augment = |crop_padding| Augment {
-            crop_padding,
-            ..Augment::default()
-        };
-        assert!(augment(1).validate(DIMS).is_ok());
-        assert!(augment(2).validate(DIMS).is_err());
-        assert!(augment(usize::MAX).validate(DIMS).is_err());
     }
 
     #[test]
@@ -255,10 +300,11 @@ mod tests {
                 crop_padding: 1,
                 flip: true,
                 random_erasing,
+                ..Augment::default()
             };
             let mut out = vec![0; 256];
             let keyed = augment.keyed(0, 0);
-            keyed.apply(sample, &image, [1, 16, 16], &mut out);
+            keyed.apply_small(sample, &image, [1, 16, 16], &mut out);
             out
         };
         for sample in 0..8 {
@@ -269,13 +315,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_probability_is_refused() {
-        for random_erasing in [-0.1, 1.1, f64::NAN] {
-            let augment = Augment {
-                random_erasing,
-                ..Augment::default()
-            };
-            assert!(augment.validate(DIMS).is_err(), "{random_erasing}");
-        }
+    fn parts_and_repeats_draw_other_numbers_and_part_zero_the_first() {
+        let keyed = Augment::default().keyed(3, 4);
+        let first = |keyed: KeyedAugment, part| unit(&mut keyed.rng(part, 5));
+        let plain = unit(&mut rng(3, Stream::Augment, 4, 5));
+        assert_eq!(first(keyed, Part::Small), plain);
+        assert_eq!(first(keyed.repeat(0), Part::Small), plain);
+        let mut seen = vec![
+            first(keyed, Part::Small),
+            first(keyed, Part::Crop),
+            first(keyed, Part::Erasing),
+            first(keyed.repeat(1), Part::Small),
+            first(keyed.repeat(1), Part::Crop),
+            first(keyed.repeat(u32::MAX), Part::Crop),
+        ];
+        seen.sort_by(f64::total_cmp);
+        seen.dedup();
+        assert_eq!(seen.len(), 6);
+    }
+
+    #[test]
+    fn the_mean_of_the_data_fills() {
+        let keyed = Augment::default().keyed(0, 0);
+        assert_eq!(keyed.fill(), [128; 3]);
+        let filled = keyed.filled_with_mean(&Normalization::imagenet());
+        assert_eq!(filled.fill(), [124, 116, 104]);
+        let grey = Normalization {
+            mean: vec![0.5],
+            std: vec![1.0],
+        };
+        assert_eq!(keyed.filled_with_mean(&grey).fill(), [128; 3]);
     }
 }

@@ -1,4 +1,23 @@
-//! Training images are varied: random crop, flip and erasing.
-
 pub(crate) mod augment;
+pub(crate) mod auto_augment;
+pub(crate) mod color_jitter;
+mod distributions;
 mod erasing;
+mod flip;
+pub(crate) mod interpolation;
+mod levels;
+mod mirror;
+pub(crate) mod mixed_batch;
+pub(crate) mod mixup;
+mod operation_sets;
+pub(crate) mod ops;
+pub(crate) mod rand_augment;
+pub(crate) mod random_erasing;
+pub(crate) mod repeats;
+pub(crate) mod resized_crop;
+pub(crate) mod settings;
+pub(crate) mod simple_crop;
+pub(crate) mod targets;
+mod three_augment;
+mod train_picture;
+mod trivial_augment;

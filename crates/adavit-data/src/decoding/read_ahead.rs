@@ -55,8 +55,9 @@ fn pixels(input: &InputConfig, path: &std::path::Path) -> Result<Vec<u8>, String
         return Err("a folder, not a picture".into());
     }
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    let options = input.decode_options(false);
     // One file that a decoder fails on must not end the others.
-    let picture = std::panic::catch_unwind(|| Picture::decode(&bytes, input.in_chans))
+    let picture = std::panic::catch_unwind(|| Picture::decode_with(&bytes, &options))
         .unwrap_or_else(|_| Err("the decoder failed on it".into()))?;
     input.pixels(picture).map_err(|error| error.to_string())
 }

@@ -22,6 +22,8 @@ use crate::error::{Error, Result};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const IMAGES_MAGIC: u32 = 0x0000_0803;
+#[cfg(feature = "pictures")]
+const COLOURS_MAGIC: u32 = 0x0000_0804;
 const LABELS_MAGIC: u32 = 0x0000_0801;
 /// No data set in this format comes near; a gzip file of a few megabytes can claim, and deliver,
 /// much more.
@@ -49,7 +51,7 @@ pub(crate) struct RawPart {
 }
 
 impl Part {
-    fn prefix(self) -> &'static str {
+    pub(crate) fn prefix(self) -> &'static str {
         match self {
             Self::Train => "train",
             Self::Test => "t10k",
@@ -96,6 +98,44 @@ pub fn write_part(dir: &Path, part: Part, dataset: &Dataset, indices: &[u32]) ->
     )
 }
 
+/// Writes images of two or three dimensions and their labels, as [`write_part`] does.
+#[cfg(feature = "pictures")]
+pub(crate) fn write_images(
+    dir: &Path,
+    part: Part,
+    dims: &[usize],
+    images: &[u8],
+    labels: &[u8],
+) -> Result<()> {
+    let (rank, magic) = match dims.len() {
+        2 => (3, IMAGES_MAGIC),
+        _ => (4, COLOURS_MAGIC),
+    };
+    let mut header = vec![magic, labels.len() as u32];
+    header.extend(dims.iter().map(|dim| *dim as u32));
+    let path =
+        |kind: &str, rank: u8| dir.join(format!("{}-{kind}-idx{rank}-ubyte.gz", part.prefix()));
+    write_gzip(&path("images", rank), &header, &[images])?;
+    write_gzip(
+        &path("labels", 1),
+        &[LABELS_MAGIC, labels.len() as u32],
+        &[labels],
+    )
+}
+
+/// Returns whether a folder holds IDX files by their names, and none of four dimensions: [`load`](crate::load)
+/// reads them, with a clear error if one is missing.
+pub fn holds_grey_idx(dir: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return false;
+    };
+    let names = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let idx: Vec<String> = names.filter(|name| name.contains("-ubyte")).collect();
+    !idx.is_empty() && !idx.iter().any(|name| name.contains("idx4"))
+}
+
 /// Reads the labels and the images of one part from the folder `dir`.
 pub(crate) fn read_part(dir: &Path, part: Part) -> Result<RawPart> {
     if !dir.is_dir() {
@@ -104,7 +144,7 @@ pub(crate) fn read_part(dir: &Path, part: Part) -> Result<RawPart> {
         } else {
             "no such folder"
         };
-        return Err(data(
+        return Err(Error::data(
             dir,
             format!(
                 "{found}; expected a folder of the four IDX files train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
@@ -117,7 +157,7 @@ pub(crate) fn read_part(dir: &Path, part: Part) -> Result<RawPart> {
     let mut file = Reader::open(&images_path)?;
     let [n_images, height, width] = file.header(IMAGES_MAGIC, "images")?;
     if n_images as usize != labels.len() {
-        return Err(data(
+        return Err(Error::data(
             &images_path,
             format!(
                 "{n_images} images, but {} holds {} labels; take both from the same data set",
@@ -126,8 +166,8 @@ pub(crate) fn read_part(dir: &Path, part: Part) -> Result<RawPart> {
             ),
         ));
     }
-    let n_bytes =
-        expected_bytes([n_images, height, width]).map_err(|message| data(&images_path, message))?;
+    let n_bytes = expected_bytes([n_images, height, width])
+        .map_err(|message| Error::data(&images_path, message))?;
     Ok(RawPart {
         height: height as usize,
         width: width as usize,
@@ -137,13 +177,67 @@ pub(crate) fn read_part(dir: &Path, part: Part) -> Result<RawPart> {
     })
 }
 
+/// Images of any number of channels, as a file holds them.
+#[cfg(feature = "pictures")]
+#[derive(Debug)]
+pub(crate) struct RawImages {
+    pub(crate) path: PathBuf,
+    /// Those of one image: two or three.
+    pub(crate) dims: Vec<usize>,
+    /// `(N, dims)`.
+    pub(crate) bytes: Vec<u8>,
+    /// `(N,)`.
+    pub(crate) labels: Vec<u8>,
+}
+
+/// Returns whether a folder holds the images of a part.
+#[cfg(feature = "pictures")]
+pub(crate) fn has_part(dir: &Path, part: Part) -> bool {
+    [3, 4]
+        .iter()
+        .any(|rank| find(dir, part, "images", *rank).is_ok())
+}
+
+/// Reads the labels and the images of one part, of three or four dimensions.
+#[cfg(feature = "pictures")]
+pub(crate) fn read_images(dir: &Path, part: Part) -> Result<RawImages> {
+    let Ok(path) = find(dir, part, "images", 4) else {
+        let raw = read_part(dir, part)?;
+        return Ok(RawImages {
+            path: find(dir, part, "images", 3)?,
+            dims: vec![raw.height, raw.width],
+            bytes: raw.images,
+            labels: raw.labels,
+        });
+    };
+    let labels = read_labels(&find(dir, part, "labels", 1)?)?;
+    let mut file = Reader::open(&path)?;
+    let [n, a, b, c] = file.header(COLOURS_MAGIC, "images")?;
+    if n as usize != labels.len() {
+        let message = format!(
+            "{n} images, but {} labels; take both from the same data set",
+            labels.len()
+        );
+        return Err(Error::data(&path, message));
+    }
+    let plane = u32::try_from(u64::from(b) * u64::from(c)).unwrap_or(u32::MAX);
+    let n_bytes = expected_bytes([n, a, plane]).map_err(|message| Error::data(&path, message))?;
+    let bytes = file.body(n_bytes)?;
+    Ok(RawImages {
+        dims: [a, b, c].map(|dim| dim as usize).to_vec(),
+        bytes,
+        labels,
+        path,
+    })
+}
+
 /// Reads a file of at least one label.
 fn read_labels(path: &Path) -> Result<Vec<u8>> {
     let mut file = Reader::open(path)?;
     let [n] = file.header(LABELS_MAGIC, "labels")?;
     if n == 0 {
         let message = "expected at least one label, found none".to_owned();
-        return Err(data(path, message));
+        return Err(Error::data(path, message));
     }
     file.body(u64::from(n))
 }
@@ -183,15 +277,8 @@ fn find(dir: &Path, part: Part, kind: &str, rank: u8) -> Result<PathBuf> {
             "no file of {prefix} {kind}, tried {}; put the four IDX files of the data set there",
             names.join(", ")
         );
-        data(dir, message)
+        Error::data(dir, message)
     })
-}
-
-fn data(path: &Path, message: String) -> Error {
-    Error::Data {
-        path: path.to_path_buf(),
-        message,
-    }
 }
 
 /// A file being read, decompressed on the way if it begins like gzip.
@@ -203,7 +290,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn open(path: &'a Path) -> Result<Self> {
-        let unreadable = |error| data(path, format!("cannot be read: {error}"));
+        let unreadable = |error| Error::data(path, format!("cannot be read: {error}"));
         let file = File::open(path).map_err(unreadable)?;
         let mut file = BufReader::new(file);
         let start = file.fill_buf().map_err(unreadable)?;
@@ -281,7 +368,7 @@ impl<'a> Reader<'a> {
     }
 
     fn fault(&self, message: String) -> Error {
-        data(self.path, message)
+        Error::data(self.path, message)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adavit_data::{Dataset, Normalization, make_batch};
+use adavit_data::{Labelled, Normalization, all_indices, make_batch};
 use adavit_model::{Checkpoint, ModelConfig, PreparedTransformer, Workspace};
 use adavit_train::{ClassTable, Evaluation, Evaluator, Images, TrainConfig};
 use candle_core::Device;
@@ -30,7 +30,7 @@ pub(super) fn drawable(config: &ModelConfig) -> bool {
 /// The adaptive model and what it does with the test images.
 pub(super) struct AdaptiveResults<'d> {
     model: PreparedTransformer,
-    test: &'d Dataset,
+    test: &'d dyn Labelled,
     normalization: Normalization,
     device: Device,
     batch_size: usize,
@@ -44,12 +44,12 @@ impl<'d> AdaptiveResults<'d> {
     pub(super) fn evaluated(
         checkpoint: &Checkpoint,
         config: &TrainConfig,
-        test: &'d Dataset,
+        test: &'d dyn Labelled,
         device: &Device,
     ) -> Result<Self> {
         let model = checkpoint.prepared(device)?;
-        let normalization = checkpoint.config.normalization_for(test);
-        let indices = test.indices();
+        let normalization = checkpoint.config.normalization_for(test)?;
+        let indices = all_indices(test);
         let images = Images {
             dataset: test,
             indices: &indices,
@@ -101,7 +101,7 @@ impl<'d> AdaptiveResults<'d> {
 
     /// How many classes the data have.
     pub(super) fn num_classes_of_data(&self) -> usize {
-        self.test.num_classes()
+        self.test.class_names().len()
     }
 
     /// Multiply-adds, image by image.
@@ -132,6 +132,13 @@ impl<'d> AdaptiveResults<'d> {
         worst_mistakes(&self.records, count)
     }
 
+    /// The pixels of a test image.
+    fn pixels(&self, image: u32) -> Result<Vec<u8>> {
+        let mut pixels = vec![0; self.test.dims().iter().product()];
+        self.test.pixels(image as usize, None, &mut pixels)?;
+        Ok(pixels)
+    }
+
     /// Puts some images through the model once more, to see what it keeps of them.
     pub(super) fn replay<'a>(&'a self, records: &'a [Record]) -> Result<Replay<'a>> {
         let mut workspace = Workspace::default();
@@ -143,9 +150,11 @@ impl<'d> AdaptiveResults<'d> {
             let logits = logits.to_vec2::<f32>()?;
             probabilities = logits.iter().map(|logits| softmax(logits)).collect();
         }
+        let pixels = records.iter().map(|record| self.pixels(record.image));
         Ok(Replay {
             results: self,
             records,
+            pixels: pixels.collect::<Result<_>>()?,
             probabilities,
             workspace,
         })
@@ -200,6 +209,8 @@ fn softmax(logits: &[f32]) -> Vec<f64> {
 pub(super) struct Replay<'a> {
     results: &'a AdaptiveResults<'a>,
     records: &'a [Record],
+    /// Of each image, `(channels, height, width)`.
+    pixels: Vec<Vec<u8>>,
     /// Of every class, image by image.
     probabilities: Vec<Vec<f64>>,
     workspace: Workspace,
@@ -258,7 +269,7 @@ impl Replay<'_> {
     fn bare(&self, place: usize) -> Overlay<'_> {
         let config = self.results.config();
         Overlay {
-            pixels: self.results.test.image(self.records[place].image as usize),
+            pixels: &self.pixels[place],
             size: config.img_size,
             grid: config.grid(),
             num_prefix_tokens: config.num_prefix_tokens(),

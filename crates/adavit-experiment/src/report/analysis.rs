@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adavit_data::Dataset;
+use adavit_data::Labelled;
 use adavit_decision::BlockUsage;
 use adavit_model::{Checkpoint, write_file};
 use adavit_train::RunFolder;
@@ -84,7 +84,12 @@ impl Analysis {
 ///
 /// # Errors
 /// If the folder holds no finished models, or its data cannot be read.
-pub fn write_analysis(run: &Path, test: &Dataset, out: &Path, device: &Device) -> Result<Analysis> {
+pub fn write_analysis(
+    run: &Path,
+    test: &dyn Labelled,
+    out: &Path,
+    device: &Device,
+) -> Result<Analysis> {
     let config = RunFolder::read_config(run)?;
     config.method.expect_learned()?;
     let checkpoint = Checkpoint::load(&run.join("best"))?;

@@ -11,6 +11,8 @@ use crate::report::statistics::rank_correlation;
 
 /// Bars of the histogram.
 const BINS: usize = 24;
+/// Pairs of classes that are named.
+const CONFUSED: usize = 5;
 /// More classes than this make no table of confusions that anyone reads.
 const MOST_CLASSES: usize = 40;
 
@@ -80,7 +82,7 @@ fn classes(page: &mut Page, adaptive: &AdaptiveResults) {
         head: head(&[
             "class",
             "images",
-            "top-1",
+            "recall (top-1 of the class)",
             "MACs per image",
             "share of the dense model's",
         ]),
@@ -91,10 +93,11 @@ fn classes(page: &mut Page, adaptive: &AdaptiveResults) {
 /// Writes which classes are confused.
 pub(super) fn confusion(page: &mut Page, adaptive: &AdaptiveResults) {
     let confusion = adaptive.classes.confusion();
+    page.heading("Confusion");
+    most_confused(page, adaptive);
     if confusion.len() > MOST_CLASSES {
         return;
     }
-    page.heading("Confusion");
     page.paragraph("Rows are labels, columns are the adaptive model's predictions, in images.");
     // A model may have more classes than the data: those are columns only.
     let predicted = (0..confusion.len()).map(|class| adaptive.class_name(class));
@@ -111,6 +114,26 @@ pub(super) fn confusion(page: &mut Page, adaptive: &AdaptiveResults) {
         rows: rows.collect(),
         head: ["label".to_string()].into_iter().chain(predicted).collect(),
         kind: TableKind::Numbers,
+    });
+}
+
+/// Names the pairs of classes that are confused most.
+fn most_confused(page: &mut Page, adaptive: &AdaptiveResults) {
+    let table = &adaptive.classes;
+    let pairs = table.confused(CONFUSED).into_iter().map(|pair| {
+        format!(
+            "{} as {} ({} of {} images)",
+            adaptive.class_name(pair.label),
+            adaptive.class_name(pair.predicted),
+            pair.images,
+            table.images(pair.label)
+        )
+    });
+    let pairs: Vec<String> = pairs.collect();
+    page.paragraph(&if pairs.is_empty() {
+        "Every image is predicted as its class.".to_owned()
+    } else {
+        format!("Confused most: {}.", pairs.join("; "))
     });
 }
 

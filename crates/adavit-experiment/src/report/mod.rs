@@ -5,6 +5,7 @@ mod analysis;
 mod calibration;
 mod chart;
 mod compute;
+mod contact_sheet;
 pub(crate) mod efficiency;
 mod gallery;
 mod glyphs;
@@ -18,6 +19,7 @@ mod statistics;
 mod training;
 
 pub use analysis::{Analysis, ClassCompute, write_analysis};
+pub use contact_sheet::{SheetRow, draw_contact_sheet};
 pub use efficiency::{CurvePoint, efficiency_chart};
 pub use overlay::{Overlay, draw_overlay};
 pub use run_report::write_report;

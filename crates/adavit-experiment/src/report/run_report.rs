@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use adavit_data::Dataset;
+use adavit_data::Labelled;
 use adavit_model::{Checkpoint, write_file};
 use adavit_train::{REPORT, RunFolder};
 use candle_core::Device;
@@ -24,7 +24,7 @@ use crate::report::training::{steps_per_epoch, training};
 /// If the folder holds no run, or its data or checkpoint cannot be read.
 pub fn write_report(
     run: &Path,
-    test: &Dataset,
+    test: &dyn Labelled,
     out: Option<&Path>,
     device: &Device,
 ) -> Result<PathBuf> {

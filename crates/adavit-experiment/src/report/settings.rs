@@ -1,6 +1,6 @@
 //! The settings of a run as tables: what it was asked for, and how each stage was trained.
 
-use adavit_train::{StageConfig, TrainConfig, UsageWeights};
+use adavit_train::{ClassWeights, StageConfig, TrainConfig, UsageWeights};
 
 use crate::error::{Error, Result};
 use crate::report::calibration::calibrated_from;
@@ -13,7 +13,7 @@ pub(super) fn settings(
     steps_per_epoch: Option<u64>,
 ) -> Result<()> {
     page.heading("Settings");
-    let rows = [
+    let mut rows = vec![
         ("model", model(config)?),
         ("data", config.data.clone()),
         ("budget", budget(config)),
@@ -31,6 +31,9 @@ pub(super) fn settings(
         ("budget loss", budget_loss(&config.usage)),
         ("device", device(config)),
     ];
+    if let Some(weights) = &config.class_weights {
+        rows.insert(rows.len() - 1, ("class weights", class_weights(weights)));
+    }
     let rows = rows.into_iter();
     let rows = rows.map(|(name, value)| vec![Cell::text(name), Cell::text(value)]);
     page.table(&Table {
@@ -173,6 +176,16 @@ fn budget_loss(usage: &UsageWeights) -> String {
     )
 }
 
+fn class_weights(weights: &ClassWeights) -> String {
+    match weights {
+        ClassWeights::Balanced => "balanced".into(),
+        ClassWeights::Given(weights) => {
+            let weights: Vec<String> = weights.iter().map(f64::to_string).collect();
+            listed(&weights)
+        }
+    }
+}
+
 fn device(config: &TrainConfig) -> String {
     let threads = config.threads;
     let threads = threads.map_or_else(String::new, |n| format!(", {n} threads"));
@@ -186,6 +199,29 @@ fn listed(parts: &[String]) -> String {
         parts.join(", ")
     }
 }
+
+/// A setting of a stage that the report leaves out where both stages have its default.
+type Rare = (&'static str, fn(&StageConfig) -> f64, f64);
+
+const RARELY_SET: [Rare; 5] = [
+    ("stochastic depth", |stage| stage.drop_path, 0.0),
+    (
+        "dropout of the token module",
+        |stage| stage.token_dropout,
+        0.0,
+    ),
+    ("batches of a step", |stage| stage.accum_steps as f64, 1.0),
+    (
+        "learning rate of a block over that of the next",
+        |stage| stage.optimizer.layer_decay,
+        1.0,
+    ),
+    (
+        "frozen backbone (0: no, 1: yes)",
+        |stage| f64::from(u8::from(stage.freeze)),
+        0.0,
+    ),
+];
 
 /// The settings that each stage has for itself.
 fn stages(page: &mut Page, config: &TrainConfig) {
@@ -214,6 +250,14 @@ fn stages(page: &mut Page, config: &TrainConfig) {
         value("label smoothing", |stage| stage.label_smoothing),
         value("decay of averaged weights", |stage| stage.ema_decay),
     ];
+    let unlike = |of: fn(&StageConfig) -> f64, default: f64| {
+        [&config.dense, &config.adaptive].map(of) != [default; 2]
+    };
+    for (name, of, default) in RARELY_SET {
+        if unlike(of, default) {
+            rows.push(value(name, of));
+        }
+    }
     if let Some(checkpoint) = &config.dense_checkpoint {
         for row in &mut rows {
             row[1] = Cell::text("-");

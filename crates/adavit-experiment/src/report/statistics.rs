@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adavit_data::Dataset;
+use adavit_data::{Labelled, all_indices};
 use adavit_model::Checkpoint;
 use adavit_train::{Evaluator, Images, Mode};
 use candle_core::Device;
@@ -12,13 +12,13 @@ use crate::error::Result;
 /// The dense model's loss on each image.
 pub(super) fn dense_losses(
     checkpoint: &Path,
-    test: &Dataset,
+    test: &dyn Labelled,
     batch_size: usize,
     device: &Device,
 ) -> Result<Vec<f64>> {
     let dense = Checkpoint::load(checkpoint)?;
-    let normalization = dense.config.normalization_for(test);
-    let indices = test.indices();
+    let normalization = dense.config.normalization_for(test)?;
+    let indices = all_indices(test);
     let images = Images {
         dataset: test,
         indices: &indices,

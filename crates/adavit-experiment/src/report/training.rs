@@ -15,9 +15,10 @@ struct Epochs<'a> {
     adaptive: Vec<&'a MetricsRow>,
 }
 
-/// The optimizer steps of a whole epoch, once one is finished.
+/// The optimizer steps of a whole epoch of the last stage that has finished one.
 pub(super) fn steps_per_epoch(rows: &[MetricsRow]) -> Option<u64> {
-    rows.iter().find(|row| row.epoch == 1).map(|row| row.steps)
+    let mut latest = rows.iter().rev();
+    latest.find(|row| row.epoch == 1).map(|row| row.steps)
 }
 
 /// Writes how the training went.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use adavit_data::Splits;
-use adavit_train::{Control, Event, FolderLock, Machine, Session, TrainConfig};
+use adavit_train::{Control, Event, FolderLock, Machine, Session, TrainConfig, open_images};
 use toml::Table;
 
 use crate::error::{Error, Result};
@@ -37,10 +37,11 @@ pub fn sweep(
     config: &SweepConfig,
     recipe: &TrainConfig,
     out: &Path,
-    control: Control,
+    mut control: Control,
 ) -> Result<Efficiency> {
-    let data = adavit_data::load(&recipe.data, recipe.data_dir.as_deref())?;
-    let mut sweep = Sweep::begin(config, recipe, &data, out, control)?;
+    let mut recipe = recipe.clone();
+    let data = opened(&mut recipe, &mut control)?;
+    let mut sweep = Sweep::begin(config, &recipe, &data, out, control)?;
     sweep.bind()?;
     let complete = sweep.go()?;
     sweep.finish(complete)
@@ -59,9 +60,10 @@ pub fn measure_speeds(
     config: &SweepConfig,
     recipe: &TrainConfig,
     out: &Path,
-    control: Control,
+    mut control: Control,
 ) -> Result<Efficiency> {
-    let data = adavit_data::load(&recipe.data, recipe.data_dir.as_deref())?;
+    let mut recipe = recipe.clone();
+    let data = opened(&mut recipe, &mut control)?;
     let no_points = || Error::File {
         path: out.join(POINTS),
         message: "expected points, whose speeds are to be measured; sweep first".into(),
@@ -69,13 +71,22 @@ pub fn measure_speeds(
     if !out.join(POINTS).exists() {
         return Err(no_points());
     }
-    let mut sweep = Sweep::begin(config, recipe, &data, out, control)?;
+    let mut sweep = Sweep::begin(config, &recipe, &data, out, control)?;
     if sweep.points.iter().all(Option::is_none) {
         return Err(no_points());
     }
     sweep.bind()?;
     let complete = sweep.time_again()?;
     sweep.finish(complete)
+}
+
+/// Opens the images of a recipe, which is completed by them.
+fn opened(recipe: &mut TrainConfig, control: &mut Control) -> Result<Splits> {
+    let images = open_images(recipe)?;
+    for note in &images.notes {
+        (control.report)(&Event::Note(note));
+    }
+    Ok(images.splits)
 }
 
 /// A sweep in progress.

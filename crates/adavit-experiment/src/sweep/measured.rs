@@ -1,5 +1,6 @@
 //! One model of a sweep: it is trained where its job trains one, then measured on the test images.
 
+use adavit_data::all_indices;
 use adavit_decision::BlockUsage;
 use adavit_model::Checkpoint;
 use adavit_train::{
@@ -52,7 +53,7 @@ impl Sweep<'_, '_> {
         let session = self.session(&self.seeded(seed))?;
         let mut checkpoint = Checkpoint::load(&self.adaptive(trained, seed))?;
         let mut model = checkpoint.model(&session.device)?;
-        let held_out = session.images(&session.data.train, &session.split.held_out);
+        let held_out = session.held_out();
         let share = calibrate_best(&mut model, &held_out, budget)?.macs_share;
         self.expect_budget(&job.name(self.config), share, budget);
         checkpoint.config = model.config().clone();
@@ -70,8 +71,9 @@ impl Sweep<'_, '_> {
     /// Measures a checkpoint on the test images.
     fn evaluated(&self, job: Job, settings: &TrainConfig, train_seconds: f64) -> Result<Point> {
         let session = self.session(&self.seeded(settings.seed))?;
-        let indices = session.data.test.indices();
-        let images = session.images(&session.data.test, &indices);
+        let test = session.data.test.as_ref();
+        let indices = all_indices(test);
+        let images = session.images(test, &indices);
         let checkpoint = self.checkpoint(job);
         let loaded = Checkpoint::load(&checkpoint)?;
         let models = Models::of(&loaded, &session.device)?;
@@ -123,7 +125,7 @@ impl Sweep<'_, '_> {
             return Ok(usage);
         }
         let session = self.session(&self.seeded(settings.seed))?;
-        let held_out = session.images(&session.data.train, &session.split.held_out);
+        let held_out = session.held_out();
         let checkpoint = Checkpoint::load(&self.adaptive(settings.budget, settings.seed))?;
         let prepared = checkpoint.prepared(&session.device)?;
         let found = evaluate_prepared(&prepared, &held_out)?;

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use adavit_data::Batch;
+use adavit_data::make_batch;
 use adavit_decision::{BlockUsage, HardPolicy};
 use adavit_model::{PreparedTransformer, Workspace};
 use adavit_train::{Images, RandomDraw, drawn_policy, median};
@@ -43,8 +44,14 @@ pub(super) fn measure(
     let speeds = BATCHES.iter().map(|&batch| {
         let n = IMAGES[usize::from(batch > 1)].min(images.indices.len());
         let batches = images.indices[..n].chunks(batch).map(|indices| {
-            let dataset = images.dataset;
-            Ok(dataset.batch(indices, images.normalization, images.device)?)
+            let (set, normalization) = (images.dataset, images.normalization);
+            Ok(make_batch(
+                set,
+                indices,
+                None,
+                normalization,
+                images.device,
+            )?)
         });
         let batches = batches.collect::<Result<Vec<_>>>()?;
         let dense = Execution::Dense(dense);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use adavit_data::all_indices;
 use adavit_model::Checkpoint;
 use adavit_train::{Event, Session};
 
@@ -71,8 +72,9 @@ impl Sweep<'_, '_> {
         let mut settings = self.settings(job)?;
         settings.dense_checkpoint = None;
         let session = self.session(&settings)?;
-        let indices = session.data.test.indices();
-        let images = session.images(&session.data.test, &indices);
+        let test = session.data.test.as_ref();
+        let indices = all_indices(test);
+        let images = session.images(test, &indices);
         let loaded = loaded_or_initial(&checkpoint, &session)?;
         let prepared = loaded.prepared(&session.device)?;
         let first = self.session(&self.seeded(self.config.seeds[0]))?;

@@ -63,6 +63,32 @@ fn noise_follows_its_distribution_across_samples_epochs_and_sites() -> Result<()
 }
 
 #[test]
+fn ones_come_at_their_rate_and_do_not_depend_on_the_batch() -> Result<()> {
+    let site = Site::new(3, 300);
+    let ones = |samples: &[u64], probability: f64| -> Result<Vec<Vec<f64>>> {
+        let noise = SeededNoise::new(7, 1, samples);
+        let shape = [samples.len(), 2000];
+        let xs = noise.bernoulli(site, probability, &shape, DType::F64, &CPU)?;
+        xs.to_vec2()
+    };
+    for probability in [0.1, 0.75] {
+        let both = ones(&[3, 8], probability)?;
+        for row in &both {
+            assert!(row.iter().all(|x| *x == 0. || *x == 1.));
+            let rate = row.iter().sum::<f64>() / 2000.;
+            // Four standard deviations of a binomial.
+            let tolerance = 4. * (probability * (1. - probability) / 2000.).sqrt();
+            assert!((rate - probability).abs() < tolerance, "{rate}");
+        }
+        assert_ne!(both[0], both[1]);
+        assert_eq!(ones(&[8], probability)?[0], both[1]);
+    }
+    assert_eq!(ones(&[3], 0.)?[0], [0.; 2000]);
+    assert_eq!(ones(&[3], 1.)?[0], [1.; 2000]);
+    Ok(())
+}
+
+#[test]
 fn noise_of_a_sample_does_not_depend_on_its_batch_or_on_the_order_of_calls() -> Result<()> {
     let (a, b) = (Site::new(0, 1), Site::new(1, 0));
     let mut batch = SeededNoise::new(5, 2, &[10, 20, 30]);

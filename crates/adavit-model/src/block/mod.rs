@@ -24,6 +24,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::config::ModelConfig;
+use crate::dropout::BranchScales;
 use crate::layers::{LayerNorm, Linear, Mlp};
 use crate::output::Capture;
 use crate::reduction::reducer::{AttentionInputs, Reducer};
@@ -103,14 +104,19 @@ impl Block {
         })
     }
 
-    pub(crate) fn forward(&self, xs: &Tensor, capture: Capture) -> Result<BlockOutput> {
+    pub(crate) fn forward(
+        &self,
+        xs: &Tensor,
+        scales: &BranchScales,
+        capture: Capture,
+    ) -> Result<BlockOutput> {
         let zs = self.norm1.forward(xs)?;
         let ys = multi_head_attention(&zs, &self.maps(), self.num_heads, None, HeadGate::All)?;
-        let xs = (xs + ys)?;
+        let xs = add(xs, &ys, None, scales.attention.as_ref())?;
         let us = self.norm2.forward(&xs)?;
         let ys = self.mlp.forward(&us)?;
         Ok(BlockOutput {
-            xs: (xs + ys)?,
+            xs: add(&xs, &ys, None, scales.mlp.as_ref())?,
             decision: Decision {
                 policy: BlockPolicy::default(),
                 logits: BlockLogits::default(),
@@ -127,6 +133,7 @@ impl Block {
         &self,
         xs: &Tensor,
         block: usize,
+        scales: &BranchScales,
         reducer: &mut Reducer,
     ) -> Result<Tensor> {
         let zs = self.norm1.forward(xs)?;
@@ -137,20 +144,22 @@ impl Block {
             num_heads: self.num_heads,
         };
         let ys = reducer.attention(&inputs)?;
-        let xs = (xs + self.proj.forward(&ys)?)?;
+        let ys = self.proj.forward(&ys)?;
+        let xs = add(xs, &ys, None, scales.attention.as_ref())?;
         let xs = reducer.reduce(&xs, block, &inputs)?;
         let ys = self.mlp.forward(&self.norm2.forward(&xs)?)?;
-        xs + ys
+        add(&xs, &ys, None, scales.mlp.as_ref())
     }
 
     pub(crate) fn forward_masked(
         &self,
         xs: &Tensor,
         source: DecisionSource,
+        scales: &BranchScales,
         capture: Capture,
     ) -> Result<BlockOutput> {
         let Some(decider) = &self.decider else {
-            return self.forward(xs, capture);
+            return self.forward(xs, scales, capture);
         };
         let zs = self.norm1.forward(xs)?;
         let decision = match source {
@@ -162,10 +171,11 @@ impl Block {
         };
         let policy = &decision.policy;
         let (ys, class_attention) = self.masked_attention(decider, &zs, policy, capture)?;
-        let xs = add(xs, &ys, policy, 0)?;
+        let [attention_gate, mlp_gate] = sublayer_gates(policy)?;
+        let xs = add(xs, &ys, attention_gate, scales.attention.as_ref())?;
         let ys = self.masked_mlp(decider, &self.norm2.forward(&xs)?, policy)?;
         Ok(BlockOutput {
-            xs: add(&xs, &ys, policy, 1)?,
+            xs: add(&xs, &ys, mlp_gate, scales.mlp.as_ref())?,
             decision,
             class_attention,
         })
@@ -260,10 +270,21 @@ fn gate(
     }
 }
 
-/// `xs + gate * ys`, with the gate of sub-layer `sublayer`.
-fn add(xs: &Tensor, ys: &Tensor, policy: &BlockPolicy, sublayer: usize) -> Result<Tensor> {
-    match policy.sublayers() {
-        Some(gates) => gated_residual(xs, ys, &gates.narrow(1, sublayer, 1)?.squeeze(1)?),
-        None => xs + ys,
+/// The gates of attention and MLP, `(B,)` each, if there are any.
+fn sublayer_gates(policy: &BlockPolicy) -> Result<[Option<Tensor>; 2]> {
+    let Some(gates) = policy.sublayers() else {
+        return Ok([None, None]);
+    };
+    let gate = |sublayer| gates.narrow(1, sublayer, 1)?.squeeze(1);
+    Ok([Some(gate(0)?), Some(gate(1)?)])
+}
+
+/// `xs + gate * scale * ys`, with those factors that there are, `(B,)` each.
+fn add(xs: &Tensor, ys: &Tensor, gate: Option<Tensor>, scale: Option<&Tensor>) -> Result<Tensor> {
+    match (gate, scale) {
+        (Some(gate), Some(scale)) => gated_residual(xs, ys, &(gate * scale)?),
+        (Some(gate), None) => gated_residual(xs, ys, &gate),
+        (None, Some(scale)) => gated_residual(xs, ys, scale),
+        (None, None) => xs + ys,
     }
 }

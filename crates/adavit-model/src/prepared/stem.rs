@@ -73,7 +73,7 @@ impl PreparedStem {
                 let rows = tokens.xs.par_chunks_exact_mut(self.num_tokens * c);
                 // Image by image, so that none depends on its batch.
                 rows.enumerate().try_for_each(|(image, xs)| -> Result<()> {
-                    let tokens = module.forward(&images.narrow(0, image, 1)?)?;
+                    let tokens = module.forward(&images.narrow(0, image, 1)?, None)?;
                     let tokens = tokens.flatten_all()?.to_vec1::<f32>()?;
                     for (x, token) in xs[prefix * c..].iter_mut().zip(tokens) {
                         *x += token;

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::config::{ModelConfig, PosEmbed};
+use crate::dropout::Dropout;
 use crate::stem::Stem;
 use crate::stem::conv_stem::ConvStem;
 use crate::stem::tokens_to_token::TokensToToken;
@@ -56,7 +57,7 @@ impl StemLayer {
         })
     }
 
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+    fn forward(&self, xs: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
         match self {
             Self::Patches {
                 patch_size,
@@ -67,7 +68,7 @@ impl StemLayer {
                 adavit_kernels::linear(&patches, &weight.flatten_from(1)?, Some(bias))
             }
             Self::Convolutions(stem) => stem.forward(xs),
-            Self::TokensToToken(module) => module.forward(xs),
+            Self::TokensToToken(module) => module.forward(xs, dropout),
         }
     }
 }
@@ -90,9 +91,9 @@ impl Embed {
         })
     }
 
-    /// `(B, in_chans, height, width)` to `(B, N, C)`.
-    pub(crate) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let tokens = self.stem.forward(xs)?;
+    /// `(B, in_chans, height, width)` to `(B, N, C)`, without what `dropout` leaves out.
+    pub(crate) fn forward(&self, xs: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
+        let tokens = self.stem.forward(xs, dropout)?;
         let (b, _, c) = tokens.dims3()?;
         let mut parts = vec![self.cls_token.broadcast_as((b, 1, c))?];
         if let Some(token) = &self.dist_token {

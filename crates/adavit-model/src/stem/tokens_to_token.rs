@@ -14,6 +14,7 @@ use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use crate::dropout::{Dropout, Part};
 use crate::error::{self, Error};
 use crate::layers::{LayerNorm, Linear, Mlp};
 
@@ -140,17 +141,22 @@ impl TokensToToken {
         })
     }
 
-    /// `(B, in_chans, height, width)` to `(B, N - 1, C)`.
-    pub(crate) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+    /// `(B, in_chans, height, width)` to `(B, N - 1, C)`, without what `dropout` leaves out.
+    pub(crate) fn forward(&self, xs: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
+        let dropped = |layer| Dropped { dropout, layer };
         let (b, _, height, width) = xs.dims4()?;
         let grids = grids((height, width));
         let as_image = |xs: Tensor, (rows, columns): (usize, usize)| {
             let d = xs.dim(D::Minus1)?;
             xs.transpose(1, 2)?.reshape((b, d, rows, columns))
         };
-        let xs = self.attention1.forward(&im2col(xs, SPLITS[0])?)?;
+        let xs = self
+            .attention1
+            .forward(&im2col(xs, SPLITS[0])?, dropped(0))?;
         let xs = as_image(xs, grids[0])?;
-        let xs = self.attention2.forward(&im2col(&xs, SPLITS[1])?)?;
+        let xs = self
+            .attention2
+            .forward(&im2col(&xs, SPLITS[1])?, dropped(1))?;
         let xs = as_image(xs, grids[1])?;
         self.project.forward(&im2col(&xs, SPLITS[2])?)
     }
@@ -164,6 +170,22 @@ struct TokenLayer {
     proj: Linear,
     norm2: LayerNorm,
     mlp: Mlp,
+}
+
+/// What is left out of a layer, if anything.
+#[derive(Debug, Clone, Copy)]
+struct Dropped<'a> {
+    dropout: Option<&'a Dropout>,
+    layer: usize,
+}
+
+impl Dropped<'_> {
+    fn of(self, part: Part, ys: Tensor) -> Result<Tensor> {
+        match self.dropout {
+            Some(dropout) => dropout.of_tokens(part, self.layer, ys),
+            None => Ok(ys),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -208,7 +230,7 @@ impl TokenLayer {
         })
     }
 
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+    fn forward(&self, xs: &Tensor, dropped: Dropped) -> Result<Tensor> {
         let zs = self.norm1.forward(xs)?;
         let (ys, v) = match &self.mixing {
             Mixing::Performer { kqv, w } => {
@@ -227,9 +249,9 @@ impl TokenLayer {
                 (attention(qkv, 1, None, HeadGate::All)?, v)
             }
         };
-        let xs = (v + self.proj.forward(&ys)?)?;
+        let xs = (v + dropped.of(Part::TokenProj, self.proj.forward(&ys)?)?)?;
         let ys = self.mlp.forward(&self.norm2.forward(&xs)?)?;
-        xs + ys
+        xs + dropped.of(Part::TokenMlp, ys)?
     }
 }
 

@@ -3,6 +3,7 @@
 //! - `allocations`: a sparse forward allocates nothing per block;
 //! - `batches`: an image has the same bits alone, in any batch and for any number of threads;
 //! - `checkpoints`: what is written is read back, and the error names all that does not fit;
+//! - `dropout`: what training leaves out is left out whole, and by image;
 //! - `hostile`: a damaged or hostile file is read or refused, without a panic or much memory;
 //! - `import`: the same model under the names of others gives the same logits;
 //! - `positions`: position embeddings are resampled as by timm;
@@ -16,6 +17,7 @@ mod allocations;
 mod batches;
 mod checkpoints;
 mod common;
+mod dropout;
 mod harness;
 mod hostile;
 mod import;

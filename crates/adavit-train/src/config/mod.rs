@@ -1,7 +1,9 @@
 //! Settings of a run: one TOML file reproduces one run.
 
+pub(crate) mod class_weights;
 pub(crate) mod device;
 pub(crate) mod distillation;
+pub(crate) mod fine_tune;
 pub(crate) mod gates;
 pub(crate) mod method;
 pub(crate) mod model;

@@ -1,6 +1,7 @@
 //! Changes to a preset: the table `model`.
 
-use adavit_model::{ConvStemConfig, ModelConfig, PosEmbed};
+use adavit_data::Preprocessing;
+use adavit_model::{ConvStemConfig, ModelConfig, PRESETS, PosEmbed, Stem};
 use serde::{Deserialize, Serialize};
 
 /// Changes to a preset; absent fields keep the preset's value.
@@ -33,6 +34,8 @@ pub struct ModelOptions {
     pub pos_embed: Option<PosEmbed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conv_stem: Option<ConvStemConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preprocessing: Option<Preprocessing>,
 }
 
 impl ModelOptions {
@@ -51,6 +54,9 @@ impl ModelOptions {
         model.mlp_ratio = self.mlp_ratio.unwrap_or(model.mlp_ratio);
         model.qkv_bias = self.qkv_bias.unwrap_or(model.qkv_bias);
         model.pos_embed = self.pos_embed.unwrap_or(model.pos_embed);
+        if self.preprocessing.is_some() {
+            model.preprocessing.clone_from(&self.preprocessing);
+        }
         let mut stem = model.stem.clone();
         if let Some(convolutions) = &self.conv_stem {
             stem = stem.with_convolutions(convolutions.clone())?;
@@ -78,6 +84,53 @@ impl ModelOptions {
             qkv_bias: over.qkv_bias.or(below.qkv_bias),
             pos_embed: over.pos_embed.or(below.pos_embed),
             conv_stem: over.conv_stem.or(below.conv_stem),
+            preprocessing: over.preprocessing.or(below.preprocessing),
         }
     }
+
+    /// Returns the preset and the changes to it that describe a model; classes, normalization and what
+    /// decides are left out.
+    ///
+    /// # Errors
+    /// If no preset has the model's stem.
+    pub(crate) fn describing(model: &ModelConfig) -> adavit_model::Result<(String, Self)> {
+        let base = base_of(model)?;
+        let changed = |from: usize, to: usize| (from != to).then_some(to);
+        let (patch_size, conv_stem) = match &model.stem {
+            stem if *stem == base.stem => (None, None),
+            Stem::Convolutions(convolutions) => (None, Some(convolutions.clone())),
+            stem => (Some(stem.patch_size()), None),
+        };
+        let options = Self {
+            img_size: (base.img_size != model.img_size).then_some(model.img_size),
+            in_chans: changed(base.in_chans, model.in_chans),
+            num_classes: changed(base.num_classes, model.num_classes),
+            patch_size,
+            embed_dim: changed(base.embed_dim, model.embed_dim),
+            depth: changed(base.depth, model.depth),
+            num_heads: changed(base.num_heads, model.num_heads),
+            mlp_ratio: (base.mlp_ratio != model.mlp_ratio).then_some(model.mlp_ratio),
+            qkv_bias: (base.qkv_bias != model.qkv_bias).then_some(model.qkv_bias),
+            pos_embed: (base.pos_embed != model.pos_embed).then_some(model.pos_embed),
+            conv_stem,
+            preprocessing: None,
+        };
+        Ok((base.preset, options))
+    }
+}
+
+/// The preset that a model is nearest to: its own, or one of the same stem.
+fn base_of(model: &ModelConfig) -> adavit_model::Result<ModelConfig> {
+    if PRESETS.contains(&model.preset.as_str()) {
+        return ModelConfig::preset(&model.preset);
+    }
+    if matches!(model.stem, Stem::TokensToToken(_)) {
+        for preset in PRESETS {
+            let preset = ModelConfig::preset(preset)?;
+            if preset.stem == model.stem {
+                return Ok(preset);
+            }
+        }
+    }
+    ModelConfig::preset("deit_small_patch16_224")
 }

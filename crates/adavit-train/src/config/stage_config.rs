@@ -21,6 +21,16 @@ pub struct StageConfig {
     /// Decay of the moving average of the weights, in [0, 1]; the average is what is evaluated. 0 for
     /// no average.
     pub ema_decay: f64,
+    /// Stochastic depth: the rate, in [0, 1), at which the last block's attention and MLP are each left
+    /// out for an image; see [`DropoutRates`](adavit_model::DropoutRates).
+    pub drop_path: f64,
+    /// The rate, in [0, 1), at which outputs of T2T-ViT's token module are left out; see
+    /// [`DropoutRates`](adavit_model::DropoutRates). 0 for other models.
+    pub token_dropout: f64,
+    /// Whether only the head and the decision networks learn, and all else stays as it is.
+    pub freeze: bool,
+    /// How many batches make one optimizer step, by the mean of their gradients.
+    pub accum_steps: usize,
     /// AdamW.
     pub optimizer: AdamWConfig,
 }
@@ -35,6 +45,10 @@ impl StageConfig {
             min_lr_factor: 0.01,
             label_smoothing: 0.1,
             ema_decay: 0.99,
+            drop_path: 0.0,
+            token_dropout: 0.0,
+            freeze: false,
+            accum_steps: 1,
             optimizer: AdamWConfig {
                 lr,
                 decision_lr,
@@ -53,6 +67,10 @@ impl StageConfig {
             ("label_smoothing", self.label_smoothing),
             ("ema_decay", self.ema_decay),
         ])?;
-        ranges.weights([("warmup_epochs", self.warmup_epochs)])
+        ranges.weights([("warmup_epochs", self.warmup_epochs)])?;
+        ranges.rates([
+            ("drop_path", self.drop_path),
+            ("token_dropout", self.token_dropout),
+        ])
     }
 }

@@ -8,7 +8,9 @@ use adavit_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::config::class_weights::ClassWeights;
 use crate::config::distillation::Distillation;
+use crate::config::fine_tune::FineTune;
 use crate::config::gates::Gates;
 use crate::config::method::Method;
 use crate::config::model::ModelOptions;
@@ -31,8 +33,21 @@ use crate::error::{Error, Result};
 pub struct TrainConfig {
     /// The backbone's preset.
     pub preset: String,
-    /// A data set's name, or a folder of IDX files; see [`adavit_data::load`].
+    /// A data set's name, or a path: see [`adavit_data::load`] and [`adavit_data::open`].
     pub data: String,
+    /// A file that gives each folder or label of `data` its class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_map: Option<PathBuf>,
+    /// Share of the pictures that is tested on, in (0, 1), where `data` has one part only.
+    #[serde(default = "val_split", skip_serializing_if = "is_val_split")]
+    pub val_split: f64,
+    /// The most bytes of decoded pictures that stay in memory.
+    #[serde(default = "cache_bytes", skip_serializing_if = "is_cache_bytes")]
+    pub cache_bytes: u64,
+    /// Whether JPEGs are decoded at the smallest part of their size that is enough: faster, with other
+    /// values.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fast_decode: bool,
     /// The folder of a named data set's files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
@@ -51,10 +66,18 @@ pub struct TrainConfig {
     /// Per-axis targets as in the paper, in place of the budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub targets: Option<Targets>,
-    /// Images per step.
+    /// Images per batch; a step is of one batch, or of `accum_steps`.
     pub batch_size: usize,
+    /// How much the images of each class count in the cross entropy with the labels; all the same, if
+    /// absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<ClassWeights>,
     /// Images per forward of an evaluation.
     pub eval_batch_size: usize,
+    /// Threads that read, decode and vary training images ahead of the steps. Batches do not depend on
+    /// it. If absent: none for images in memory, one for each of `threads` for pictures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<usize>,
     /// Share of the training images that is held out, in (0, 1): it chooses `best`.
     pub held_out: f64,
     /// At most this many optimizer steps in each stage; within an epoch this is a trial run, which
@@ -83,9 +106,12 @@ pub struct TrainConfig {
     pub decisions: DecisionConfig,
     /// How training images are varied.
     pub augment: Augment,
-    /// A dense checkpoint to start the adaptive stage from; the dense stage is skipped then.
+    /// A dense checkpoint to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense_checkpoint: Option<PathBuf>,
+    /// What the dense stage does with that checkpoint.
+    #[serde(default, skip_serializing_if = "FineTune::is_off")]
+    pub fine_tune: FineTune,
     /// The first stage: the dense model.
     pub dense: StageConfig,
     /// The second stage: the adaptive model, which starts from the dense one.
@@ -98,12 +124,40 @@ pub struct TrainConfig {
     pub distillation: Distillation,
 }
 
+fn val_split() -> f64 {
+    0.2
+}
+
+fn cache_bytes() -> u64 {
+    1 << 30
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_val_split(value: &f64) -> bool {
+    *value == val_split()
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_cache_bytes(value: &u64) -> bool {
+    *value == cache_bytes()
+}
+
 impl Default for TrainConfig {
     /// The default run: a small model on the images that ship with the repository.
     fn default() -> Self {
         Self {
             preset: "nano_patch7_28".into(),
             data: "fashion-mnist-subset".into(),
+            class_map: None,
+            val_split: val_split(),
+            cache_bytes: cache_bytes(),
+            fast_decode: false,
             data_dir: None,
             out: None,
             device: "cpu".into(),
@@ -112,7 +166,9 @@ impl Default for TrainConfig {
             budget: 0.5,
             targets: None,
             batch_size: 64,
+            class_weights: None,
             eval_batch_size: 250,
+            workers: None,
             held_out: 0.1,
             max_steps: None,
             snapshot_seconds: 20.0,
@@ -135,8 +191,10 @@ impl Default for TrainConfig {
                 crop_padding: 2,
                 flip: true,
                 random_erasing: 0.0,
+                ..Augment::default()
             },
             dense_checkpoint: None,
+            fine_tune: FineTune::Off,
             dense: StageConfig::of(50, 2e-3, 2e-3),
             // Decision networks learn fast: their choices have to become sharp, or the model
             // learns to do without any of its parts, as under dropout.

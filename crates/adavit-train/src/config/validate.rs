@@ -1,6 +1,7 @@
 //! Checks of the settings: the range of each, and that they fit each other.
 
 use adavit_kernels::MOST_THREADS;
+use adavit_model::Stem;
 
 use crate::config::device::check_device_name;
 use crate::config::method::Method;
@@ -32,8 +33,28 @@ impl TrainConfig {
         if matches!(self.method, Method::Reduced { .. }) {
             self.distillation.expect_logits_alone()?;
         }
-        self.adaptive_model()?.validate()?;
+        let model = self.adaptive_model()?;
+        model.validate()?;
+        if let Some(weights) = &self.class_weights {
+            weights.validate(model.num_classes)?;
+        }
+        self.expect_used_dropout()?;
         self.validate_reach()
+    }
+
+    /// Checks that only a model with a token module has a dropout there.
+    fn expect_used_dropout(&self) -> Result<()> {
+        if matches!(self.dense_model()?.stem, Stem::TokensToToken(_)) {
+            return Ok(());
+        }
+        for (table, stage) in [("dense", &self.dense), ("adaptive", &self.adaptive)] {
+            if stage.token_dropout > 0.0 {
+                let expected = "0 for a model without the token module of T2T-ViT";
+                let found = stage.token_dropout;
+                return Err(Ranges::of(table).unexpected("token_dropout", expected, found));
+            }
+        }
+        Ok(())
     }
 
     /// Checks that the loss weighs the target of every axis that has gates.
@@ -77,6 +98,9 @@ impl TrainConfig {
         let held_out = self.held_out;
         let fits = held_out > 0.0 && held_out < 1.0;
         ranges.check("held_out", held_out, fits, "in (0, 1)")?;
+        let val_split = self.val_split;
+        let fits = val_split > 0.0 && val_split < 1.0;
+        ranges.check("val_split", val_split, fits, "in (0, 1)")?;
         let seconds = self.snapshot_seconds;
         let fits = seconds > 0.0 && seconds <= 60.0;
         ranges.check("snapshot_seconds", seconds, fits, "in (0, 60]")
@@ -93,6 +117,8 @@ impl TrainConfig {
             ("random_policies", self.random_policies as u64, (1, 1 << 16)),
             ("patience", self.patience.unwrap_or(1), (1, most)),
             ("keep", self.keep as u64, (0, 1 << 16)),
+            ("workers", self.workers.unwrap_or(0) as u64, (0, 256)),
+            ("cache_bytes", self.cache_bytes, (0, most)),
             (
                 "threads",
                 self.threads.unwrap_or(1) as u64,
@@ -100,6 +126,16 @@ impl TrainConfig {
             ),
             ("dense.epochs", self.dense.epochs, (1, 1 << 20)),
             ("adaptive.epochs", self.adaptive.epochs, (1, 1 << 20)),
+            (
+                "dense.accum_steps",
+                self.dense.accum_steps as u64,
+                (1, 1 << 20),
+            ),
+            (
+                "adaptive.accum_steps",
+                self.adaptive.accum_steps as u64,
+                (1, 1 << 20),
+            ),
         ] {
             if value < least || value > most {
                 let expected = format!("between {least} and {most}");
@@ -167,13 +203,18 @@ mod tests {
     #[test]
     fn messages_begin_with_the_path_of_the_setting() {
         type Change = fn(&mut TrainConfig);
-        let wrong: [(&str, Change); 12] = [
+        let wrong: [(&str, Change); 15] = [
             ("budget", |c| c.budget = 0.0),
             ("held_out", |c| c.held_out = 1.0),
             ("device", |c| c.device = "gpu".into()),
             ("augment.random_erasing", |c| c.augment.random_erasing = 2.0),
             ("dense.optimizer.lr", |c| c.dense.optimizer.lr = -1.0),
+            ("dense.optimizer.layer_decay", |c| {
+                c.dense.optimizer.layer_decay = 0.0;
+            }),
             ("adaptive.ema_decay", |c| c.adaptive.ema_decay = 2.0),
+            ("adaptive.token_dropout", |c| c.adaptive.token_dropout = 0.1),
+            ("dense.drop_path", |c| c.dense.drop_path = 1.0),
             ("gates.temperature", |c| {
                 c.gates.temperature = adavit_gumbel::Temperature::Constant { tau: 0.0 };
             }),
@@ -200,7 +241,8 @@ mod tests {
 
     #[test]
     fn ranges_are_checked() {
-        let wrong: [fn(&mut TrainConfig); 9] = [
+        let wrong: [fn(&mut TrainConfig); 10] = [
+            |c| c.dense.accum_steps = 0,
             |c| c.budget = 0.0,
             |c| c.budget = 1.5,
             |c| c.budget = f64::NAN,

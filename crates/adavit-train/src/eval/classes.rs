@@ -9,6 +9,17 @@ pub struct ClassTable {
     macs: Vec<u64>,
 }
 
+/// A class whose images are predicted as another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confused {
+    /// The true class.
+    pub label: usize,
+    /// The predicted class.
+    pub predicted: usize,
+    /// How many images.
+    pub images: u64,
+}
+
 impl ClassTable {
     /// An empty table for `num_classes` classes.
     pub fn new(num_classes: usize) -> Self {
@@ -44,6 +55,26 @@ impl ClassTable {
         (images > 0).then(|| self.confusion[class][class] as f64 / images as f64)
     }
 
+    /// The pairs of a class and another one that its images are predicted as, the most frequent pairs
+    /// first, at most `count`.
+    pub fn confused(&self, count: usize) -> Vec<Confused> {
+        let rows = self.confusion.iter().enumerate();
+        let pairs = rows.flat_map(|(label, row)| {
+            let columns = row.iter().enumerate();
+            columns.map(move |(predicted, &images)| Confused {
+                label,
+                predicted,
+                images,
+            })
+        });
+        let mut pairs: Vec<Confused> = pairs
+            .filter(|pair| pair.label != pair.predicted && pair.images > 0)
+            .collect();
+        pairs.sort_by_key(|pair| std::cmp::Reverse(pair.images));
+        pairs.truncate(count);
+        pairs
+    }
+
     /// Mean MACs of a class's images; none without images.
     pub fn mean_macs(&self, class: usize) -> Option<f64> {
         let images = self.images(class);
@@ -65,5 +96,15 @@ mod tests {
         assert_eq!((table.top1(0), table.mean_macs(0)), (Some(0.5), Some(15.0)));
         assert_eq!((table.top1(1), table.mean_macs(1)), (None, None));
         assert_eq!(table.images(2), 1);
+        let pair = |label, predicted, images| Confused {
+            label,
+            predicted,
+            images,
+        };
+        for _ in 0..2 {
+            table.add(2, 0, 1);
+        }
+        assert_eq!(table.confused(9), [pair(2, 0, 2), pair(0, 1, 1)]);
+        assert_eq!(table.confused(1), [pair(2, 0, 2)]);
     }
 }

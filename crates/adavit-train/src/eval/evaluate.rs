@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use adavit_data::{Batch, batches};
+use adavit_data::{Batch, Broken, Skipped, batches, make_batch, make_readable_batch};
 use adavit_decision::{BlockKept, DecisionConfig, Geometry, UsageMeter};
 use adavit_model::{PreparedTransformer, VisionTransformer, Workspace};
 use candle_core::{D, Tensor};
@@ -32,6 +32,8 @@ pub struct Evaluator<'a> {
     batches: std::slice::Chunks<'a, u32>,
     /// Whether the first batch runs once more before it is timed.
     warm_up: bool,
+    broken: Broken,
+    skipped: Vec<Skipped>,
     counts: Counts,
 }
 
@@ -96,9 +98,25 @@ impl<'a> Evaluator<'a> {
             images: *images,
             batches: batches(images.indices, images.batch_size),
             warm_up: false,
+            broken: Broken::Stop,
+            skipped: Vec::new(),
             counts: Counts::new(meter, geometry.dense_macs()),
             geometry,
         })
+    }
+
+    /// Leaves out images that cannot be read, rather than ending with an error.
+    #[must_use]
+    pub fn skipping_broken(self) -> Self {
+        Self {
+            broken: Broken::Skip,
+            ..self
+        }
+    }
+
+    /// Returns the images that were left out so far.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 
     /// Evaluates the images that are left, and returns what was found of all.
@@ -109,7 +127,7 @@ impl<'a> Evaluator<'a> {
         for batch in &mut self {
             batch?;
         }
-        Ok(self.counts.evaluation())
+        self.counts.evaluation()
     }
 
     fn evaluate_batch(&mut self, indices: &[u32]) -> Result<Vec<ImageReport>> {
@@ -119,20 +137,27 @@ impl<'a> Evaluator<'a> {
             device,
             ..
         } = self.images;
-        let batch = dataset.batch(indices, normalization, device)?;
+        let mut batch = match self.broken {
+            Broken::Stop => make_batch(dataset, indices, None, normalization, device)?,
+            Broken::Skip => make_readable_batch(dataset, indices, normalization, device)?,
+        };
+        self.skipped.append(&mut batch.skipped);
+        if batch.samples.is_empty() {
+            return Ok(Vec::new());
+        }
         if std::mem::take(&mut self.warm_up) {
             self.forward.run(&batch, &self.geometry)?;
         }
         let found = self.forward.run(&batch, &self.geometry)?;
-        self.counts.add_time(found.seconds, indices.len());
+        self.counts.add_time(found.seconds, batch.samples.len());
         let macs = self.forward.same_macs();
         let labels = batch.labels.to_vec1::<u32>()?;
         let answers = found.logits.into_iter().zip(found.used);
-        let images = indices.iter().zip(labels).zip(answers);
+        let images = batch.samples.iter().zip(labels).zip(answers);
         images
             .map(|((image, label), (logits, blocks))| {
                 self.counts.add(Answer {
-                    image: *image,
+                    image: *image as u32,
                     label,
                     logits,
                     blocks,
@@ -252,13 +277,21 @@ impl Iterator for Turns<'_, '_> {
 ///
 /// # Errors
 /// As for [`evaluate`].
+#[expect(
+    clippy::missing_panics_doc,
+    reason = "there is an evaluation of each evaluator"
+)]
 pub fn evaluate_in_turns<const N: usize>(
     mut evaluators: [Evaluator; N],
 ) -> Result<[Evaluation; N]> {
     for turn in in_turns(&mut evaluators) {
         turn?;
     }
-    Ok(evaluators.map(|evaluator| evaluator.counts.evaluation()))
+    let evaluations = evaluators.map(|evaluator| evaluator.counts.evaluation());
+    let evaluations: Vec<Evaluation> = evaluations.into_iter().collect::<Result<_>>()?;
+    Ok(evaluations
+        .try_into()
+        .expect("an evaluation of each evaluator"))
 }
 
 /// Share of rows whose highest logit is at the label; a cheap reading for training batches.

@@ -119,13 +119,19 @@ impl Counts {
     }
 
     /// The evaluation of the images so far, at least one.
-    pub(super) fn evaluation(mut self) -> Evaluation {
+    /// # Errors
+    /// If no image could be read.
+    pub(super) fn evaluation(mut self) -> Result<Evaluation> {
         let n = self.meter.macs().len();
+        if n == 0 {
+            let message = "evaluation: none of the images could be read";
+            return Err(Error::Mismatch(message.into()));
+        }
         let mut sorted = self.meter.macs().to_vec();
         sorted.sort_unstable();
         let percentile = |percent: usize| sorted[(n - 1) * percent / 100];
         let seconds = median(&mut self.seconds_per_image);
-        Evaluation {
+        Ok(Evaluation {
             images: n,
             top1: self.top1 as f64 / n as f64,
             top5: self.top5 as f64 / n as f64,
@@ -135,7 +141,7 @@ impl Counts {
             macs_share: self.meter.mean_macs() / self.dense_macs as f64,
             usage: self.meter.usage(),
             images_per_s: seconds.max(1e-12).recip(),
-        }
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The images of an evaluation, and whether they fit a model.
 
-use adavit_data::{Dataset, Labelled, Normalization};
+use adavit_data::{Labelled, Normalization};
 use adavit_model::ModelConfig;
 use candle_core::Device;
 
@@ -25,11 +25,11 @@ pub struct Images<'a> {
 ///
 /// # Errors
 /// [`Error::Mismatch`] if they do not fit.
-pub fn check_images(config: &ModelConfig, dataset: &Dataset) -> Result<()> {
+pub fn check_images(config: &ModelConfig, dataset: &dyn Labelled) -> Result<()> {
     let [channels, height, width] = dataset.dims();
     let (expected_height, expected_width) = config.img_size;
     let expected = [config.in_chans, expected_height, expected_width];
-    if dataset.dims() == expected && dataset.num_classes() <= config.num_classes {
+    if dataset.dims() == expected && dataset.class_names().len() <= config.num_classes {
         return Ok(());
     }
     Err(Error::Mismatch(format!(
@@ -40,6 +40,6 @@ pub fn check_images(config: &ModelConfig, dataset: &Dataset) -> Result<()> {
         config.in_chans,
         config.num_classes,
         config.preset,
-        dataset.num_classes(),
+        dataset.class_names().len(),
     )))
 }

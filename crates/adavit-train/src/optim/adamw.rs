@@ -7,6 +7,8 @@
 //! ```
 //! t counts from 1. lr and wd are those of the parameter's [`Group`], lr times the factor of the
 //! schedule: PyTorch's formula. (Loshchilov & Hutter, 2019, arXiv 1711.05101.)
+//!
+//! Layer-wise decay multiplies lr once more, by `layer_decay^(L + 1 - id)`: see [`Depth`].
 
 use std::collections::BTreeMap;
 
@@ -16,6 +18,7 @@ use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::optim::depth::Depth;
 use crate::optim::parameters::{Group, Parameters, copy_like, match_by_name};
 use crate::ranges::Ranges;
 
@@ -36,6 +39,9 @@ pub struct AdamWConfig {
     pub beta2: f64,
     /// Added to the root of the corrected mean of squares.
     pub eps: f64,
+    /// Factor of the learning rate from each block to the one before it, in (0, 1]; 1 for one learning
+    /// rate. Decision networks keep theirs.
+    pub layer_decay: f64,
     /// Weight decay of the groups that decay, times the learning rate.
     pub weight_decay: f64,
     /// Largest norm of the gradient of all parameters; larger ones are scaled down to it. 0 for no
@@ -49,6 +55,7 @@ impl Default for AdamWConfig {
         Self {
             lr: 5e-4,
             decision_lr: 5e-4,
+            layer_decay: 1.0,
             beta1: 0.9,
             beta2: 0.999,
             eps: 1e-8,
@@ -79,6 +86,7 @@ impl AdamWConfig {
         ] {
             ranges.check(name, value, ok, expected)?;
         }
+        ranges.shares([("layer_decay", self.layer_decay)])?;
         ranges.weights([
             ("lr", self.lr),
             ("decision_lr", self.decision_lr),
@@ -128,6 +136,7 @@ impl AdamW {
     pub fn new(config: AdamWConfig, parameters: &Parameters) -> Result<Self> {
         config.validate()?;
         let mut slots: Vec<Slot> = Vec::with_capacity(parameters.len());
+        let depth = Depth::of(parameters.iter().map(|(name, _)| name));
         for (name, var) in parameters.iter() {
             let dtype = slots.first().map_or(var.dtype(), |slot| slot.var.dtype());
             if var.dtype() != dtype || !matches!(dtype, DType::F32 | DType::F64) {
@@ -144,7 +153,8 @@ impl AdamW {
                     "parameter {name}: expected all parameters on one device, found another"
                 )));
             }
-            slots.push(Slot::new(name, var)?);
+            let lr_scale = depth.lr_scale(name, config.layer_decay);
+            slots.push(Slot::new(name, var, lr_scale)?);
         }
         Ok(Self {
             config,
@@ -163,17 +173,29 @@ impl AdamW {
     /// [`Error::NonFinite`] names the first parameter, by name, whose gradient is not finite or
     /// so large that its squares overflow; no parameter and no moment has changed then.
     pub fn step(&mut self, grads: &GradStore, lr_factor: f64) -> Result<StepStats> {
-        if !lr_factor.is_finite() || lr_factor < 0.0 {
-            return Err(Error::Setting(format!(
-                "lr_factor: expected a finite number of at least 0, found {lr_factor}"
-            )));
-        }
         // A gradient may still hold the graph that it came from.
         let grads: Vec<Option<Tensor>> = self
             .slots
             .iter()
             .map(|slot| grads.get(&slot.var).map(Tensor::detach))
             .collect();
+        self.step_by(&grads, lr_factor)
+    }
+
+    /// As [`Self::step`], by gradients in the order of the parameters' names.
+    ///
+    /// # Errors
+    /// As for [`Self::step`].
+    pub(crate) fn step_by(
+        &mut self,
+        grads: &[Option<Tensor>],
+        lr_factor: f64,
+    ) -> Result<StepStats> {
+        if !lr_factor.is_finite() || lr_factor < 0.0 {
+            return Err(Error::Setting(format!(
+                "lr_factor: expected a finite number of at least 0, found {lr_factor}"
+            )));
+        }
         let grads: Vec<Option<&Tensor>> = grads.iter().map(Option::as_ref).collect();
         let grad_norm = self.global_norm(&grads)?;
         let max = self.config.max_grad_norm;
@@ -267,17 +289,20 @@ struct Slot {
     name: String,
     var: Var,
     group: Group,
+    /// Of layer-wise decay.
+    lr_scale: f64,
     exp_avg: Var,
     exp_avg_sq: Var,
 }
 
 impl Slot {
-    fn new(name: &str, var: &Var) -> Result<Self> {
+    fn new(name: &str, var: &Var, lr_scale: f64) -> Result<Self> {
         let zeros = || Var::zeros(var.shape(), var.dtype(), var.device());
         Ok(Self {
             name: name.to_string(),
             var: var.clone(),
             group: Group::of(name, var.rank()),
+            lr_scale,
             exp_avg: zeros()?,
             exp_avg_sq: zeros()?,
         })
@@ -308,7 +333,7 @@ impl Slot {
             grad,
             exp_avg: &self.exp_avg,
             exp_avg_sq: &self.exp_avg_sq,
-            lr: base * lr_factor,
+            lr: base * self.lr_scale * lr_factor,
             weight_decay: if self.group.decays() {
                 config.weight_decay
             } else {

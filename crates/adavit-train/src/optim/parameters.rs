@@ -149,6 +149,14 @@ impl Group {
     }
 }
 
+/// Whether the parameter with this name learns while the backbone is frozen: it is of the head, or of a
+/// decision network.
+pub(crate) fn learns_on_frozen(name: &str) -> bool {
+    let first = name.split('.').next();
+    let head = first.is_some_and(|first| ["head", "head_dist"].contains(&first));
+    head || adavit_model::is_decision_tensor(name)
+}
+
 /// Pairs each expected name with the given tensor of that name, shape and dtype.
 ///
 /// Fails with the list of everything that does not fit; `what` names the set of tensors in the
@@ -290,6 +298,21 @@ mod tests {
             "parameters do not match; misshapen: b (expected f32 [1], found f32 [2])"
         );
         assert_eq!(values(parameters.get("a").unwrap()), [1.0, 2.0]);
+    }
+
+    #[test]
+    fn heads_and_decision_networks_learn_on_a_frozen_backbone() {
+        for (name, learns) in [
+            ("head.weight", true),
+            ("head_dist.bias", true),
+            ("blocks.0.head_select.mlp_head.weight", true),
+            ("blocks.0.norm_policy.weight", true),
+            ("norm.weight", false),
+            ("pos_embed", false),
+            ("blocks.0.attn.proj.bias", false),
+        ] {
+            assert_eq!(learns_on_frozen(name), learns, "{name}");
+        }
     }
 
     #[test]

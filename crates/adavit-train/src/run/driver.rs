@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use adavit_data::Splits;
+use adavit_data::{Loader, Splits};
 use adavit_model::Checkpoint;
 use candle_core::Device;
 
@@ -18,7 +18,7 @@ use crate::run::places::with_absolute_paths;
 use crate::run::progress::{Progress, Stage};
 use crate::run::session::Session;
 use crate::run::snapshot::Snapshot;
-use crate::run::stage::{AdaptivePart, StageTrainer};
+use crate::run::stage::{AdaptivePart, StageParts, StageTrainer};
 use crate::run::summary::{RandomSummary, Summary};
 use crate::run::targets::BudgetLosses;
 use crate::run::teacher::Teacher;
@@ -127,7 +127,7 @@ pub(super) fn start(
     control: Control,
     last: Stage,
 ) -> Result<Outcome> {
-    let mark = session.mark(folder.mark());
+    let mark = session.mark(folder.mark())?;
     let found = Snapshot::find(folder.path(), mark)?;
     if let Some(warning) = &found.warning {
         (control.report)(&Event::Warning(warning));
@@ -156,6 +156,7 @@ pub(super) fn start(
         .transpose()?;
     let mut run = Run {
         session,
+        loader: session.loader()?,
         events,
         folder,
         mark,
@@ -173,6 +174,8 @@ pub(super) fn start(
 #[derive(Debug)]
 pub(crate) struct Run<'s, 'c> {
     pub(crate) session: &'s Session<'s>,
+    /// Makes the batches of both stages.
+    pub(crate) loader: Loader,
     /// For TensorBoard, if asked for.
     pub(crate) events: Option<EventWriter>,
     pub(crate) folder: RunFolder,
@@ -217,11 +220,16 @@ impl Run<'_, '_> {
             for note in &self.session.notes {
                 (self.control.report)(&Event::Note(note));
             }
-            self.folder.keep(given, &self.folder.dense())?;
-            self.progress.enter(Stage::Adaptive);
-            return Ok(Flow::Continue);
+            if self.session.config.fine_tune.is_off() {
+                self.folder.keep(given, &self.folder.dense())?;
+                self.progress.enter(Stage::Adaptive);
+                return Ok(Flow::Continue);
+            }
         }
-        let start = self.session.initial_dense()?;
+        let start = match &self.session.given_dense {
+            Some(given) => self.session.described(given)?,
+            None => self.session.initial_dense()?,
+        };
         let trainer = self.trainer(start, None, loaded)?;
         self.train_stage(trainer, Stage::Adaptive)
     }
@@ -258,8 +266,12 @@ impl Run<'_, '_> {
         };
         let session = self.session;
         let schedule = session.schedule(self.progress.stage);
-        let mut trainer =
-            StageTrainer::new(&session.config, &start, schedule, adaptive, &session.device)?;
+        let parts = StageParts {
+            schedule,
+            adaptive,
+            class_weights: session.class_weights()?,
+        };
+        let mut trainer = StageTrainer::new(&session.config, &start, parts, &session.device)?;
         if let Some(state) = state {
             trainer.load_state(&state, self.progress.step)?;
         }
@@ -269,7 +281,7 @@ impl Run<'_, '_> {
     fn train_stage(&mut self, mut trainer: StageTrainer, next: Stage) -> Result<Flow> {
         let stage = self.progress.stage;
         let total_steps = self.session.schedule(stage).total_steps;
-        let per_epoch = self.session.steps_per_epoch();
+        let per_epoch = self.session.steps_per_epoch(stage);
         (self.control.report)(&Event::StageStarted {
             stage,
             epochs: total_steps.div_ceil(per_epoch),

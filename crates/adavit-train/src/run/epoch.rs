@@ -16,8 +16,8 @@ use crate::run::driver::{Flow, Run};
 use crate::run::event::{Event, StepReport};
 use crate::run::progress::{EpochSums, KeptEpoch, MetricsRow, Score, Stage};
 use crate::run::snapshot::remove;
-use crate::run::stage::{Place, StageTrainer, StepOutput};
-use adavit_data::{batches, epoch_order, make_batch};
+use crate::run::stage::{Place, StageTrainer, StepGroup, StepOutput};
+use adavit_data::BatchPlan;
 
 /// Steps between two entries of the event files.
 const EVENT_STEPS: u64 = 20;
@@ -32,38 +32,48 @@ impl Run<'_, '_> {
         let session = self.session;
         let config = &session.config;
         let epoch = self.keyed_epoch();
-        let order = epoch_order(&session.split.train, config.seed, epoch);
-        let augment = config.augment.keyed(config.seed, epoch);
-        let done = self.progress.step_in_epoch as usize;
-        for indices in batches(&order, config.batch_size).skip(done) {
-            if self.progress.step == total_steps {
-                break;
-            }
-            if self.control.stop.load(Ordering::Relaxed) {
-                return Ok(Flow::Stop);
-            }
+        let order = session.order(epoch);
+        let per_step = session.stage_settings(self.progress.stage).accum_steps;
+        let done = self.progress.step_in_epoch as usize * per_step;
+        let mut plan = BatchPlan {
+            augment: Some(config.augment.keyed(config.seed, epoch)),
+            targets: Some(trainer.target_options()),
+            ..BatchPlan::of_order(&order, config.batch_size, done)
+        };
+        let steps = (total_steps - self.progress.step) as usize;
+        plan.batches.truncate(steps * per_step);
+        let mut batches = self.loader.batches(plan)?;
+        loop {
             let start = Instant::now();
-            let train = &session.data.train;
-            let batch = make_batch(
-                train,
-                indices,
-                Some(&augment),
-                &session.normalization,
-                &session.device,
-            )?;
-            self.progress.sums.data_seconds += start.elapsed().as_secs_f64();
             let place = Place {
                 epoch,
                 step: self.progress.step,
             };
-            let output = trainer.step(&batch, place)?;
-            self.count_step(&output, indices.len() as u64, start.elapsed().as_secs_f64());
+            let (mut group, mut waited) = (StepGroup::default(), 0.0);
+            for _ in 0..per_step {
+                // What a group has so far is lost then, and done again by the resumed run.
+                if self.control.stop.load(Ordering::Relaxed) {
+                    return Ok(Flow::Stop);
+                }
+                let waiting = Instant::now();
+                let Some(batch) = batches.next().transpose()? else {
+                    break;
+                };
+                waited += waiting.elapsed().as_secs_f64();
+                trainer.accumulate(&mut group, &batch, place)?;
+            }
+            let images = group.images();
+            if images == 0 {
+                return Ok(Flow::Continue);
+            }
+            self.progress.sums.data_seconds += waited;
+            let output = trainer.step(group, place)?;
+            self.count_step(&output, images, start.elapsed().as_secs_f64());
             self.report_step(&output, total_steps)?;
             if self.saved.elapsed().as_secs_f64() >= config.snapshot_seconds {
                 self.save(trainer)?;
             }
         }
-        Ok(Flow::Continue)
     }
 
     /// The number that keys order, augmentation and noise: no epoch of a run shares it.
@@ -100,7 +110,7 @@ impl Run<'_, '_> {
         let report = StepReport {
             stage: progress.stage,
             epoch: progress.epoch + 1,
-            epochs: total_steps.div_ceil(self.session.steps_per_epoch()),
+            epochs: total_steps.div_ceil(self.session.steps_per_epoch(progress.stage)),
             step: progress.step,
             steps: total_steps,
             task_loss: mean(sums.task),
@@ -109,7 +119,7 @@ impl Run<'_, '_> {
             lr: output.lr,
             images_per_s: sums.images as f64 / seconds,
             data_wait: sums.data_seconds / seconds,
-            seconds_left: (total_steps - progress.step + self.steps_of_later_stages()) as f64
+            seconds_left: ((total_steps - progress.step) as f64 + self.steps_of_later_stages())
                 * seconds
                 / progress.step_in_epoch.max(1) as f64,
         };
@@ -129,13 +139,14 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Optimizer steps that follow the present stage.
-    fn steps_of_later_stages(&self) -> u64 {
-        if self.progress.stage == Stage::Dense && self.last >= Stage::Adaptive {
-            self.session.schedule(Stage::Adaptive).total_steps
-        } else {
-            0
+    /// Optimizer steps that follow the present stage, as many as they are worth of its own.
+    fn steps_of_later_stages(&self) -> f64 {
+        if self.progress.stage != Stage::Dense || self.last < Stage::Adaptive {
+            return 0.0;
         }
+        let batches = |stage| self.session.stage_settings(stage).accum_steps as f64;
+        let steps = self.session.schedule(Stage::Adaptive).total_steps as f64;
+        steps * batches(Stage::Adaptive) / batches(Stage::Dense)
     }
 
     /// Writes values for TensorBoard, named `STAGE_KIND/NAME`, over the steps of both stages.
@@ -207,7 +218,7 @@ impl Run<'_, '_> {
     ) -> Result<Evaluation> {
         let session = self.session;
         let config = &session.config;
-        let images = session.images(&session.data.train, &session.split.held_out);
+        let images = session.held_out();
         let mut model = checkpoint.model(&session.device)?;
         if self.progress.stage == Stage::Dense {
             return evaluate(&model, &images, Mode::Dense);

@@ -32,7 +32,7 @@ pub fn extend(folder: &Path, epochs: u64, data: &Splits, control: Control) -> Re
     let (mut folder, config) = RunFolder::open(folder)?;
     config.method.expect_learned()?;
     let session = kept_session(&folder, &config, data, control.device)?;
-    let found = Snapshot::find(folder.path(), session.mark(folder.mark()))?;
+    let found = Snapshot::find(folder.path(), session.mark(folder.mark())?)?;
     if let Some(warning) = &found.warning {
         (control.report)(&Event::Warning(warning));
     }
@@ -49,7 +49,7 @@ pub fn extend(folder: &Path, epochs: u64, data: &Splits, control: Control) -> Re
         if reopens {
             reopen(&mut snapshot.progress, &config)?;
         }
-        snapshot.write(folder.path(), longer.mark(config_mark(&text)))?;
+        snapshot.write(folder.path(), longer.mark(config_mark(&text))?)?;
     }
     folder.replace_config(&text)?;
     start(&longer, folder, control, Stage::Done)

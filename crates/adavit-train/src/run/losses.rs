@@ -8,6 +8,12 @@
 //!           + ramp * usage losses
 //! ```
 //!
+//! With class weights w, the cross entropy with the labels is PyTorch's with `weight` and smoothing s:
+//!
+//! ```text
+//! sum_n sum_k t_nk w_k (-log p_nk) / sum_n w_(y_n)      t_nk = (1 - s) [k = y_n] + s / K
+//! ```
+//!
 //! The published terms have no factor T² (their T is 5). m is the block's MLP gate: a hidden state
 //! counts where the branch runs. Squares and absolutes are means over batch and elements.
 
@@ -48,6 +54,16 @@ pub(crate) struct LossValues {
     pub(crate) task: f64,
     pub(crate) distillation: f64,
     pub(crate) usage: f64,
+}
+
+impl LossValues {
+    /// Moves these means towards the values of another batch, which has this share of the images.
+    pub(crate) fn mix(&mut self, other: Self, share: f64) {
+        let mix = |mean: &mut f64, other: f64| *mean = *mean * (1.0 - share) + other * share;
+        mix(&mut self.task, other.task);
+        mix(&mut self.distillation, other.distillation);
+        mix(&mut self.usage, other.usage);
+    }
 }
 
 impl Losses {
@@ -184,6 +200,22 @@ pub(crate) fn smoothed_targets(
     Ok(hot.affine(1.0 - smoothing, smoothing / num_classes as f64)?)
 }
 
+/// Targets whose cross entropy is the one weighted by class: each probability times the weight of its
+/// class, over the mean weight of the labels. Labels that all have weight 0 give targets of 0.
+///
+/// # Shapes
+/// `targets`: `(B, K)`, `labels`: `(B,)` u32, `weights`: `(K,)` -> `(B, K)`.
+pub(crate) fn weighted_targets(
+    targets: &Tensor,
+    labels: &Tensor,
+    weights: &Tensor,
+) -> Result<Tensor> {
+    let of_labels = weights.index_select(labels, 0)?;
+    let mean = f64::from(of_labels.mean_all()?.to_scalar::<f32>()?);
+    let factor = if mean > 0.0 { 1.0 / mean } else { 0.0 };
+    Ok((targets.broadcast_mul(weights)? * factor)?)
+}
+
 /// Cross entropy with the teacher's probabilities, both at `temperature`.
 fn soft_target_loss(student: &Output, teacher: &Output, temperature: f64) -> Result<Tensor> {
     let soft = adavit_kernels::softmax(&(&teacher.logits / temperature)?)?;
@@ -249,6 +281,38 @@ mod tests {
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
             assert!((row[label] - 0.85).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn weighted_cross_entropy_is_pytorchs() {
+        let logits = [[1.0_f32, 0.0, -1.0], [0.5, 2.0, 0.0]];
+        let (labels, weights, smoothing) = ([0_usize, 2], [0.5_f64, 1.0, 2.0], 0.3);
+        // F.cross_entropy(logits, labels, weight, label_smoothing=0.3), by its definition.
+        let (mut sum, mut of_labels) = (0.0, 0.0);
+        for (row, label) in logits.iter().zip(labels) {
+            let row = row.map(f64::from);
+            let log_sum = row.iter().map(|x| x.exp()).sum::<f64>().ln();
+            let nll = |k: usize| weights[k] * (log_sum - row[k]);
+            let smooth: f64 = (0..3).map(nll).sum();
+            sum += (1.0 - smoothing) * nll(label) + smoothing / 3.0 * smooth;
+            of_labels += weights[label];
+        }
+        let expected = sum / of_labels;
+        let labels = Tensor::new(&[0_u32, 2], &Device::Cpu).unwrap();
+        let loss = |weights: &[f32]| {
+            let targets = smoothed_targets(&labels, 3, smoothing).unwrap();
+            let weights = Tensor::new(weights, &Device::Cpu).unwrap();
+            let targets = weighted_targets(&targets, &labels, &weights).unwrap();
+            let mut output = output([0.0; 2], [0.0; 2], 1.0);
+            output.logits = Tensor::new(&logits, &Device::Cpu).unwrap();
+            let losses = Losses::dense(&output, &targets).unwrap();
+            losses.values(0).unwrap().task
+        };
+        let found = loss(&[0.5, 1.0, 2.0]);
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        // Only the ratios of weights matter, and a batch of weight 0 adds nothing.
+        assert!((loss(&[1.0, 2.0, 4.0]) - expected).abs() < 1e-6);
+        assert_eq!(loss(&[0.0, 1.0, 0.0]), 0.0);
     }
 
     #[test]

@@ -8,8 +8,10 @@ use std::path::{Component, Path, PathBuf};
 
 use adavit_data::{KNOWN_NAMES, Splits};
 
+use crate::config::fine_tune::FineTune;
 use crate::config::train_config::TrainConfig;
 use crate::error::{Error, Result};
+use crate::run::images::open_images;
 
 /// The data set that is found in the current folder or around it, if no place is given.
 const SHIPPED: &str = "fashion-mnist-subset";
@@ -22,19 +24,32 @@ pub(crate) fn with_absolute_paths(config: &TrainConfig) -> TrainConfig {
     {
         config.data = path.into();
     }
-    for path in [&mut config.data_dir, &mut config.dense_checkpoint] {
+    for path in [
+        &mut config.data_dir,
+        &mut config.dense_checkpoint,
+        &mut config.class_map,
+    ] {
         *path = path.as_deref().map(absolute);
     }
     config
 }
 
-/// Loads the images of the run in the folder `run`, whose settings are `config`.
+/// Opens the images of the run in the folder `run`, whose settings are `config`.
 ///
 /// # Errors
 /// If they are not found: where a path of an older run is relative, the error says so.
 pub fn load_data(run: &Path, config: &TrainConfig) -> Result<Splits> {
-    let error = match adavit_data::load(&config.data, config.data_dir.as_deref()) {
-        Ok(data) => return Ok(data),
+    let mut completed = config.clone();
+    let kept = run.join("dense");
+    if config.dense_checkpoint.is_some() && kept.exists() {
+        // It has the new head already, and may be all that is left of the checkpoint.
+        completed.dense_checkpoint = Some(kept);
+        if completed.fine_tune == FineTune::NewHead {
+            completed.fine_tune = FineTune::On;
+        }
+    }
+    let error = match open_images(&mut completed) {
+        Ok(images) => return Ok(images.splits),
         Err(error) => error,
     };
     let data = Path::new(&config.data);
@@ -59,7 +74,7 @@ pub fn load_data(run: &Path, config: &TrainConfig) -> Result<Splits> {
             )));
         }
     }
-    shipped_around(run, config).unwrap_or(Err(error.into()))
+    shipped_around(run, config).unwrap_or(Err(error))
 }
 
 /// The data set of the repository that the run folder lies in; none if it lies in no such.
@@ -70,7 +85,8 @@ fn shipped_around(run: &Path, config: &TrainConfig) -> Option<Result<Splits>> {
     }
     let holds = |root: &&Path| root.join("data").join(SHIPPED).is_dir();
     let root = run.ancestors().find(holds)?;
-    Some(adavit_data::load(&config.data, Some(root)).map_err(Error::from))
+    let loaded = adavit_data::load(&config.data, Some(root));
+    Some(loaded.map(Splits::from).map_err(Error::from))
 }
 
 /// An absolute path, in which links stay links unless a `..` follows them.

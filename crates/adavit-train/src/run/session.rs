@@ -3,20 +3,25 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use adavit_data::{Dataset, Normalization, Split, Splits, held_out};
+use adavit_data::{
+    Labelled, Loader, LoaderOptions, Normalization, RepeatedSample, Split, Splits, all_indices,
+    held_out, repeated_order,
+};
 use adavit_model::{
-    Checkpoint, ImportOptions, ModelConfig, Origin, TrainedOn, import, initial_tensors,
-    is_decision_tensor,
+    Checkpoint, ImportOptions, ModelConfig, Origin, TrainedOn, initial_tensors, is_decision_tensor,
 };
 use candle_core::Device;
 use serde_json::Value;
 
 use crate::config::device::check_device;
+use crate::config::fine_tune::FineTune;
 use crate::config::method::Method;
+use crate::config::stage_config::StageConfig;
 use crate::config::train_config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::eval::images::{Images, check_images};
 use crate::optim::schedule::LrSchedule;
+use crate::run::images::import_dense;
 use crate::run::progress::Stage;
 use crate::run::trained_on::trained_on;
 
@@ -31,7 +36,8 @@ pub struct Session<'d> {
     pub device: Device,
     /// The images.
     pub data: &'d Splits,
-    /// Which training images are held out.
+    /// Which images are trained on, and which choose epochs and thresholds: those of the part `val`, or
+    /// held-out ones of `train`.
     pub split: Split,
     /// How images become inputs.
     pub normalization: Normalization,
@@ -57,14 +63,22 @@ impl<'d> Session<'d> {
         config.validate()?;
         check_device(&config.device, device)?;
         let model = config.dense_model()?;
-        check_images(&model, &data.train)?;
+        for part in [Some(&data.train), data.val.as_ref(), Some(&data.test)] {
+            part.map_or(Ok(()), |part| check_images(&model, part.as_ref()))?;
+        }
         config.augment.validate(data.train.dims())?;
-        let split = held_out(data.train.len(), config.held_out, config.seed)?;
+        let split = match &data.val {
+            Some(val) => Split {
+                train: all_indices(data.train.as_ref()),
+                held_out: all_indices(val.as_ref()),
+            },
+            None => held_out(data.train.len(), config.held_out, config.seed)?,
+        };
         let given = config.dense_checkpoint.as_deref();
-        let given = given.map(|path| kept_dense.unwrap_or(path));
-        let (given_dense, mut notes) = match given {
-            Some(path) => {
-                let (checkpoint, notes) = given_dense(config, path, &data.train)?;
+        let given = given.map(|path| (kept_dense.unwrap_or(path), kept_dense.is_none()));
+        let (mut given_dense, mut notes) = match given {
+            Some((path, fresh)) => {
+                let (checkpoint, notes) = given_dense(config, path, fresh)?;
                 (Some(checkpoint), notes)
             }
             None => (None, Vec::new()),
@@ -73,25 +87,38 @@ impl<'d> Session<'d> {
             .as_ref()
             .and_then(|given| given.config.trained_on.as_ref())
         {
-            let now = trained_on(&data.train, config.held_out, config.seed);
+            let now = trained_on(data.train.as_ref(), config.held_out, config.seed)?;
             notes.extend(seen_note(recorded, &now));
         }
         let of_model = given_dense
             .as_ref()
             .and_then(|given| given.config.normalization.clone());
+        let normalization = match of_model {
+            Some(normalization) => normalization,
+            None => data.train.normalization()?,
+        };
+        if let Some(given) = &mut given_dense {
+            describe_data(&mut given.config, data.train.as_ref(), &normalization);
+        }
         Ok(Self {
             config: config.clone(),
             device: device.clone(),
             data,
             split,
-            normalization: of_model.unwrap_or_else(|| data.train.normalization()),
+            normalization,
             given_dense,
             notes,
         })
     }
 
+    /// Returns the images that choose epochs and thresholds.
+    pub fn held_out(&self) -> Images<'_> {
+        let dataset = self.data.val.as_ref().unwrap_or(&self.data.train);
+        self.images(dataset.as_ref(), &self.split.held_out)
+    }
+
     /// Returns the images at `indices` of `dataset`, for an evaluation with this run's settings.
-    pub fn images<'a>(&'a self, dataset: &'a Dataset, indices: &'a [u32]) -> Images<'a> {
+    pub fn images<'a>(&'a self, dataset: &'a dyn Labelled, indices: &'a [u32]) -> Images<'a> {
         Images {
             dataset,
             indices,
@@ -102,16 +129,60 @@ impl<'d> Session<'d> {
     }
 
     /// Returns what binds snapshots to this run: a checksum of the mark of its settings and of its data.
-    pub(crate) fn mark(&self, settings: u32) -> u32 {
+    ///
+    /// # Errors
+    /// If the images cannot be read.
+    pub(crate) fn mark(&self, settings: u32) -> Result<u32> {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&settings.to_le_bytes());
-        for dataset in [&self.data.train, &self.data.test] {
-            hasher.update(dataset.labels());
-            for i in 0..dataset.len() {
-                hasher.update(dataset.image(i));
-            }
+        let parts = [
+            Some(&self.data.train),
+            self.data.val.as_ref(),
+            Some(&self.data.test),
+        ];
+        for part in parts.into_iter().flatten() {
+            part.identify(&mut |bytes| hasher.update(bytes))?;
         }
-        hasher.finalize()
+        Ok(hasher.finalize())
+    }
+
+    /// Returns the order of an epoch. With repeated augmentation it is as long as without, and sees one
+    /// image of so many: see [`repeated_order`].
+    pub(crate) fn order(&self, epoch: u64) -> Vec<RepeatedSample> {
+        let repeats = self.config.augment.aug_repeats.max(1);
+        let mut order = repeated_order(&self.split.train, repeats, self.config.seed, epoch);
+        order.truncate(self.split.train.len());
+        order
+    }
+
+    /// None for images that lie ready, else as many as there are threads.
+    fn default_workers(&self) -> usize {
+        if self.data.train.is_ready() {
+            return 0;
+        }
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.config.threads.unwrap_or_else(all)
+    }
+
+    /// Returns what makes the batches of the training.
+    ///
+    /// # Errors
+    /// If the normalization does not fit the images.
+    pub(crate) fn loader(&self) -> Result<Loader> {
+        let options = LoaderOptions {
+            workers: self
+                .config
+                .workers
+                .unwrap_or_else(|| self.default_workers()),
+            ..LoaderOptions::default()
+        };
+        let (set, normalization) = (self.data.train.clone(), self.normalization.clone());
+        Ok(Loader::new(
+            set,
+            normalization,
+            self.device.clone(),
+            options,
+        )?)
     }
 
     /// Returns the dense model before its first step.
@@ -120,16 +191,23 @@ impl<'d> Session<'d> {
     /// If the settings do not describe a model.
     pub fn initial_dense(&self) -> Result<Checkpoint> {
         let mut config = self.config.dense_model()?;
-        describe_data(&mut config, &self.data.train);
-        config.trained_on = Some(self.trained_on());
+        describe_data(&mut config, self.data.train.as_ref(), &self.normalization);
+        config.trained_on = Some(self.trained_on()?);
         let tensors = initial_tensors(&config, self.config.seed, 0.0)?;
         Ok(Checkpoint { config, tensors })
+    }
+
+    /// Returns the dense checkpoint that was given, as this run trains it further.
+    pub(crate) fn described(&self, given: &Checkpoint) -> Result<Checkpoint> {
+        let mut checkpoint = given.clone();
+        checkpoint.config.trained_on = Some(self.trained_on()?);
+        Ok(checkpoint)
     }
 
     /// Returns the adaptive model before its first step: the dense one with new decision networks.
     pub(crate) fn initial_adaptive(&self, dense: &Checkpoint) -> Result<Checkpoint> {
         let mut config = dense.config.clone();
-        config.trained_on = Some(self.trained_on());
+        config.trained_on = Some(self.trained_on()?);
         if matches!(self.config.method, Method::Reduced { .. }) {
             let tensors = dense.tensors.clone();
             return Ok(Checkpoint { config, tensors });
@@ -142,11 +220,8 @@ impl<'d> Session<'d> {
     }
 
     pub(crate) fn schedule(&self, stage: Stage) -> LrSchedule {
-        let settings = match stage {
-            Stage::Dense => &self.config.dense,
-            _ => &self.config.adaptive,
-        };
-        let per_epoch = self.steps_per_epoch();
+        let settings = self.stage_settings(stage);
+        let per_epoch = self.steps_per_epoch(stage);
         let total = settings.epochs * per_epoch;
         let total_steps = self.config.max_steps.map_or(total, |max| max.min(total));
         let warmup = (settings.warmup_epochs * per_epoch as f64) as u64;
@@ -161,27 +236,52 @@ impl<'d> Session<'d> {
     /// How many random policies of each kind are measured: one in a trial run, which `max_steps` ends
     /// before it has seen every training image once.
     pub(crate) fn random_draws(&self) -> usize {
-        if self.schedule(Stage::Adaptive).total_steps < self.steps_per_epoch() {
+        let stage = Stage::Adaptive;
+        if self.schedule(stage).total_steps < self.steps_per_epoch(stage) {
             return 1;
         }
         self.config.random_policies
     }
 
     /// What a checkpoint of this run records of its images.
-    fn trained_on(&self) -> TrainedOn {
-        trained_on(&self.data.train, self.config.held_out, self.config.seed)
+    fn trained_on(&self) -> Result<TrainedOn> {
+        trained_on(
+            self.data.train.as_ref(),
+            self.config.held_out,
+            self.config.seed,
+        )
     }
 
-    pub(crate) fn steps_per_epoch(&self) -> u64 {
-        self.split.train.len().div_ceil(self.config.batch_size) as u64
+    /// The weight of each class in the loss, if they differ.
+    pub(crate) fn class_weights(&self) -> Result<Option<Vec<f32>>> {
+        let Some(weights) = &self.config.class_weights else {
+            return Ok(None);
+        };
+        let (train, num_classes) = (&self.data.train, self.config.dense_model()?.num_classes);
+        let labels = self.split.train.iter();
+        let labels = labels.map(|index| train.label(*index as usize));
+        Ok(Some(weights.of(labels, num_classes)))
+    }
+
+    /// Optimizer steps of an epoch, of which the last may have fewer batches.
+    pub(crate) fn steps_per_epoch(&self, stage: Stage) -> u64 {
+        let batches = self.split.train.len().div_ceil(self.config.batch_size);
+        batches.div_ceil(self.stage_settings(stage).accum_steps) as u64
+    }
+
+    pub(crate) fn stage_settings(&self, stage: Stage) -> &StageConfig {
+        match stage {
+            Stage::Dense => &self.config.dense,
+            _ => &self.config.adaptive,
+        }
     }
 }
 
 /// Records normalization and class names of the data in a model's configuration, unless it has them.
-fn describe_data(config: &mut ModelConfig, data: &Dataset) {
+fn describe_data(config: &mut ModelConfig, data: &dyn Labelled, normalization: &Normalization) {
     config
         .normalization
-        .get_or_insert_with(|| data.normalization());
+        .get_or_insert_with(|| normalization.clone());
     if config.class_names.is_empty() {
         config.class_names = data.class_names().to_vec();
     }
@@ -201,24 +301,26 @@ fn seen_note(recorded: &TrainedOn, now: &TrainedOn) -> Option<String> {
 
 /// Loads the dense checkpoint to start from, adavit's or another library's, which must have the
 /// configured sizes. Also returns how it was understood. An image size and a number of classes that
-/// are set are changes to the checkpoint too: its position embedding is resampled, its head replaced.
+/// are set are changes to the checkpoint too: its position embedding is resampled, its head replaced. One
+/// that a run keeps, which is not `fresh`, has its new head already.
 fn given_dense(
     config: &TrainConfig,
     path: &Path,
-    data: &Dataset,
+    fresh: bool,
 ) -> Result<(Checkpoint, Vec<String>)> {
     let expected = config.dense_model()?;
     let mut options = ImportOptions {
         num_heads: Some(expected.num_heads),
-        img_size: config.model.img_size,
+        img_size: Some(expected.img_size),
         ..ImportOptions::default()
     };
-    let mut imported = import(path, &options)?;
+    let mut imported = import_dense(path, &options)?;
     let found = imported.checkpoint.config.num_classes;
-    if config.model.num_classes.is_some_and(|asked| asked != found) {
-        options.num_classes = config.model.num_classes;
+    let asked = config.model.num_classes.is_some_and(|asked| asked != found);
+    if (fresh && config.fine_tune == FineTune::NewHead) || asked {
+        options.num_classes = Some(expected.num_classes);
         options.seed = config.seed;
-        imported = import(path, &options)?;
+        imported = import_dense(path, &options)?;
     }
     let mut checkpoint = imported.checkpoint;
     if checkpoint.config.decisions.is_some() {
@@ -246,7 +348,6 @@ fn given_dense(
     if found != expected {
         return Err(misfit(path, &expected, &found)?);
     }
-    describe_data(&mut checkpoint.config, data);
     Ok((checkpoint, imported.notes))
 }
 
@@ -291,6 +392,8 @@ fn fields(config: &ModelConfig) -> Result<serde_json::Map<String, Value>> {
 
 #[cfg(test)]
 mod tests {
+    use adavit_data::{Dataset, Datasets};
+
     use super::*;
 
     fn data() -> Splits {
@@ -299,10 +402,11 @@ mod tests {
             let labels = (0..n).map(|i| (i % 2) as u8).collect();
             Dataset::new("made", [1, 28, 28], vec![7; n * 784], labels, names.clone()).unwrap()
         };
-        Splits {
+        Datasets {
             train: set(4),
             test: set(2),
         }
+        .into()
     }
 
     /// The settings of a small model, with more.

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use adavit_data::Batch;
+use adavit_data::{Batch, TargetOptions};
 use adavit_decision::{Gating, random_policy};
 use adavit_gumbel::{ScaledNoise, SeededNoise};
 use adavit_kernels::in_pool;
-use adavit_model::{Capture, Checkpoint, ModelConfig, Output, Tensors, VisionTransformer};
+use adavit_model::{
+    Capture, Checkpoint, Dropout, DropoutRates, ModelConfig, Output, Tensors, VisionTransformer,
+    WithDropout,
+};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 
@@ -17,9 +20,10 @@ use crate::error::Result;
 use crate::eval::evaluate::batch_top1;
 use crate::optim::adamw::AdamW;
 use crate::optim::ema::Ema;
-use crate::optim::parameters::Parameters;
+use crate::optim::gradients::Gradients;
+use crate::optim::parameters::{Parameters, learns_on_frozen};
 use crate::optim::schedule::LrSchedule;
-use crate::run::losses::{LossValues, Losses, smoothed_targets};
+use crate::run::losses::{LossValues, Losses, smoothed_targets, weighted_targets};
 use crate::run::targets::BudgetLosses;
 use crate::run::teacher::Teacher;
 
@@ -32,6 +36,21 @@ pub(crate) struct Place {
     pub(crate) epoch: u64,
     /// Finished optimizer steps of the stage.
     pub(crate) step: u64,
+}
+
+/// What the batches of one step have given so far. Measures are means over their images.
+#[derive(Debug, Default)]
+pub(crate) struct StepGroup {
+    gradients: Gradients,
+    losses: LossValues,
+    top1: f64,
+}
+
+impl StepGroup {
+    /// The number of images so far.
+    pub(crate) fn images(&self) -> u64 {
+        self.gradients.images()
+    }
 }
 
 /// What a step measured.
@@ -50,6 +69,15 @@ pub(crate) struct AdaptivePart {
     pub(crate) budget: BudgetLosses,
 }
 
+/// What a stage trains by, besides its settings.
+#[derive(Debug)]
+pub(crate) struct StageParts {
+    pub(crate) schedule: LrSchedule,
+    pub(crate) adaptive: Option<AdaptivePart>,
+    /// The weight of each class in the loss, if they differ.
+    pub(crate) class_weights: Option<Vec<f32>>,
+}
+
 /// The state of a stage between two steps, and what it needs for the next.
 #[derive(Debug)]
 pub(crate) struct StageTrainer {
@@ -58,10 +86,14 @@ pub(crate) struct StageTrainer {
     model_config: ModelConfig,
     model: VisionTransformer,
     parameters: Parameters,
+    /// The tensors that do not learn.
+    frozen: Tensors,
     optimizer: AdamW,
     ema: Option<Ema>,
     schedule: LrSchedule,
     adaptive: Option<AdaptivePart>,
+    /// `(K,)`.
+    class_weights: Option<Tensor>,
 }
 
 impl StageTrainer {
@@ -69,15 +101,29 @@ impl StageTrainer {
     pub(crate) fn new(
         config: &TrainConfig,
         start: &Checkpoint,
-        schedule: LrSchedule,
-        adaptive: Option<AdaptivePart>,
+        parts: StageParts,
         device: &Device,
     ) -> Result<Self> {
+        let StageParts {
+            schedule,
+            adaptive,
+            class_weights,
+        } = parts;
+        let class_weights = class_weights.map(|weights| Tensor::new(weights, device));
         let settings = match adaptive {
             Some(_) => &config.adaptive,
             None => &config.dense,
         };
-        let (model, parameters) = trainable(start, device)?;
+        let learns: fn(&str) -> bool = if settings.freeze {
+            learns_on_frozen
+        } else {
+            |_| true
+        };
+        let Trainable {
+            model,
+            parameters,
+            frozen,
+        } = Trainable::new(start, device, learns)?;
         let ema = (settings.ema_decay > 0.0)
             .then(|| Ema::new(settings.ema_decay, &parameters))
             .transpose()?;
@@ -88,9 +134,11 @@ impl StageTrainer {
             model,
             optimizer: AdamW::new(settings.optimizer, &parameters)?,
             parameters,
+            frozen,
             ema,
             schedule,
             adaptive,
+            class_weights: class_weights.transpose()?,
         })
     }
 
@@ -129,43 +177,88 @@ impl StageTrainer {
 
     /// The weights as the optimizer left them.
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
+        self.whole(&self.parameters.to_tensors()?)
+    }
+
+    /// The model of trained tensors and those that do not learn.
+    fn whole(&self, trained: &Tensors) -> Result<Checkpoint> {
+        let mut tensors = to_cpu(trained)?;
+        tensors.extend(to_cpu(&self.frozen)?);
         Ok(Checkpoint {
             config: self.model_config.clone(),
-            tensors: to_cpu(&self.parameters.to_tensors()?)?,
+            tensors,
         })
     }
 
     /// The weights to evaluate and to keep: averaged, if an average is kept.
     pub(crate) fn averaged(&self) -> Result<Checkpoint> {
         match &self.ema {
-            Some(ema) => Ok(Checkpoint {
-                config: self.model_config.clone(),
-                tensors: to_cpu(ema.tensors())?,
-            }),
+            Some(ema) => self.whole(ema.tensors()),
             None => self.checkpoint(),
         }
     }
 
-    /// Trains on one batch.
-    pub(crate) fn step(&mut self, batch: &Batch, place: Place) -> Result<StepOutput> {
-        in_pool(|| self.step_in_pool(batch, place))
+    /// What targets are made for.
+    pub(crate) fn target_options(&self) -> TargetOptions {
+        TargetOptions {
+            num_classes: self.model_config.num_classes,
+            smoothing: self.settings.label_smoothing,
+        }
     }
 
-    fn step_in_pool(&mut self, batch: &Batch, place: Place) -> Result<StepOutput> {
-        let targets = smoothed_targets(
-            &batch.labels,
-            self.model_config.num_classes,
-            self.settings.label_smoothing,
-        )?;
-        // The graph lives only in this block: its memory is free before the optimizer works.
-        let (gradients, losses, top1) = {
-            let (output, losses) = self.forward(batch, &targets, place)?;
-            let values = losses.values(place.step)?;
-            let top1 = batch_top1(&output.logits, &batch.labels)?;
-            (losses.total()?.backward()?, values, top1)
+    /// Adds the gradients of one batch to those of a step.
+    pub(crate) fn accumulate(
+        &mut self,
+        group: &mut StepGroup,
+        batch: &Batch,
+        place: Place,
+    ) -> Result<()> {
+        in_pool(|| self.accumulate_in_pool(group, batch, place))
+    }
+
+    fn accumulate_in_pool(
+        &mut self,
+        group: &mut StepGroup,
+        batch: &Batch,
+        place: Place,
+    ) -> Result<()> {
+        let options = self.target_options();
+        let targets = if let Some(mixed) = &batch.targets {
+            mixed.clone()
+        } else {
+            smoothed_targets(&batch.labels, options.num_classes, options.smoothing)?
         };
+        let targets = match &self.class_weights {
+            Some(weights) => weighted_targets(&targets, &batch.labels, weights)?,
+            None => targets,
+        };
+        let (output, losses) = self.forward(batch, &targets, place)?;
+        let values = losses.values(place.step)?;
+        let top1 = batch_top1(&output.logits, &batch.labels)?;
+        let gradients = losses.total()?.backward()?;
+        // The graph's memory is free before the gradients are added.
+        drop((output, losses));
+        let images = batch.samples.len() as u64;
+        group.gradients.add(&self.parameters, &gradients, images)?;
+        let share = images as f64 / group.images().max(1) as f64;
+        group.losses.mix(values, share);
+        group.top1 = group.top1 * (1.0 - share) + top1 * share;
+        Ok(())
+    }
+
+    /// Moves the weights by the gradients of the batches of `group`.
+    pub(crate) fn step(&mut self, group: StepGroup, place: Place) -> Result<StepOutput> {
+        in_pool(|| self.step_in_pool(group, place))
+    }
+
+    fn step_in_pool(&mut self, group: StepGroup, place: Place) -> Result<StepOutput> {
+        let StepGroup {
+            gradients,
+            losses,
+            top1,
+        } = group;
         let factor = self.schedule.factor(place.step);
-        let stats = self.optimizer.step(&gradients, factor)?;
+        let stats = self.optimizer.step_by(gradients.means(), factor)?;
         drop(gradients);
         if let Some(ema) = &mut self.ema {
             ema.update(&self.parameters, place.step + 1)?;
@@ -184,14 +277,17 @@ impl StageTrainer {
         targets: &Tensor,
         place: Place,
     ) -> Result<(Output, Losses)> {
+        let dropout = self.dropout(batch, place)?;
         let Some(adaptive) = &mut self.adaptive else {
-            let output = self.model.forward(&batch.images, Capture::default())?;
+            let model = self.model.with_dropout(dropout.as_ref());
+            let output = model.forward(&batch.images, Capture::default())?;
             let losses = Losses::dense(&output, targets)?;
             return Ok((output, losses));
         };
         let teacher = adaptive.teacher.forward(&batch.images)?;
         let capture = adaptive.teacher.capture();
-        let output = self.forward_saving(batch, capture, place)?;
+        let model = self.model.with_dropout(dropout.as_ref());
+        let output = self.forward_saving(model, batch, capture, place)?;
         let by = &self.config.distillation;
         let mut losses = Losses::distilled(&output, targets, teacher.as_ref(), by)?;
         if let (Method::Learned, Some(adaptive)) = (&self.config.method, &self.adaptive) {
@@ -200,16 +296,38 @@ impl StageTrainer {
         Ok((output, losses))
     }
 
+    /// What this batch leaves out at random, if anything.
+    fn dropout(&self, batch: &Batch, place: Place) -> Result<Option<Dropout>> {
+        let rates = DropoutRates {
+            drop_path: self.settings.drop_path,
+            token_dropout: self.settings.token_dropout,
+        };
+        if rates.is_off() {
+            return Ok(None);
+        }
+        Ok(Some(Dropout::new(rates, self.noise(batch, place))?))
+    }
+
+    fn noise(&self, batch: &Batch, place: Place) -> SeededNoise {
+        SeededNoise::new(self.config.seed, place.epoch, &batch.samples)
+    }
+
     /// The finished share of the stage, in [0, 1].
     fn progress(&self, place: Place) -> f64 {
         place.step as f64 / self.schedule.total_steps.max(1) as f64
     }
 
     /// The forward of the adaptive stage, by the method that saves compute.
-    fn forward_saving(&self, batch: &Batch, capture: Capture, place: Place) -> Result<Output> {
-        let (model, images) = (&self.model, &batch.images);
+    fn forward_saving(
+        &self,
+        model: WithDropout,
+        batch: &Batch,
+        capture: Capture,
+        place: Place,
+    ) -> Result<Output> {
+        let images = &batch.images;
         let progress = self.progress(place);
-        let mut noise = SeededNoise::new(self.config.seed, place.epoch, &batch.samples);
+        let mut noise = self.noise(batch, place);
         Ok(match &self.config.method {
             Method::Learned => {
                 let gates = &self.config.gates;
@@ -235,17 +353,42 @@ impl StageTrainer {
 
 /// Returns the model of `start` with variables as weights, and these variables.
 pub fn trainable(start: &Checkpoint, device: &Device) -> Result<(VisionTransformer, Parameters)> {
-    let mut vars = BTreeMap::new();
-    for (name, tensor) in &start.tensors {
-        vars.insert(name.clone(), Var::from_tensor(&tensor.to_device(device)?)?);
+    let all = Trainable::new(start, device, |_| true)?;
+    Ok((all.model, all.parameters))
+}
+
+/// A model with variables for the weights that learn.
+struct Trainable {
+    model: VisionTransformer,
+    parameters: Parameters,
+    /// Its other weights: plain tensors, which get no gradient.
+    frozen: Tensors,
+}
+
+impl Trainable {
+    /// Returns the model of `start`, of which the tensors that `learns` names learn.
+    fn new(start: &Checkpoint, device: &Device, learns: fn(&str) -> bool) -> Result<Self> {
+        let (mut vars, mut frozen) = (BTreeMap::new(), Tensors::new());
+        let mut tensors = HashMap::new();
+        for (name, tensor) in &start.tensors {
+            let tensor = tensor.to_device(device)?;
+            let weight = if learns(name) {
+                let var = Var::from_tensor(&tensor)?;
+                vars.insert(name.clone(), var.clone());
+                var.into_inner()
+            } else {
+                frozen.insert(name.clone(), tensor.clone());
+                tensor
+            };
+            tensors.insert(name.clone(), weight);
+        }
+        let vb = VarBuilder::from_tensors(tensors, DType::F32, device);
+        Ok(Self {
+            model: VisionTransformer::new(&start.config, &vb)?,
+            parameters: Parameters::from_vars(vars),
+            frozen,
+        })
     }
-    let tensors: HashMap<_, _> = vars
-        .iter()
-        .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
-        .collect();
-    let vb = VarBuilder::from_tensors(tensors, DType::F32, device);
-    let model = VisionTransformer::new(&start.config, &vb)?;
-    Ok((model, Parameters::from_vars(vars)))
 }
 
 fn to_cpu(tensors: &Tensors) -> Result<Tensors> {
@@ -254,3 +397,6 @@ fn to_cpu(tensors: &Tensors) -> Result<Tensors> {
         .map(|(name, tensor)| Ok((name.clone(), tensor.to_device(&Device::Cpu)?)));
     moved.collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use adavit_data::all_indices;
 use adavit_decision::BlockUsage;
 use adavit_model::{Checkpoint, PreparedTransformer, VisionTransformer};
 
@@ -82,8 +83,9 @@ impl Run<'_, '_> {
             sparse: adaptive.prepared(&session.device)?,
             masked: adaptive.model(&session.device)?,
         };
-        let indices = session.data.test.indices();
-        let images = session.images(&session.data.test, &indices);
+        let test = session.data.test.as_ref();
+        let indices = all_indices(test);
+        let images = session.images(test, &indices);
         while self.progress.stage == Stage::Test {
             if self.control.stop.load(Ordering::Relaxed) {
                 return Ok(Flow::Stop);

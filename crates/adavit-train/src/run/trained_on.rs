@@ -2,20 +2,22 @@
 
 use std::path::Path;
 
-use adavit_data::Dataset;
+use adavit_data::Labelled;
 use adavit_model::TrainedOn;
+
+use crate::error::Result;
 
 /// Returns the record of a model that is trained on `data`, of which `seed` chooses the share
 /// `held_out` that is held out.
-pub fn trained_on(data: &Dataset, held_out: f64, seed: u64) -> TrainedOn {
+///
+/// # Errors
+/// If the images cannot be read.
+pub fn trained_on(data: &dyn Labelled, held_out: f64, seed: u64) -> Result<TrainedOn> {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(data.labels());
-    for i in 0..data.len() {
-        hasher.update(data.image(i));
-    }
+    data.identify(&mut |bytes| hasher.update(bytes))?;
     // Not the whole path of a folder: a checkpoint is given to others.
     let name = Path::new(data.name()).file_name();
-    TrainedOn {
+    Ok(TrainedOn {
         data: name.map_or_else(
             || data.name().into(),
             |name| name.to_string_lossy().into_owned(),
@@ -24,11 +26,13 @@ pub fn trained_on(data: &Dataset, held_out: f64, seed: u64) -> TrainedOn {
         crc32: hasher.finalize(),
         held_out,
         seed,
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use adavit_data::Dataset;
+
     use super::*;
 
     #[test]
@@ -37,9 +41,12 @@ mod tests {
             let (pixels, names) = (vec![1, 2, 3, 4], vec!["a".into(), "b".into()]);
             Dataset::new("/some/where/idx", [1, 1, 2], pixels, labels.to_vec(), names).unwrap()
         };
-        let record = trained_on(&made(&[0, 1]), 0.5, 7);
+        let record = trained_on(&made(&[0, 1]), 0.5, 7).unwrap();
         assert_eq!((record.data.as_str(), record.images), ("idx", 2));
         assert_eq!(record.crc32, crc32fast::hash(&[0, 1, 1, 2, 3, 4]));
-        assert_ne!(record.crc32, trained_on(&made(&[1, 1]), 0.5, 7).crc32);
+        assert_ne!(
+            record.crc32,
+            trained_on(&made(&[1, 1]), 0.5, 7).unwrap().crc32
+        );
     }
 }

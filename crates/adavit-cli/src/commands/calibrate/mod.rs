@@ -4,7 +4,7 @@ mod recorded;
 
 use std::path::{Path, PathBuf};
 
-use adavit_data::held_out;
+use adavit_data::{Labelled, Splits, all_indices, held_out};
 use adavit_decision::Thresholds;
 use adavit_model::{ImportOptions, import};
 use adavit_train::{
@@ -84,28 +84,28 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
     let given = args.images();
     let trained = recorded.settings(&given)?;
     let data = recorded.load(&trained)?;
-    check_images(&checkpoint.config, &data.train)?;
-    let normalization = checkpoint.config.normalization_for(&data.train);
-    let split = held_out(data.train.len(), trained.held_out, trained.seed)?;
+    check_images(&checkpoint.config, data.train.as_ref())?;
+    let normalization = checkpoint.config.normalization_for(data.train.as_ref())?;
+    let (chosen_by, indices) = chosen_by(&data, &trained)?;
     let mut images = Images {
-        dataset: &data.train,
-        indices: &split.held_out,
+        dataset: chosen_by,
+        indices: &indices,
         normalization: &normalization,
         batch_size: args.batch_size,
         device: &device,
     };
     // A run that is trained meanwhile, or another calibration, would write the same files.
     let _lock = claim_checkpoint(&target)?;
-    message(&images_line(split.held_out.len(), &trained));
-    if let Some(warning) = recorded.warning(&given, &trained, &data.train) {
+    message(&images_line(images.indices.len(), &trained));
+    if let Some(warning) = recorded.warning(&given, &trained, data.train.as_ref())? {
         message(&format!("warning: {warning}"));
     }
     let mut checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
     let mut model = checkpoint.model(&device)?;
     let held_out = calibrate_best(&mut model, &images, args.budget)?;
     checkpoint.config = model.config().clone();
-    let all = data.test.indices();
-    (images.dataset, images.indices) = (&data.test, &all);
+    let all = all_indices(data.test.as_ref());
+    (images.dataset, images.indices) = (data.test.as_ref(), &all);
     let test = evaluate_prepared(&checkpoint.prepared(&device)?, &images)?;
     let warning = off_budget(held_out.macs_share, args.budget);
     // Thresholds that miss the budget do not replace those of the checkpoint.
@@ -125,6 +125,15 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
     };
     message(&format!("warning: {warning}"));
     Ok(Exit::CheckFailed)
+}
+
+/// The images that choose: a part of its own, or held-out images of the part that was trained on.
+fn chosen_by<'d>(data: &'d Splits, trained: &TrainConfig) -> Result<(&'d dyn Labelled, Vec<u32>)> {
+    if let Some(val) = &data.val {
+        return Ok((val.as_ref(), all_indices(val.as_ref())));
+    }
+    let split = held_out(data.train.len(), trained.held_out, trained.seed)?;
+    Ok((data.train.as_ref(), split.held_out))
 }
 
 /// Says which images thresholds are chosen on.

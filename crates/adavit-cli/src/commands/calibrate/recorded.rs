@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use adavit_data::{Dataset, KNOWN_NAMES, Splits};
+use adavit_data::{KNOWN_NAMES, Labelled, Splits};
 use adavit_model::{ModelConfig, TrainedOn};
-use adavit_train::{TrainConfig, load_data, trained_on};
+use adavit_train::{TrainConfig, load_data, open_images, trained_on};
 use anyhow::Result;
 
 use crate::exit::bad_input;
@@ -76,10 +76,9 @@ impl Recorded {
         if self.run.is_some() {
             return Ok(load_data(&self.checkpoint, settings)?);
         }
-        Ok(adavit_data::load(
-            &settings.data,
-            settings.data_dir.as_deref(),
-        )?)
+        let mut settings = settings.clone();
+        settings.dense_checkpoint = Some(self.checkpoint.clone());
+        Ok(open_images(&mut settings)?.splits)
     }
 
     /// Returns what is wrong with choosing thresholds on the held-out images of `train`, if anything.
@@ -87,25 +86,25 @@ impl Recorded {
         &self,
         given: &GivenImages,
         settings: &TrainConfig,
-        train: &Dataset,
-    ) -> Option<String> {
-        let now = trained_on(train, settings.held_out, settings.seed);
+        train: &dyn Labelled,
+    ) -> Result<Option<String>> {
+        let now = trained_on(train, settings.held_out, settings.seed)?;
         // A run of an older version records its settings only: that its images are the same.
         let of_run = self.run.as_ref().filter(|_| given.data.is_none());
         let of_run = of_run.map(|run| trained_on(train, run.held_out, run.seed));
-        let Some(record) = self.record.clone().or(of_run) else {
-            return Some(
+        let Some(record) = self.record.clone().or(of_run.transpose()?) else {
+            return Ok(Some(
                 "the checkpoint does not record what it was trained on, so it may have learnt these \
                  images"
                     .into(),
-            );
+            ));
         };
         let differences = record.differences(&now);
-        (!differences.is_empty()).then(|| {
+        Ok((!differences.is_empty()).then(|| {
             format!(
                 "the checkpoint was trained with other held-out images, so it may have learnt these: {}",
                 differences.join("; ")
             )
-        })
+        }))
     }
 }

@@ -42,6 +42,10 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) per_image: Option<PathBuf>,
 
+    /// Leave out pictures that cannot be read, and count them [default: stop at the first]
+    #[arg(long)]
+    pub(super) skip_broken: bool,
+
     /// Images per forward
     #[arg(long, value_name = "N", default_value_t = 250, value_parser = batch_size)]
     pub(super) batch_size: usize,

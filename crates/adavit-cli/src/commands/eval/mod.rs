@@ -5,16 +5,16 @@ mod opened;
 mod text;
 
 use adavit_model::{check_writable, write_file};
-use adavit_train::{ClassTable, Evaluator, in_turns};
+use adavit_train::{ClassTable, in_turns};
 use anyhow::Result;
 use candle_core::Device;
 use serde_json::json;
 
 use crate::commands::eval::args::EvalArgs;
-use crate::commands::eval::opened::Opened;
+use crate::commands::eval::opened::{Found, Opened};
 use crate::commands::eval::text::{Evaluated, comparison, csv_table};
 use crate::exit::{Exit, bad_input};
-use crate::output::{print, print_json};
+use crate::output::{message, print, print_json};
 
 pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
     let machine = args.machine.open()?;
@@ -34,11 +34,17 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
     if let Some(path) = &args.csv {
         write_file(path, &csv_table(&evaluated)?)?;
     }
+    let incomplete = evaluated.iter().any(|one| one.skipped + one.left_out > 0);
+    let exit = if incomplete {
+        Exit::CheckFailed
+    } else {
+        Exit::Done
+    };
     if args.output.json {
         let mut values = evaluated.iter().map(|one| one.value(args, machine.threads));
         if evaluated.len() == 1 {
             // The object of one checkpoint, without a list around it.
-            return print_json(&values.next()).map(|()| Exit::Done);
+            return print_json(&values.next()).map(|()| exit);
         }
         print_json(&json!({"checkpoints": values.collect::<Vec<_>>()}))?;
     } else if let [only] = &evaluated[..] {
@@ -52,7 +58,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
             }
         }
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 /// Evaluates the checkpoints in turn, batch by batch, so that their speeds compare, and writes one
@@ -64,7 +70,7 @@ fn evaluate(args: &EvalArgs, opened: Vec<Opened>, device: &Device) -> Result<Vec
         .collect();
     let evaluators = opened.iter();
     let mut evaluators = evaluators
-        .map(|one| one.evaluator(args.batch_size, device))
+        .map(|one| one.evaluator(args, device))
         .collect::<Result<Vec<_>>>()?;
     let mut lines = Vec::new();
     for turn in in_turns(&mut evaluators) {
@@ -77,14 +83,20 @@ fn evaluate(args: &EvalArgs, opened: Vec<Opened>, device: &Device) -> Result<Vec
             }
         }
     }
-    let evaluations = evaluators.into_iter().map(Evaluator::finish);
-    let evaluations = evaluations.collect::<Result<Vec<_>, _>>()?;
+    let mut found = Vec::with_capacity(opened.len());
+    for (evaluator, classes) in evaluators.into_iter().zip(classes) {
+        for skipped in evaluator.skipped() {
+            message(&format!("skipped: {}", skipped.message));
+        }
+        found.push(Found {
+            skipped: evaluator.skipped().len(),
+            evaluation: evaluator.finish()?,
+            classes,
+        });
+    }
     if let Some(path) = &args.per_image {
         write_file(path, &lines)?;
     }
-    let results = evaluations.into_iter().zip(classes);
-    let evaluated = opened.into_iter().zip(results);
-    Ok(evaluated
-        .map(|(one, (evaluation, classes))| one.evaluated(evaluation, classes))
-        .collect())
+    let evaluated = opened.into_iter().zip(found);
+    Ok(evaluated.map(|(one, found)| one.evaluated(found)).collect())
 }

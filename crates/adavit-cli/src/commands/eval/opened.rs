@@ -80,31 +80,46 @@ impl Opened {
     /// Begins the evaluation.
     pub(super) fn evaluator<'a>(
         &'a self,
-        batch_size: usize,
+        args: &EvalArgs,
         device: &'a Device,
     ) -> Result<Evaluator<'a>> {
         let images = Images {
             dataset: self.test.images.as_ref(),
             indices: &self.indices,
             normalization: &self.test.normalization,
-            batch_size,
+            batch_size: args.batch_size,
             device,
         };
-        Ok(match &self.model {
+        let evaluator = match &self.model {
             Model::Dense(model) | Model::Sparse(model) => Evaluator::prepared(model, &images)?,
             Model::Masked(model) => Evaluator::new(model, &images, Mode::Masked)?,
+        };
+        Ok(if args.skip_broken {
+            evaluator.skipping_broken()
+        } else {
+            evaluator
         })
     }
 
-    pub(super) fn evaluated(self, evaluation: Evaluation, classes: ClassTable) -> Evaluated {
+    pub(super) fn evaluated(self, found: Found) -> Evaluated {
         Evaluated {
+            left_out: self.test.left_out,
+            skipped: found.skipped,
             checkpoint: self.checkpoint,
             preset: self.config.preset,
             dataset: self.test.images.name().into(),
             class_names: self.test.images.class_names().to_vec(),
             exec: self.model.exec(),
-            evaluation,
-            classes,
+            evaluation: found.evaluation,
+            classes: found.classes,
         }
     }
+}
+
+/// What the evaluation of a checkpoint found.
+pub(super) struct Found {
+    pub(super) evaluation: Evaluation,
+    pub(super) classes: ClassTable,
+    /// Pictures that could not be read.
+    pub(super) skipped: usize,
 }

@@ -18,6 +18,10 @@ pub(super) struct Evaluated {
     pub(super) exec: &'static str,
     pub(super) evaluation: Evaluation,
     pub(super) classes: ClassTable,
+    /// Pictures that could not be read.
+    pub(super) skipped: usize,
+    /// Pictures that are not among the images.
+    pub(super) left_out: usize,
 }
 
 impl Evaluated {
@@ -29,6 +33,8 @@ impl Evaluated {
             "preset": self.preset,
             "dataset": self.dataset,
             "images": found.images,
+            "skipped": self.skipped,
+            "left_out": self.left_out,
             "exec": self.exec,
             "threads": threads,
             "top1": found.top1,
@@ -64,8 +70,12 @@ impl Evaluated {
     }
 
     pub(super) fn text(&self, args: &EvalArgs) -> String {
+        let without = match self.skipped + self.left_out {
+            0 => String::new(),
+            n => format!(", without {n} that could not be read"),
+        };
         let images = format!(
-            "{} ({} images, {})",
+            "{} ({} images{without}, {})",
             self.dataset, self.evaluation.images, self.exec
         );
         let table = table(&self.evaluation);

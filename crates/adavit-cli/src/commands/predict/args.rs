@@ -13,7 +13,7 @@ pub(crate) struct PredictArgs {
     #[arg(value_name = "CKPT")]
     pub(super) checkpoint: PathBuf,
 
-    /// Pictures (JPEG, PNG, WebP), folders of them, patterns such as "photos/*.jpg", or - for a list
+    /// Pictures (JPEG, PNG, WebP, GIF, BMP, TIFF, PNM, QOI), folders of them, patterns such as "photos/*.jpg", or - for a list
     /// on standard input, one path per line
     #[arg(value_name = "PATH", required = true)]
     pub(super) paths: Vec<PathBuf>,

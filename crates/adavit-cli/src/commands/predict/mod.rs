@@ -31,7 +31,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Exit> {
         totals => totals?,
     };
     message(&totals.line());
-    Ok(if totals.skipped > 0 {
+    Ok(if totals.skipped + totals.unread > 0 {
         Exit::CheckFailed
     } else {
         Exit::Done
@@ -42,6 +42,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Exit> {
 fn predict_all(args: &PredictArgs, predictor: &Predictor) -> Result<Totals> {
     let start = Instant::now();
     let files = find_pictures(&args.paths);
+    let unread = files.unread_files();
     let pictures = read_ahead(files, predictor.config().input_config(), args.batch_size);
     let mut writer = Writer::new(args, predictor);
     let mut totals = Totals::default();
@@ -50,9 +51,14 @@ fn predict_all(args: &PredictArgs, predictor: &Predictor) -> Result<Totals> {
         totals.add(&prediction);
         writer.write(&prediction)?;
     }
+    let unread = unread.get();
+    if unread.unread() > 0 {
+        message(&format!("not predicted: {unread}"));
+    }
+    totals.unread = unread.unread();
     if totals.predicted + totals.skipped == 0 {
         return Err(bad_input(
-            "no pictures: expected files, folders or patterns of JPEG, PNG or WebP",
+            "no pictures: expected files, folders or patterns of JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or QOI",
         ));
     }
     totals.seconds = start.elapsed().as_secs_f64();

@@ -11,6 +11,8 @@ pub(super) struct Totals {
     pub(super) predicted: usize,
     /// Files that were skipped.
     pub(super) skipped: usize,
+    /// Files that are pictures of formats that are not read.
+    pub(super) unread: usize,
     /// Sum of the MACs.
     pub(super) macs: u64,
     /// From the first file to the last.

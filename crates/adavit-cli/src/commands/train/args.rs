@@ -24,10 +24,39 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     pub(super) set: Vec<Table>,
 
-    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, or a folder of
-    /// IDX files [default: fashion-mnist-subset]
-    #[arg(long, value_name = "NAME|PATH", help_heading = "Data")]
+    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, or a path to
+    /// folders of pictures, a list (CSV, JSON lines), parquet or tar shards, CIFAR's or IDX files
+    /// [default: fashion-mnist-subset]
+    #[arg(value_name = "DATA")]
+    pub(super) images: Option<String>,
+
+    /// The same as DATA [default: fashion-mnist-subset]
+    #[arg(
+        long,
+        value_name = "DATA",
+        help_heading = "Data",
+        conflicts_with = "images"
+    )]
     pub(super) data: Option<String>,
+
+    /// File that gives each folder or label its class: lines of FOLDER,CLASS or a JSON object
+    /// [default: by names, or by numbers]
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub(super) class_map: Option<PathBuf>,
+
+    /// Share of the pictures that is tested on, where the data have one part only [default: 0.2]
+    #[arg(
+        long,
+        value_name = "S",
+        allow_negative_numbers = true,
+        help_heading = "Data"
+    )]
+    pub(super) val_split: Option<f64>,
+
+    /// Threads that read, decode and vary pictures ahead of the steps [default: --threads for
+    /// pictures, none for images in memory]
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    pub(super) workers: Option<usize>,
 
     /// Folder with the files of a named data set [default: the Hugging Face hub, in a build with the
     /// feature hub]. With --resume, --data and --data-dir say where the run's images are now
@@ -46,10 +75,16 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "K", value_parser = num_classes, help_heading = "Model")]
     pub(super) num_classes: Option<usize>,
 
-    /// Dense checkpoint to adapt, of adavit, timm or Hugging Face; skips the dense stage
+    /// Dense checkpoint to start from, of adavit, timm or Hugging Face: it sets the model. The dense
+    /// stage trains it first if its head is new or --epochs is given, and is skipped otherwise
     /// [default: train a dense model]
-    #[arg(long, value_name = "CKPT", help_heading = "Model")]
-    pub(super) dense_checkpoint: Option<PathBuf>,
+    #[arg(
+        long,
+        value_name = "CKPT",
+        alias = "dense-checkpoint",
+        help_heading = "Model"
+    )]
+    pub(super) from: Option<PathBuf>,
 
     /// Mean compute per image, in (0, 1]: exact MACs at inference relative to the dense model
     /// [default: 0.5]
@@ -122,7 +157,8 @@ pub(crate) struct TrainArgs {
 
     /// Resume the run in this folder with its own settings; with --epochs, extend it
     #[arg(long, value_name = "RUN", help_heading = "Run", conflicts_with_all = [
-        "config", "set", "preset", "img_size", "num_classes", "dense_checkpoint",
+        "config", "set", "preset", "img_size", "num_classes", "from", "images", "class_map",
+        "val_split",
         "budget", "target_tokens", "target_heads", "target_blocks", "max_steps", "batch_size",
         "lr", "seed", "out", "force", "device", "patience", "keep", "tensorboard",
     ])]

@@ -8,14 +8,15 @@ use std::path::Path;
 use adavit_data::Splits;
 use adavit_experiment::report::write_report;
 use adavit_train::{
-    Control, Destination, Event, Outcome, REPORT, Summary, extend, load_data, resume, train,
+    Control, Destination, Event, Outcome, REPORT, Summary, TrainConfig, extend, load_data,
+    open_images, resume, train,
 };
 use anyhow::Result;
 use candle_core::Device;
 
 use crate::commands::train::args::TrainArgs;
 use crate::commands::train::settings::Settings;
-use crate::exit::Exit;
+use crate::exit::{Exit, bad_input};
 use crate::machine::{select_device, set_threads};
 use crate::output::{macs, message, print, print_json, shell_word};
 use crate::progress::Reporter;
@@ -28,9 +29,10 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     config.threads = Some(set_threads(args.machine.threads.or(config.threads))?);
     config.validate()?;
     let device = select_device(&config.device)?;
-    let data = match &args.resume {
-        Some(run) => load_data(run, &config)?,
-        None => adavit_data::load(&config.data, config.data_dir.as_deref())?,
+    let data = if let Some(run) = &args.resume {
+        load_data(run, &config)?
+    } else {
+        opened(args, &mut config)?
     };
     let stop = args.stop.listen()?;
     let mut reporter = Reporter::new(&args.progress);
@@ -79,6 +81,26 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     }
 }
 
+/// Opens the images of a new run, which complete its settings, and says what was found.
+fn opened(args: &TrainArgs, config: &mut TrainConfig) -> Result<Splits> {
+    let images = open_images(config)?;
+    for note in &images.notes {
+        message(&format!("note: {note}"));
+    }
+    if let (Some(preset), Some(from)) = (&args.preset, &args.from)
+        && *preset != config.preset
+    {
+        return Err(bad_input(format!(
+            "{}: expected a checkpoint of {preset}, found {}; leave out --preset, since the checkpoint sets \
+             the model",
+            from.display(),
+            config.preset
+        )));
+    }
+    config.validate()?;
+    Ok(images.splits)
+}
+
 /// Where a new run is written.
 fn destination(out: Option<&Path>, force: bool) -> Destination<'_> {
     match out {
@@ -94,7 +116,7 @@ fn report(run: &Path, data: &Splits, device: &Device) {
     if run.join(REPORT).exists() {
         return;
     }
-    if let Err(error) = write_report(run, &data.test, None, device) {
+    if let Err(error) = write_report(run, data.test.as_ref(), None, device) {
         message(&format!("warning: no report: {error}"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use adavit_train::{Error, Targets, TrainConfig, run_config};
+use adavit_train::{Error, FineTune, Targets, TrainConfig, run_config};
 use anyhow::Result;
 
 use crate::commands::train::args::TrainArgs;
@@ -31,7 +31,11 @@ impl Settings {
     /// Reads the configuration file, and lays the options over it.
     pub(super) fn of(args: &TrainArgs) -> Result<Self> {
         let mut config = layered(args)?;
-        set(&mut config.data, args.data.as_ref());
+        set(
+            &mut config.data,
+            args.images.as_ref().or(args.data.as_ref()),
+        );
+        set(&mut config.val_split, args.val_split.as_ref());
         set(&mut config.preset, args.preset.as_ref());
         set(&mut config.budget, args.budget.as_ref());
         set(&mut config.batch_size, args.batch_size.as_ref());
@@ -45,7 +49,13 @@ impl Settings {
         config.tensorboard |= args.tensorboard;
         let given = args.clone();
         config.data_dir = given.data_dir.or(config.data_dir);
-        config.dense_checkpoint = given.dense_checkpoint.or(config.dense_checkpoint);
+        config.class_map = given.class_map.or(config.class_map);
+        config.workers = given.workers.or(config.workers);
+        config.dense_checkpoint = given.from.or(config.dense_checkpoint);
+        let asked = config.dense_checkpoint.is_some() && given.epochs.is_some();
+        if asked && config.fine_tune == FineTune::Off {
+            config.fine_tune = FineTune::On;
+        }
         config.max_steps = given.max_steps.or(config.max_steps);
         config.patience = given.patience.or(config.patience);
         config.model.img_size = given.img_size.or(config.model.img_size);

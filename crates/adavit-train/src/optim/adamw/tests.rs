@@ -14,6 +14,7 @@ const FACTORS: [f64; 5] = [0.1, 0.5, 1.0, 0.8, 0.6];
 const CONFIG: AdamWConfig = AdamWConfig {
     lr: 0.01,
     decision_lr: 0.002,
+    layer_decay: 1.0,
     beta1: 0.9,
     beta2: 0.95,
     eps: 1e-8,
@@ -337,4 +338,28 @@ fn settings_out_of_range_and_unknown_fields_are_refused() {
 #[test]
 fn half_precision_parameters_are_refused() {
     assert!(AdamW::new(CONFIG, &parameters(DType::BF16)).is_err());
+}
+
+#[test]
+fn layer_decay_scales_the_learning_rate_of_blocks_and_not_of_decisions() {
+    let after = |config: AdamWConfig| {
+        let parameters = parameters(DType::F64);
+        let mut optimizer = AdamW::new(config, &parameters).unwrap();
+        for (k, factor) in FACTORS.into_iter().enumerate() {
+            let gradients = gradients(&parameters, k, |_| true);
+            optimizer.step(&gradients, factor).unwrap();
+        }
+        values(&parameters)
+    };
+    // The only block is one from the head.
+    let decayed = AdamWConfig {
+        layer_decay: 0.5,
+        ..CONFIG
+    };
+    let slower = AdamWConfig {
+        lr: CONFIG.lr * 0.5,
+        ..CONFIG
+    };
+    assert_eq!(after(decayed), after(slower));
+    assert_ne!(after(decayed), after(CONFIG));
 }

@@ -1,0 +1,354 @@
+//! Opens the images of a run, and completes its settings by what images and dense checkpoint say.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use adavit_data::{
+    CropMode, Found, KNOWN_NAMES, Labelled, OpenOptions, PictureSet, Preprocessing, SplitOptions,
+    Splits, holds_grey_idx, open, user_cache,
+};
+use adavit_model::{ImportOptions, Imported, ModelConfig, import};
+
+use crate::config::fine_tune::FineTune;
+use crate::config::model::ModelOptions;
+use crate::config::train_config::TrainConfig;
+use crate::error::{Error, Result};
+
+/// Pictures that are looked at to find channels and size.
+const SAMPLED: usize = 32;
+
+/// The images of a run, and what is to be known of them.
+#[derive(Debug)]
+pub struct RunImages {
+    /// The parts.
+    pub splits: Splits,
+    /// What was found and decided, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Opens the images that the settings name.
+///
+/// The settings are completed: with a dense checkpoint, `preset` and `model` become its sizes, except
+/// those that are set; the number of classes is that of the images, and the head is new where the
+/// classes are others. Without one, a model for pictures takes their channels.
+///
+/// # Errors
+/// If the images or the checkpoint are not found, or are not understood.
+pub fn open_images(config: &mut TrainConfig) -> Result<RunImages> {
+    let mut notes = Vec::new();
+    let given = given_model(config)?;
+    if let Some(given) = &given {
+        let (preset, options) = ModelOptions::describing(given)?;
+        config.preset = preset;
+        config.model = config.model.over(&options);
+    }
+    if ImageSource::of(config).in_memory() {
+        let sets = adavit_data::load(&config.data, config.data_dir.as_deref())?;
+        if let Some(given) = &given {
+            let classes = sets.train.class_names().to_vec();
+            notes.extend(complete_head(config, given, &classes));
+        }
+        let splits = sets.into();
+        return Ok(RunImages { splits, notes });
+    }
+    let found = found(config, given.as_ref())?;
+    notes.push(format!(
+        "{}: {}; {}",
+        config.data, found.format, found.classes
+    ));
+    notes.extend(left_out_note(&found));
+    match &given {
+        Some(given) => notes.extend(complete_head(config, given, &found.class_names)),
+        None => complete_new(config, &found)?,
+    }
+    let model = config.dense_model()?;
+    notes.extend(channels_note(&found, model.in_chans)?);
+    notes.extend(parts_note(config, &found));
+    let mut input = model.input_config();
+    if let Some(preprocessing) = given.and_then(|given| given.preprocessing) {
+        input.preprocessing = preprocessing;
+    }
+    let splits = found.splits(&SplitOptions {
+        input,
+        cache_bytes: config.cache_bytes,
+        fast_decode: config.fast_decode,
+        val_split: config.val_split,
+        seed: config.seed,
+    })?;
+    Ok(RunImages { splits, notes })
+}
+
+/// The images of an evaluation, and what is to be known of them.
+#[derive(Debug)]
+pub struct TestedImages {
+    /// The images.
+    pub images: Arc<dyn Labelled>,
+    /// What was found and decided, a sentence each.
+    pub notes: Vec<String>,
+    /// How many pictures were left out.
+    pub left_out: usize,
+}
+
+/// Opens the images of `source` that the model of `config` is evaluated on.
+///
+/// # Errors
+/// If they are not found, or their classes cannot be those of the model.
+pub fn open_tested(source: &ImageSource, config: &ModelConfig) -> Result<TestedImages> {
+    if source.in_memory() {
+        let sets = adavit_data::load(&source.data, source.data_dir.as_deref())?;
+        return Ok(TestedImages {
+            images: Arc::new(sets.test),
+            notes: Vec::new(),
+            left_out: 0,
+        });
+    }
+    let options = OpenOptions {
+        num_classes: Some(config.num_classes),
+        class_names: config.class_names.clone(),
+        class_map: source.class_map.clone(),
+        cache: user_cache(),
+        ..OpenOptions::default()
+    };
+    let found = open(Path::new(&source.data), &options)?;
+    let mut notes = vec![format!(
+        "{}: {}; {}",
+        source.data, found.format, found.classes
+    )];
+    notes.extend(left_out_note(&found));
+    notes.extend(channels_note(&found, config.in_chans)?);
+    Ok(TestedImages {
+        left_out: found.left_out.pictures(),
+        images: Arc::new(found.tested(config.input_config())?),
+        notes,
+    })
+}
+
+/// Where images are.
+#[derive(Debug, Clone, Default)]
+pub struct ImageSource {
+    /// A data set's name, or a path.
+    pub data: String,
+    /// The folder of a named data set's files.
+    pub data_dir: Option<PathBuf>,
+    /// A file that gives each folder or label its class.
+    pub class_map: Option<PathBuf>,
+}
+
+impl ImageSource {
+    fn of(config: &TrainConfig) -> Self {
+        Self {
+            data: config.data.clone(),
+            data_dir: config.data_dir.clone(),
+            class_map: config.class_map.clone(),
+        }
+    }
+
+    /// Whether the images are loaded as a whole: those of a known name, and grey ones in IDX files.
+    fn in_memory(&self) -> bool {
+        let data = Path::new(&self.data);
+        KNOWN_NAMES.contains(&self.data.as_str())
+            || self.data_dir.is_some()
+            || !data.exists()
+            || holds_grey_idx(data)
+    }
+}
+
+/// The configuration of the dense checkpoint to start from, if there is one.
+fn given_model(config: &TrainConfig) -> Result<Option<ModelConfig>> {
+    let Some(path) = &config.dense_checkpoint else {
+        return Ok(None);
+    };
+    let options = ImportOptions {
+        num_heads: config.model.num_heads,
+        ..ImportOptions::default()
+    };
+    let imported = import_dense(path, &options)?;
+    let found = &imported.checkpoint.config;
+    let preset = config.dense_model()?;
+    let same = (found.embed_dim, found.depth) == (preset.embed_dim, preset.depth);
+    if !imported.num_heads_assumed || !same {
+        return Ok(Some(imported.checkpoint.config));
+    }
+    // The configured preset says what the checkpoint does not.
+    let options = ImportOptions {
+        num_heads: Some(preset.num_heads),
+        ..options
+    };
+    Ok(Some(import_dense(path, &options)?.checkpoint.config))
+}
+
+/// Imports a checkpoint without its distillation token, with which it could make no decisions.
+pub(super) fn import_dense(path: &Path, options: &ImportOptions) -> Result<Imported> {
+    let imported = import(path, options)?;
+    if !imported.checkpoint.config.distilled {
+        return Ok(imported);
+    }
+    let options = ImportOptions {
+        drop_distillation: true,
+        ..options.clone()
+    };
+    Ok(import(path, &options)?)
+}
+
+/// Opens pictures. Where their classes are those of the checkpoint, they have its numbers.
+fn found(config: &TrainConfig, given: Option<&ModelConfig>) -> Result<Found> {
+    let options = OpenOptions {
+        class_map: config.class_map.clone(),
+        cache: user_cache(),
+        ..OpenOptions::default()
+    };
+    let path = Path::new(&config.data);
+    let found = open(path, &options)?;
+    let Some(known) = given
+        .map(|given| &given.class_names)
+        .filter(|_| config.fine_tune != FineTune::NewHead)
+    else {
+        return Ok(found);
+    };
+    if known.is_empty() || *known == found.class_names || !same(known, &found.class_names) {
+        return Ok(found);
+    }
+    let options = OpenOptions {
+        class_names: known.clone(),
+        ..options
+    };
+    Ok(open(path, &options)?)
+}
+
+fn same(left: &[String], right: &[String]) -> bool {
+    let set = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
+    set(left) == set(right)
+}
+
+/// Decides whether the checkpoint keeps its head, and whether the dense stage trains it first.
+fn complete_head(config: &mut TrainConfig, given: &ModelConfig, classes: &[String]) -> Vec<String> {
+    let asked = config
+        .model
+        .num_classes
+        .filter(|asked| *asked != given.num_classes);
+    let other = !given.class_names.is_empty() && given.class_names != classes;
+    let why = if config.fine_tune == FineTune::NewHead {
+        Some("as the settings say".to_owned())
+    } else if asked.is_some() || given.num_classes != classes.len() {
+        Some(format!("the checkpoint has {} classes", given.num_classes))
+    } else if other {
+        let first = |names: &[String]| names.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+        let (of_data, of_checkpoint) = (first(classes), first(&given.class_names));
+        Some(format!(
+            "the checkpoint has other classes ({of_checkpoint}, ... instead of {of_data}, ...)"
+        ))
+    } else {
+        None
+    };
+    if let Some(why) = why {
+        config.model.num_classes = Some(asked.unwrap_or(classes.len()));
+        config.fine_tune = FineTune::NewHead;
+        return vec![format!(
+            "a new head for {} classes: {why}; the dense stage trains the checkpoint first",
+            classes.len()
+        )];
+    }
+    let mut notes = Vec::new();
+    if given.class_names.is_empty() {
+        notes.push(format!(
+            "the checkpoint keeps its head for {} classes, which has no names: their order is taken for \
+             that of the data; set fine_tune to new_head if it is another",
+            given.num_classes
+        ));
+    }
+    notes.push(if config.fine_tune.is_off() {
+        "the dense stage is skipped: the checkpoint has the data's classes; set the epochs to train it \
+         first"
+            .into()
+    } else {
+        "the dense stage trains the checkpoint first, since epochs are set".into()
+    });
+    notes
+}
+
+/// Completes the settings of a new model by what the pictures are.
+fn complete_new(config: &mut TrainConfig, found: &Found) -> Result<()> {
+    let sampled = Sampled::of(found)?;
+    let options = &mut config.model;
+    options.num_classes.get_or_insert(found.class_names.len());
+    options
+        .in_chans
+        .get_or_insert(if sampled.grey { 1 } else { 3 });
+    let img_size = config.dense_model()?.img_size;
+    if sampled.size == Some(img_size) && config.dense_model()?.preprocessing.is_none() {
+        // Pictures of the model's size are taken as they are.
+        config.model.preprocessing = Some(Preprocessing {
+            crop_pct: 1.0,
+            crop_mode: CropMode::Center,
+            ..Preprocessing::default()
+        });
+    }
+    Ok(())
+}
+
+/// What some pictures have in common.
+struct Sampled {
+    /// Whether all are grey, however they are stored.
+    grey: bool,
+    /// The size of all, if they have one.
+    size: Option<(usize, usize)>,
+}
+
+impl Sampled {
+    fn of(found: &Found) -> Result<Self> {
+        let set = found
+            .parts()
+            .next()
+            .ok_or_else(|| Error::Mismatch("data: expected pictures, found none".into()))?;
+        let mut sampled = Self {
+            grey: true,
+            size: None,
+        };
+        let mut first = true;
+        for index in spaced(set) {
+            // Broken pictures are reported where they are needed.
+            let Ok(picture) = set.picture(index, 3) else {
+                continue;
+            };
+            let mut pixels = picture.bytes().chunks_exact(3);
+            sampled.grey &= pixels.all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]);
+            let same = first || sampled.size == Some(picture.size());
+            sampled.size = same.then_some(picture.size());
+            first = false;
+        }
+        Ok(sampled)
+    }
+}
+
+/// Indices that are spread over a set.
+fn spaced(set: &PictureSet) -> impl Iterator<Item = usize> + use<> {
+    (0..set.len()).step_by(set.len().div_ceil(SAMPLED).max(1))
+}
+
+fn left_out_note(found: &Found) -> Option<String> {
+    let lines = found.left_out.to_string().replace('\n', "; ");
+    (!found.left_out.is_empty()).then(|| format!("left out: {lines}"))
+}
+
+fn channels_note(found: &Found, in_chans: usize) -> Result<Option<String>> {
+    let grey = Sampled::of(found)?.grey;
+    Ok(match (grey, in_chans) {
+        (true, 3) => Some("grey pictures for a model of colours: grey is repeated".into()),
+        (false, 1) => Some(
+            "pictures in colours for a grey model: 0.299 red + 0.587 green + 0.114 blue is taken"
+                .into(),
+        ),
+        _ => None,
+    })
+}
+
+fn parts_note(config: &TrainConfig, found: &Found) -> Option<String> {
+    let only = found.val.is_none() && found.test.is_none();
+    only.then(|| {
+        format!(
+            "the data have one part: {} of the pictures are the test set (val_split)",
+            config.val_split
+        )
+    })
+}
