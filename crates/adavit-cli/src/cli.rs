@@ -194,7 +194,9 @@ mod tests {
             "per_image",
             "resume",
             "set",
+            "sheet",
             "table",
+            "to",
         ];
         for command in Cli::command().get_subcommands() {
             for option in command.get_opts() {
