@@ -66,7 +66,8 @@ pub fn open_images(config: &mut TrainConfig) -> Result<RunImages> {
     notes.extend(channels_note(&found, model.in_chans)?);
     notes.extend(parts_note(config, &found));
     let mut input = model.input_config();
-    if let Some(preprocessing) = given.and_then(|given| given.preprocessing) {
+    let of_checkpoint = given.and_then(|given| given.preprocessing);
+    if let Some(preprocessing) = config.model.preprocessing.clone().or(of_checkpoint) {
         input.preprocessing = preprocessing;
     }
     let splits = found.splits(&SplitOptions {

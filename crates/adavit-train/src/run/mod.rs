@@ -7,6 +7,7 @@ mod epoch;
 pub(crate) mod event;
 pub(crate) mod extend;
 pub(crate) mod folder;
+mod given_dense;
 pub(crate) mod images;
 pub(crate) mod lock;
 mod losses;
