@@ -7,7 +7,7 @@
 //! The poor picture is grey (colour), the mean grey (contrast), black (brightness) or smoothed
 //! (sharpness). Arithmetic is in f32 and truncates, so results are Pillow's to the last bit.
 
-use super::table;
+use super::table::{self, Table};
 use crate::picture::Picture;
 
 /// `poor + factor (byte - poor)`, truncated to a byte.
@@ -16,6 +16,12 @@ pub(super) fn blend(poor: u8, byte: u8, factor: f32) -> u8 {
     let (from, to) = (f32::from(poor), f32::from(byte));
     // A conversion from float to byte truncates and saturates.
     (from + factor * (to - from)) as u8
+}
+
+/// The blend of a constant with each byte, as Pillow's `Image.blend(constant, byte, factor)`.
+fn blend_with(constant: u8, factor: f64) -> Table {
+    let factor = factor as f32;
+    std::array::from_fn(|byte| blend(constant, byte as u8, factor))
 }
 
 /// Returns the luma of ITU-R 601-2, with Pillow's fixed point.
@@ -42,12 +48,12 @@ pub(super) fn color(picture: &mut Picture, factor: f64) {
 /// Blends with the mean grey.
 pub(super) fn contrast(picture: &mut Picture, factor: f64) {
     let mean = mean_luma(picture);
-    table::apply(picture, &table::blend_with(mean, factor));
+    table::apply(picture, &blend_with(mean, factor));
 }
 
 /// Blends with black.
 pub(super) fn brightness(picture: &mut Picture, factor: f64) {
-    table::apply(picture, &table::blend_with(0, factor));
+    table::apply(picture, &blend_with(0, factor));
 }
 
 /// Blends with the smoothed picture: 3x3 pixels, the centre of weight 5/13, the others 1/13. Pixels at

@@ -47,12 +47,6 @@ pub(super) fn posterize(bits: u32) -> Table {
     std::array::from_fn(|byte| byte as u8 & mask)
 }
 
-/// The blend of a constant with each byte, as Pillow's `Image.blend(constant, byte, factor)`.
-pub(super) fn blend_with(constant: u8, factor: f64) -> Table {
-    let factor = factor as f32;
-    std::array::from_fn(|byte| super::blend::blend(constant, byte as u8, factor))
-}
-
 /// Replaces each byte by that of the table, the same for all channels.
 pub(super) fn apply(picture: &mut Picture, table: &Table) {
     for byte in picture.bytes_mut() {
