@@ -141,6 +141,12 @@ impl Picture {
         }
     }
 
+    /// Returns whether the picture has no colours, however many channels it has.
+    pub fn is_grey(&self) -> bool {
+        let mut pixels = self.bytes.chunks_exact(self.channels);
+        pixels.all(|pixel| pixel.iter().all(|byte| *byte == pixel[0]))
+    }
+
     /// Returns the pixels channel by channel, `(channels, height, width)`.
     pub(crate) fn planes(&self) -> Vec<u8> {
         let plane = |channel: usize| self.bytes[channel..].iter().step_by(self.channels);
@@ -238,6 +244,13 @@ impl Picture {
         rows.for_each(|row| bytes.extend_from_slice(row));
         self.with_pixels((height, width), bytes)
     }
+}
+
+/// Returns the luma of ITU-R 601-2, with Pillow's fixed point.
+#[inline]
+pub(crate) fn luma(r: u8, g: u8, b: u8) -> u8 {
+    let sum = u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471;
+    ((sum + 0x8000) >> 16) as u8
 }
 
 /// Resizes a plane of `from` = (rows, columns) numbers to `to`, antialiased.

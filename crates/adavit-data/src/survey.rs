@@ -135,15 +135,12 @@ fn look(set: &PictureSet, i: usize) -> Looked {
     }
     let hash = hasher.finish();
     match set.picture(i, 3) {
-        Ok(picture) => {
-            let mut pixels = picture.bytes().chunks_exact(3);
-            Looked {
-                hash,
-                size: Some(picture.size()),
-                grey: pixels.all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]),
-                broken: None,
-            }
-        }
+        Ok(picture) => Looked {
+            hash,
+            size: Some(picture.size()),
+            grey: picture.is_grey(),
+            broken: None,
+        },
         Err(error) => Looked {
             hash,
             size: None,

@@ -9,7 +9,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 use crate::decoding::jpeg::{self, Scaling};
 use crate::decoding::kind::{self, Kind};
 use crate::error::{Error, Result};
-use crate::picture::{LONGEST_SIDE, MOST_BYTES, Picture};
+use crate::picture::{LONGEST_SIDE, MOST_BYTES, Picture, luma};
 use crate::preprocessing::InputConfig;
 
 /// How a picture is decoded.
@@ -221,12 +221,7 @@ fn grey(image: DynamicImage) -> Vec<u8> {
         image => {
             let colours = colours(image);
             let pixels = colours.as_chunks::<3>().0.iter();
-            pixels
-                .map(|&[r, g, b]| {
-                    let sum = 19595 * u32::from(r) + 38470 * u32::from(g) + 7471 * u32::from(b);
-                    ((sum + 0x8000) >> 16) as u8
-                })
-                .collect()
+            pixels.map(|&[r, g, b]| luma(r, g, b)).collect()
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::decoding::decode::DecodeOptions;
 use crate::error::{Error, Result};
 use crate::formats::store::{RawPart, Store};
-use crate::picture::Picture;
+use crate::picture::{Picture, luma};
 
 /// Labelled pictures of one part of a data set, read by their index from any number of threads.
 ///
@@ -141,11 +141,7 @@ fn with_channels(picture: Picture, channels: usize) -> Result<Picture, String> {
         (1, 3) => picture.bytes().iter().flat_map(|x| [*x; 3]).collect(),
         (3, 1) => {
             let pixels = picture.bytes().as_chunks::<3>().0.iter();
-            let grey = |&[r, g, b]: &[u8; 3]| {
-                let sum = 19595 * u32::from(r) + 38470 * u32::from(g) + 7471 * u32::from(b);
-                ((sum + 0x8000) >> 16) as u8
-            };
-            pixels.map(grey).collect()
+            pixels.map(|&[r, g, b]| luma(r, g, b)).collect()
         }
         _ => {
             return Err(format!(

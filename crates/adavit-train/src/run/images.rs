@@ -58,12 +58,13 @@ pub fn open_images(config: &mut TrainConfig) -> Result<RunImages> {
         config.data, found.format, found.classes
     ));
     notes.extend(left_out_note(&found));
+    let sampled = Sampled::of(&found)?;
     match &given {
         Some(given) => notes.extend(complete_head(config, given, &found.class_names)),
-        None => complete_new(config, &found)?,
+        None => complete_new(config, &found, &sampled)?,
     }
     let model = config.dense_model()?;
-    notes.extend(channels_note(&found, model.in_chans)?);
+    notes.extend(channels_note(&sampled, model.in_chans));
     notes.extend(parts_note(config, &found));
     let mut input = model.input_config();
     let of_checkpoint = given.and_then(|given| given.preprocessing);
@@ -117,7 +118,7 @@ pub fn open_tested(source: &ImageSource, config: &ModelConfig) -> Result<TestedI
         source.data, found.format, found.classes
     )];
     notes.extend(left_out_note(&found));
-    notes.extend(channels_note(&found, config.in_chans)?);
+    notes.extend(channels_note(&Sampled::of(&found)?, config.in_chans));
     Ok(TestedImages {
         left_out: found.left_out.pictures(),
         images: Arc::new(found.tested(config.input_config())?),
@@ -269,8 +270,7 @@ fn complete_head(config: &mut TrainConfig, given: &ModelConfig, classes: &[Strin
 }
 
 /// Completes the settings of a new model by what the pictures are.
-fn complete_new(config: &mut TrainConfig, found: &Found) -> Result<()> {
-    let sampled = Sampled::of(found)?;
+fn complete_new(config: &mut TrainConfig, found: &Found, sampled: &Sampled) -> Result<()> {
     let options = &mut config.model;
     options.num_classes.get_or_insert(found.class_names.len());
     options
@@ -312,8 +312,7 @@ impl Sampled {
             let Ok(picture) = set.picture(index, 3) else {
                 continue;
             };
-            let mut pixels = picture.bytes().chunks_exact(3);
-            sampled.grey &= pixels.all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]);
+            sampled.grey &= picture.is_grey();
             let same = first || sampled.size == Some(picture.size());
             sampled.size = same.then_some(picture.size());
             first = false;
@@ -332,16 +331,15 @@ fn left_out_note(found: &Found) -> Option<String> {
     (!found.left_out.is_empty()).then(|| format!("left out: {lines}"))
 }
 
-fn channels_note(found: &Found, in_chans: usize) -> Result<Option<String>> {
-    let grey = Sampled::of(found)?.grey;
-    Ok(match (grey, in_chans) {
+fn channels_note(sampled: &Sampled, in_chans: usize) -> Option<String> {
+    match (sampled.grey, in_chans) {
         (true, 3) => Some("grey pictures for a model of colours: grey is repeated".into()),
         (false, 1) => Some(
             "pictures in colours for a grey model: 0.299 red + 0.587 green + 0.114 blue is taken"
                 .into(),
         ),
         _ => None,
-    })
+    }
 }
 
 fn parts_note(config: &TrainConfig, found: &Found) -> Option<String> {

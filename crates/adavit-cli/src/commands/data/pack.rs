@@ -69,8 +69,6 @@ fn idx(out: &Path, name: &str, set: &PictureSet) -> Result<()> {
             )));
         }
     };
-    let first = set.picture(0, 3)?;
-    let mut pixels = first.bytes().chunks_exact(3);
-    let grey = pixels.all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]);
+    let grey = set.picture(0, 3)?.is_grey();
     Ok(write_idx(out, part, set, if grey { 1 } else { 3 })?)
 }

@@ -8,7 +8,7 @@
 //! (sharpness). Arithmetic is in f32 and truncates, so results are Pillow's to the last bit.
 
 use super::table::{self, Table};
-use crate::picture::Picture;
+use crate::picture::{Picture, luma};
 
 /// `poor + factor (byte - poor)`, truncated to a byte.
 #[inline]
@@ -22,13 +22,6 @@ pub(super) fn blend(poor: u8, byte: u8, factor: f32) -> u8 {
 fn blend_with(constant: u8, factor: f64) -> Table {
     let factor = factor as f32;
     std::array::from_fn(|byte| blend(constant, byte as u8, factor))
-}
-
-/// Returns the luma of ITU-R 601-2, with Pillow's fixed point.
-#[inline]
-pub(super) fn luma(r: u8, g: u8, b: u8) -> u8 {
-    let sum = u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471;
-    ((sum + 0x8000) >> 16) as u8
 }
 
 /// Blends with the grey picture; a picture of one channel is grey already.
