@@ -17,6 +17,9 @@ use crate::cpu::tile::{PanelProduct, PlacedRows};
 /// Rows of a task, so that they stay in the second cache.
 const ROWS: usize = 96;
 
+/// Rows of a task are a multiple of this, which is a multiple of the rows of every block of a tile.
+const BLOCKS: usize = 24;
+
 /// Multiply-adds below which a task is not worth its start.
 const TASK_MACS: usize = 1 << 20;
 
@@ -324,14 +327,15 @@ fn panels<'a>(
     })
 }
 
-/// Divides a part into equal tasks of about [`ROWS`] rows, whole tiles of 8, and as many panels as
-/// make [`TASK_MACS`].
+/// Divides a part into equal tasks of about [`ROWS`] rows, whole blocks, and as many panels as make
+/// [`TASK_MACS`].
 fn divide(part: &Part, index: usize, b: &Packed, tasks: &mut Vec<Task>) {
     let m = part.rows.len();
     if m == 0 {
         return;
     }
-    let height = m.div_ceil(m.div_ceil(ROWS)).next_multiple_of(8);
+    let height = m.div_ceil(m.div_ceil(ROWS)).next_multiple_of(BLOCKS);
+    let height = height.min(m.next_multiple_of(8));
     let panel_macs = (height * total(part.inner) * b.width()).max(1);
     let most = (TASK_MACS / panel_macs).max(1);
     for start in (0..m).step_by(height) {

@@ -138,6 +138,8 @@ impl<P: Fn(usize) -> usize> WithSimd for PanelProduct<'_, P> {
                 match (rows, wide) {
                     (8, true) => ranges::<S, 8, WIDTH>(simd, ys, &left, right, columns),
                     (8, false) => ranges::<S, 8, 1>(simd, ys, &left, right, columns),
+                    (6, true) => ranges::<S, 6, WIDTH>(simd, ys, &left, right, columns),
+                    (6, false) => ranges::<S, 6, 1>(simd, ys, &left, right, columns),
                     (4, true) => ranges::<S, 4, WIDTH>(simd, ys, &left, right, columns),
                     (4, false) => ranges::<S, 4, 1>(simd, ys, &left, right, columns),
                     (2, true) => ranges::<S, 2, WIDTH>(simd, ys, &left, right, columns),
@@ -196,10 +198,18 @@ fn ranges<'a, S: Simd, const R: usize, const W: usize>(
     }
 }
 
-/// Splits `m` rows into blocks that fit the registers: (first row, rows), rows in 8, 4, 2, 1.
+/// Splits `m` rows into blocks that fit the registers: (first row, rows), rows in 8, 6, 4, 2, 1.
+///
+/// A block needs `rows * WIDTH` registers for its sums, `WIDTH` for a row of the right operand and one
+/// for a value of the left: 8 rows fit the 32 registers of AVX-512, 6 rows fill the 16 of AVX2 and hide
+/// the latency of its multiply-adds.
 #[inline(always)]
 fn starts<S: Simd>(m: usize) -> impl Iterator<Item = (usize, usize)> {
-    let largest = if S::F32_LANES >= LANES { 8 } else { 4 };
+    let largest = match S::F32_LANES {
+        LANES.. => 8,
+        8.. => 6,
+        _ => 4,
+    };
     let mut start = 0;
     std::iter::from_fn(move || {
         let rest = m - start;
@@ -207,8 +217,8 @@ fn starts<S: Simd>(m: usize) -> impl Iterator<Item = (usize, usize)> {
             0 => return None,
             1 => 1,
             2..4 => 2,
-            4..8 => 4,
-            _ => largest,
+            _ if rest >= largest => largest,
+            _ => 4,
         };
         start += rows;
         Some((start - rows, rows))
@@ -225,6 +235,7 @@ fn rows_of<S: Simd, const W: usize>(
 ) {
     match place.rows {
         8 => block::<S, 8, W>(simd, ys, left, right, place),
+        6 => block::<S, 6, W>(simd, ys, left, right, place),
         4 => block::<S, 4, W>(simd, ys, left, right, place),
         2 => block::<S, 2, W>(simd, ys, left, right, place),
         _ => block::<S, 1, W>(simd, ys, left, right, place),
