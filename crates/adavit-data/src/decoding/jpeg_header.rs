@@ -5,7 +5,7 @@
 //! SOI, segments (marker, length, data), SOF, segments, SOS, coded data, ..., EOI
 //! ```
 //!
-//! Source: ITU-T T.81, annex B; the rules on colours are those of libjpeg.
+//! Source: ITU-T T.81, annex B.
 
 use image::metadata::Orientation;
 
@@ -16,7 +16,7 @@ pub(crate) struct JpegHeader {
     pub(crate) width: usize,
     /// Height in the file.
     pub(crate) height: usize,
-    /// What the numbers of a pixel mean.
+    /// What the numbers of a pixel are.
     pub(crate) colours: Colours,
     /// The bytes of all coefficients, where a decoder holds them until the last scan; otherwise 0.
     pub(crate) coefficient_bytes: usize,
@@ -24,19 +24,15 @@ pub(crate) struct JpegHeader {
     pub(crate) orientation: Orientation,
 }
 
-/// What the numbers of a pixel mean in the file.
+/// What the numbers of a pixel are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Colours {
     /// One number.
     Grey,
-    /// Luma and two differences.
-    YCbCr,
-    /// Red, green and blue.
-    Rgb,
-    /// Four inks, inverted as Adobe stores them.
-    Cmyk,
-    /// Luma, two differences and black, inverted.
-    Ycck,
+    /// Red, green and blue, or luma and two differences.
+    Three,
+    /// Four inks, or luma, two differences and black; both inverted.
+    Inks,
 }
 
 const SOI: u8 = 0xd8;
@@ -49,17 +45,14 @@ struct Frame {
     progressive: bool,
     height: usize,
     width: usize,
-    /// Identifier, and how often it is sampled across and down.
-    components: Vec<(u8, usize, usize)>,
+    /// How often each is sampled across and down.
+    components: Vec<(usize, usize)>,
 }
 
 /// What the segments before the first scan hold.
 #[derive(Debug, Default)]
 struct Segments {
     frame: Option<Frame>,
-    jfif: bool,
-    /// The transform that Adobe's segment names.
-    adobe: Option<u8>,
     orientation: Option<Orientation>,
 }
 
@@ -111,14 +104,12 @@ impl Segments {
                         .into(),
                 );
             }
-            0xe0 if data.starts_with(b"JFIF\0") => self.jfif = true,
             0xe1 => {
                 // Of several, the first.
                 if let (None, Some(exif)) = (self.orientation, data.strip_prefix(b"Exif\0\0")) {
                     self.orientation = Orientation::from_exif_chunk(exif);
                 }
             }
-            0xee if data.starts_with(b"Adobe") => self.adobe = data.get(11).copied(),
             _ => {}
         }
         Ok(())
@@ -128,13 +119,10 @@ impl Segments {
         let damaged = "the JPEG data are damaged: a scan comes before its frame";
         let frame = self.frame.ok_or(damaged)?;
         let count = frame.components.len();
-        let colours = match (count, self.jfif, self.adobe) {
-            (1, _, _) => Colours::Grey,
-            (3, false, Some(0)) => Colours::Rgb,
-            (3, false, None) if frame.is_called_rgb() => Colours::Rgb,
-            (3, _, _) => Colours::YCbCr,
-            (4, _, None | Some(0)) => Colours::Cmyk,
-            (4, _, _) => Colours::Ycck,
+        let colours = match count {
+            1 => Colours::Grey,
+            3 => Colours::Three,
+            4 => Colours::Inks,
             _ => {
                 return Err(format!("a JPEG of {count} components: expected 1, 3 or 4"));
             }
@@ -156,17 +144,13 @@ impl Segments {
 }
 
 impl Frame {
-    fn is_called_rgb(&self) -> bool {
-        self.components.iter().map(|(id, _, _)| *id).eq(*b"RGB")
-    }
-
     /// Two bytes for each coefficient of whole blocks of 8x8.
     fn coefficient_bytes(&self) -> usize {
-        let most = |of: fn(&(u8, usize, usize)) -> usize| self.components.iter().map(of).max();
-        let across = most(|component| component.1).unwrap_or(1);
-        let down = most(|component| component.2).unwrap_or(1);
+        let most = |of: fn(&(usize, usize)) -> usize| self.components.iter().map(of).max();
+        let across = most(|component| component.0).unwrap_or(1);
+        let down = most(|component| component.1).unwrap_or(1);
         let units = self.width.div_ceil(8 * across) * self.height.div_ceil(8 * down);
-        let blocks: usize = self.components.iter().map(|(_, h, v)| h * v).sum();
+        let blocks: usize = self.components.iter().map(|(h, v)| h * v).sum();
         units * blocks * 64 * 2
     }
 }
@@ -182,16 +166,16 @@ fn frame(marker: u8, data: &[u8]) -> Result<Frame, String> {
         ));
     }
     let (components, _) = components.as_chunks::<3>();
-    let components: Vec<(u8, usize, usize)> = components
+    let components: Vec<(usize, usize)> = components
         .iter()
         .take(usize::from(*count))
-        .map(|[id, sampling, _]| (*id, usize::from(sampling >> 4), usize::from(sampling & 15)))
+        .map(|[_, sampling, _]| (usize::from(sampling >> 4), usize::from(sampling & 15)))
         .collect();
     let (height, width) = (
         u16::from_be_bytes([*h0, *h1]),
         u16::from_be_bytes([*w0, *w1]),
     );
-    let sampled = |(_, h, v): &(u8, usize, usize)| (1..=4).contains(h) && (1..=4).contains(v);
+    let sampled = |(h, v): &(usize, usize)| (1..=4).contains(h) && (1..=4).contains(v);
     let right = components.len() == usize::from(*count)
         && components.iter().all(sampled)
         && height > 0

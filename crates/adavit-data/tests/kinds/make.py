@@ -124,10 +124,22 @@ def expected(name):
     return np.asarray(image.convert("RGB")).copy()
 
 
+def scaled(name, divisor):
+    """What Pillow's draft mode makes of a JPEG: fewer frequencies of each block."""
+    image = Image.open(name)
+    image.draft(image.mode, (image.width // divisor, image.height // divisor))
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB")).copy()
+
+
 if __name__ == "__main__":
     import glob
 
     write_jpegs()
     write_others()
-    names = sorted(set(glob.glob("*.*")) - {"make.py", "expected.safetensors"})
+    names = sorted(set(glob.glob("*.*")) - {"make.py"} - set(glob.glob("expected*")))
     save_file({name: expected(name) for name in names}, "expected.safetensors")
+    jpegs = sorted(glob.glob("*.jpg"))
+    save_file(
+        {f"{divisor} {name}": scaled(name, divisor) for name in jpegs for divisor in (4, 8)},
+        "expected_scaled.safetensors",
+    )
