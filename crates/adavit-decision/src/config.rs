@@ -165,17 +165,13 @@ impl DecisionConfig {
 
 /// None as the word `off`: a TOML file has no null, and an absent key means the default.
 mod or_off {
+    use serde::de::value::Error as NoWord;
+    use serde::de::{Error, IntoDeserializer, Unexpected};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     use super::HeadDeactivation;
 
-    #[derive(Serialize, Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    enum OrOff {
-        Off,
-        #[serde(untagged)]
-        On(HeadDeactivation),
-    }
+    const OFF: &str = "off";
 
     #[expect(
         clippy::ref_option,
@@ -186,15 +182,23 @@ mod or_off {
         heads: &Option<HeadDeactivation>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        heads.map_or(OrOff::Off, OrOff::On).serialize(serializer)
+        match heads {
+            Some(heads) => heads.serialize(serializer),
+            None => serializer.serialize_str(OFF),
+        }
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<HeadDeactivation>, D::Error> {
-        Ok(match OrOff::deserialize(deserializer)? {
-            OrOff::Off => None,
-            OrOff::On(heads) => Some(heads),
+        let word = String::deserialize(deserializer)?;
+        if word == OFF {
+            return Ok(None);
+        }
+        let heads = HeadDeactivation::deserialize(word.as_str().into_deserializer());
+        heads.map(Some).map_err(|_: NoWord| {
+            let expected = "\"off\", \"full\", \"partial\" or \"head_v2\"";
+            D::Error::invalid_value(Unexpected::Str(&word), &expected)
         })
     }
 }

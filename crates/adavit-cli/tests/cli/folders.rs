@@ -152,7 +152,10 @@ fn a_run_resumes_from_another_current_folder() {
     assert!(resumed.status.success(), "{}", stderr(&resumed));
     // Images that were moved are given again.
     fs::rename(path.join("images"), path.join("moved")).unwrap();
-    assert_refusal(&adavit(&elsewhere, &resume), "not there any more");
+    assert_refusal(
+        &adavit(&elsewhere, &resume),
+        "which is not there; give their place",
+    );
     let given = adavit(&elsewhere, &[&resume[..], &["--data", "../moved"]].concat());
     assert!(given.status.success(), "{}", stderr(&given));
 }

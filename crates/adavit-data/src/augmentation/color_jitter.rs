@@ -32,7 +32,11 @@ pub struct ColorJitter {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "color_jitter: expected one number, or a list of 3 (brightness, contrast, saturation) \
+                 or 4 (and hue)"
+)]
 enum Amounts {
     One(f64),
     Each(Vec<f64>),

@@ -12,3 +12,4 @@ pub(crate) mod train_config;
 mod unknown;
 pub(crate) mod usage_weights;
 mod validate;
+mod wrong_values;

@@ -15,8 +15,8 @@ use crate::config::gates::Gates;
 use crate::config::method::Method;
 use crate::config::model::ModelOptions;
 use crate::config::stage_config::StageConfig;
-use crate::config::unknown;
 use crate::config::usage_weights::{Targets, UsageWeights};
+use crate::config::{unknown, wrong_values};
 use crate::error::{Error, Result};
 
 /// Everything that a run depends on; keys left out of a file have the values of [`Default`].
@@ -232,7 +232,9 @@ impl TrainConfig {
         merge(&mut table, file);
         table.try_into().map_err(|error: toml::de::Error| {
             let message = one_line(&error.to_string());
-            Error::Setting(unknown::explained(&message, &defaults).unwrap_or(message))
+            let explained = unknown::explained(&message, &defaults);
+            let explained = explained.or_else(|| wrong_values::explained(&message));
+            Error::Setting(explained.unwrap_or(message))
         })
     }
 

@@ -69,7 +69,7 @@ pub fn load_data(run: &Path, config: &TrainConfig) -> Result<Splits> {
         }
         if !path.exists() {
             return Err(Error::Setting(format!(
-                "{setting}: {} of this run is not there any more; give the images' new place",
+                "{setting}: expected the run's images in {}, which is not there; give their place",
                 path.display()
             )));
         }

@@ -62,8 +62,11 @@ impl Opened {
             (None, _) => {}
         }
         let test = args.data.open(path, &checkpoint.config)?;
-        let trained_on = &checkpoint.config.class_names;
-        if !trained_on.is_empty() && trained_on != test.images.class_names() {
+        let (trained_on, found) = (&checkpoint.config.class_names, test.images.class_names());
+        // Data that name no classes number them.
+        let is_number = |(class, name): (usize, &String)| *name == class.to_string();
+        let numbered = found.len() == trained_on.len() && found.iter().enumerate().all(is_number);
+        if !trained_on.is_empty() && trained_on != found && !numbered {
             message(
                 "warning: the classes of this data are not those that the checkpoint was trained on",
             );

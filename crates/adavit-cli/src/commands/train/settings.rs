@@ -1,7 +1,8 @@
 //! The settings of a run: defaults, then the configuration file, then `--set`, then other options.
 
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
+use adavit_data::KNOWN_NAMES;
 use adavit_train::{Error, FineTune, Targets, TrainConfig, run_config};
 use anyhow::Result;
 
@@ -20,9 +21,13 @@ impl Settings {
     /// Reads the settings of the run in `run`; its images may lie elsewhere now.
     pub(super) fn resumed(run: &Path, args: &TrainArgs) -> Result<Self> {
         let mut config = run_config(run)?;
-        if let Some(data) = &args.data {
+        if let Some(data) = args.images.as_ref().or(args.data.as_ref()) {
             config.data.clone_from(data);
             config.data_dir = None;
+            // A path as it is given now, not one of the run.
+            if !KNOWN_NAMES.contains(&data.as_str()) {
+                config.data = absolute(Path::new(data))?.to_string_lossy().into_owned();
+            }
         }
         config.data_dir = args.data_dir.clone().or(config.data_dir);
         Ok(Self { config, out: None })
