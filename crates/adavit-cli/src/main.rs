@@ -3,6 +3,7 @@
 //! Exit status: 0 done; 1 a check failed or some inputs were skipped; 2 bad usage or bad input,
 //! nothing written; 3 failed while running, the last snapshot intact; 130 interrupted, state saved.
 
+mod allowance;
 mod cli;
 mod commands;
 mod exit;

@@ -162,6 +162,55 @@ pub(crate) fn gate_thresholds(text: &str) -> Result<GateThresholds, String> {
     }
 }
 
+/// The most multiply-adds of an image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum MaxMacs {
+    /// Of the dense model's.
+    Share(f64),
+    /// As a number.
+    Macs(u64),
+}
+
+impl MaxMacs {
+    /// Returns the multiply-adds, for a model whose dense path has `dense`.
+    pub(crate) fn macs(self, dense: u64) -> u64 {
+        match self {
+            Self::Share(share) => (dense as f64 * share) as u64,
+            Self::Macs(macs) => macs,
+        }
+    }
+}
+
+/// Reads a share of the dense model's multiply-adds, or a number of them with or without a unit.
+pub(crate) fn max_macs(text: &str) -> Result<MaxMacs, String> {
+    let text = text.trim();
+    let units = [("K", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)];
+    let unit = units.iter().find_map(|(unit, factor)| {
+        let upper = text.to_uppercase();
+        upper
+            .ends_with(unit)
+            .then(|| (&text[..text.len() - 1], *factor))
+    });
+    let (number, factor) = unit.unwrap_or((text, 1.0));
+    let expected = || {
+        format!(
+            "expected a share of the dense model's MACs in (0, 1], or MACs as 12M, 2.3G or \
+             12000000, found {text:?}"
+        )
+    };
+    let number: f64 = number.trim().parse().map_err(|_| expected())?;
+    let macs = (number * factor).round();
+    if unit.is_none() && number > 0.0 && number <= 1.0 {
+        return Ok(MaxMacs::Share(number));
+    }
+    // A number without a unit that is no whole one is a share out of range.
+    let whole = unit.is_some() || number.fract() == 0.0;
+    if whole && macs >= 1.0 && macs < 9e15 {
+        return Ok(MaxMacs::Macs(macs as u64));
+    }
+    Err(expected())
+}
+
 /// Reads `key=value`, a line of TOML: dots in the key name tables, and a bare word is a string.
 pub(crate) fn setting(text: &str) -> Result<Table, String> {
     let expected = || format!("expected key=value, as in dense.optimizer.lr=1e-3, found {text:?}");

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+mod allowance;
 mod axis;
+mod ceiling;
 mod config;
 mod cost;
 mod loss;
@@ -21,5 +23,8 @@ pub use cost::usage::{BlockUsage, Usage, UsageMeter};
 pub use loss::deviation::Deviation;
 pub use loss::macs::MacsLoss;
 pub use loss::usage::{AxisLoss, UsageLoss, UsageLosses};
+
+pub use allowance::Allowance;
+pub use ceiling::{Ceiling, GateLogits, PolicyAt};
 
 pub use axis::Axis;

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod allowed;
 mod block;
 mod checkpoint;
 mod config;

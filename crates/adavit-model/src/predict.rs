@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use adavit_data::{DecodedPicture, Normalization};
-use adavit_decision::{BlockKept, DecisionConfig};
+use adavit_decision::{Allowance, BlockKept};
 use candle_core::{Device, Tensor};
 
 use crate::config::ModelConfig;
@@ -99,16 +99,26 @@ impl Predictor {
         self.model.config()
     }
 
-    /// Predicts for every picture, in order; one that could not be decoded is an item that says so.
+    /// As [`Self::predict_within`] without a limit.
+    pub fn predict(
+        &self,
+        pictures: impl Iterator<Item = DecodedPicture>,
+    ) -> impl Iterator<Item = Result<Prediction>> {
+        self.predict_within(pictures, Allowance::default())
+    }
+
+    /// Predicts for every picture, in order, within `allowance`; one that could not be decoded is an item that says so.
     ///
     /// It takes a batch of pictures at a time, so memory does not grow with their number. The first
     /// error ends it.
     ///
     /// # Errors
-    /// An item is an error if a logit is not finite, or candle fails.
-    pub fn predict(
+    /// An item is an error if a logit is not finite, the model cannot keep to the allowance, or
+    /// candle fails.
+    pub fn predict_within(
         &self,
         pictures: impl Iterator<Item = DecodedPicture>,
+        allowance: Allowance,
     ) -> impl Iterator<Item = Result<Prediction>> {
         let mut pictures = pictures;
         let mut workspace = Workspace::default();
@@ -117,7 +127,7 @@ impl Predictor {
             if batch.is_empty() {
                 return None;
             }
-            Some(self.predict_batch(batch, &mut workspace))
+            Some(self.predict_batch(batch, &allowance, &mut workspace))
         });
         let mut failed = false;
         batches
@@ -132,6 +142,7 @@ impl Predictor {
     fn predict_batch(
         &self,
         batch: Vec<DecodedPicture>,
+        allowance: &Allowance,
         workspace: &mut Workspace,
     ) -> Result<Vec<Prediction>> {
         let inputs: Vec<f32> = batch
@@ -144,7 +155,9 @@ impl Predictor {
         let b = inputs.len() / (config.in_chans * height * width);
         let shape = (b, config.in_chans, height, width);
         let images = Tensor::from_vec(inputs, shape, &self.device)?;
-        let logits = self.model.forward_sparse(&images, workspace)?;
+        let logits = self
+            .model
+            .forward_sparse_within(&images, allowance, workspace)?;
         let mut rows = logits.to_vec2::<f32>()?.into_iter().enumerate();
         let predictions = batch.into_iter().map(|DecodedPicture { path, pixels }| {
             let outcome = match pixels {
@@ -169,11 +182,10 @@ impl Predictor {
     ) -> Result<PredictionOutcome> {
         let config = self.config();
         let policy = workspace.policy();
-        let dense = DecisionConfig::none();
-        let decisions = config.decisions.as_ref().unwrap_or(&dense);
+        let decisions = config.decisions_or_none();
         let geometry = config.geometry();
         let blocks = policy.image_kept(image);
-        let macs = geometry.image_macs(decisions, &blocks);
+        let macs = geometry.image_macs(&decisions, &blocks);
         let kept = (0..policy.depth()).map(|block| policy.tokens(block, image).to_vec());
         Ok(PredictionOutcome {
             probabilities: softmax(logits)?,

@@ -3,12 +3,13 @@
 //! Dosovitskiy et al. 2021 (arXiv 2010.11929), Touvron et al. 2021 (arXiv 2012.12877), Yuan et al.
 //! 2021 (arXiv 2101.11986).
 
-use adavit_decision::{Gating, Policy, Thresholds};
+use adavit_decision::{Allowance, Gating, Policy, Thresholds};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
+use crate::allowed::Limiter;
 use crate::block::gathered::Gathered;
-use crate::block::{Block, BlockOutput, DecisionSource};
+use crate::block::{Block, BlockOutput, Deciding, DecisionSource};
 use crate::config::ModelConfig;
 use crate::dropout::{BranchScales, Dropout};
 use crate::error::{Error, Result};
@@ -106,7 +107,23 @@ impl VisionTransformer {
         self.with_dropout(None).forward_masked(xs, gating, capture)
     }
 
-    /// The masked path with given decisions; the decision networks are not run.
+    /// As [`Self::forward_masked`], with what `allowance` allows each image.
+    ///
+    /// # Errors
+    /// If the model cannot keep to the allowance, or a ceiling is given to gates in training.
+    pub fn forward_masked_within(
+        &self,
+        xs: &Tensor,
+        gating: &mut Gating,
+        allowance: &Allowance,
+        capture: Capture,
+    ) -> Result<Output> {
+        let model = self.with_dropout(None);
+        model.forward_masked_within(xs, gating, allowance, capture)
+    }
+
+    /// The masked path with given decisions; the decision networks are not run. What the decisions
+    /// cost is the caller's affair: no ceiling changes them.
     ///
     /// # Errors
     /// If `policy` has not one entry per block.
@@ -173,8 +190,36 @@ impl WithDropout<'_> {
         gating: &mut Gating,
         capture: Capture,
     ) -> Result<Output> {
-        self.run(xs, capture, |_, block, xs, scales| {
-            block.forward_masked(xs, DecisionSource::Networks(gating), scales, capture)
+        self.forward_masked_within(xs, gating, &Allowance::default(), capture)
+    }
+
+    /// As [`VisionTransformer::forward_masked_within`].
+    ///
+    /// # Errors
+    /// If the model cannot keep to the allowance, or a ceiling is given to gates in training.
+    pub fn forward_masked_within(
+        &self,
+        xs: &Tensor,
+        gating: &mut Gating,
+        allowance: &Allowance,
+        capture: Capture,
+    ) -> Result<Output> {
+        let config = &self.model.config;
+        config.check_allowance(allowance)?;
+        if allowance.max_macs.is_some() && matches!(gating, Gating::Training { .. }) {
+            return Err(Error::Input(
+                "max_macs: expected none in training, since what a ceiling drops has no gradient"
+                    .into(),
+            ));
+        }
+        let mut limiter = Limiter::new(config, allowance, xs.dim(0)?)?;
+        self.run(xs, capture, |index, block, xs, scales| {
+            let deciding = Deciding {
+                block: index,
+                gating: &mut *gating,
+                limiter: limiter.as_mut(),
+            };
+            block.forward_masked(xs, DecisionSource::Networks(deciding), scales, capture)
         })
     }
 

@@ -13,6 +13,7 @@
 //! - `checkpoints`: checkpoints of others, recordings and pictures;
 //! - `predict`: every kind of input and output, broken files, overlays;
 //! - `calibrate`: thresholds for a budget, on the run's own held-out images;
+//! - `ceiling`: no image costs more than `--max-macs`;
 //! - `measure`: MACs and images per second of presets and checkpoints;
 //! - `sweep`: sweeps resume, are timed again, and their runs are reported.
 #![expect(
@@ -21,6 +22,7 @@
 )]
 
 mod calibrate;
+mod ceiling;
 mod checkpoints;
 mod folders;
 mod help;

@@ -1,5 +1,6 @@
 //! What a policy costs, and what it keeps on average.
 
+mod bounds;
 mod expected;
 pub(crate) mod formula;
 pub(crate) mod macs;

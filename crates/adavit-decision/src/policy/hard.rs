@@ -138,6 +138,40 @@ impl HardPolicy {
         &mut self.sublayers[(block * self.batch + image) * 2..][..2]
     }
 
+    /// Returns the gates of block `block` with those at 0 that are off here. Gates that are NaN stay
+    /// so.
+    ///
+    /// # Errors
+    /// If the gates are of other sizes.
+    pub fn restrict(&self, block: usize, gates: &BlockPolicy) -> Result<BlockPolicy> {
+        let times = |gates: &Tensor, bits: &[bool], width: usize| -> Result<Tensor> {
+            check_shape(gates, self.batch, width)?;
+            let bits = &bits[block * self.batch * width..][..self.batch * width];
+            let bits: Vec<f32> = bits.iter().map(|bit| f32::from(u8::from(*bit))).collect();
+            let bits = Tensor::from_vec(bits, (self.batch, width), gates.device())?;
+            gates * bits.to_dtype(gates.dtype())?
+        };
+        let n = self.num_tokens;
+        let tokens = gates.tokens();
+        let tokens = tokens
+            .map(|gates| times(gates, &self.tokens, n))
+            .transpose()?;
+        let patches = tokens
+            .map(|tokens| tokens.narrow(1, 1, n - 1))
+            .transpose()?;
+        let heads = gates.heads();
+        let sublayers = gates.sublayers();
+        BlockPolicy::new(
+            patches.as_ref(),
+            heads
+                .map(|gates| times(gates, &self.heads, self.num_heads))
+                .transpose()?,
+            sublayers
+                .map(|gates| times(gates, &self.sublayers, 2))
+                .transpose()?,
+        )
+    }
+
     /// Copies the decisions of `other` on block `block` for `images`, which have the same places
     /// in both.
     ///

@@ -1,6 +1,7 @@
 //! Contracts of the crate, through its public functions.
 //!
 //! - `macs`: what a policy costs, by the `exact` and the `paper` accounting
+//! - `ceiling`: what no image costs more than
 //! - `budget`: which usage a budget in MACs asks for
 //! - `usage`: what the meter reports, and which images it refuses
 //! - `losses`: the usage losses of a batch, and their gradients
@@ -11,6 +12,7 @@
 #![expect(clippy::unwrap_used, reason = "a failure anywhere here fails its test")]
 
 mod budget;
+mod ceiling;
 mod hard_policy;
 mod helpers;
 mod losses;

@@ -4,7 +4,7 @@
 //! Images attend padded to the longest of them, with the padding masked. Heads that are off are
 //! factors, as in the masked path: their products are computed all the same.
 
-use adavit_decision::{Gating, Geometry, HardPolicy, HeadDeactivation};
+use adavit_decision::{Ceiling, Gating, Geometry, HardPolicy, HeadDeactivation};
 use adavit_kernels::{HeadGate, gate_groups, multi_head_attention};
 use candle_core::{Result, Tensor};
 
@@ -17,6 +17,8 @@ pub(crate) struct Gathered<'a> {
     pub(crate) given: Option<&'a HardPolicy>,
     /// What is computed.
     pub(crate) policy: &'a mut HardPolicy,
+    /// Turns off what it has no room for, if there is one.
+    pub(crate) ceiling: Option<Ceiling>,
     /// Images with a gate that nobody knows, since its logit is NaN.
     pub(crate) unknown: Vec<bool>,
     /// Multiply-adds done.
@@ -122,6 +124,9 @@ impl Block {
             let unknown = state.policy.set_block(index, &decision.policy)?;
             for (image, unknown) in unknown.into_iter().enumerate() {
                 state.unknown[image] |= unknown;
+            }
+            if let Some(ceiling) = &mut state.ceiling {
+                ceiling.fit_block(state.policy, index, &decision.logits)?;
             }
             let all = geometry.block_parts(&decider.config, index, geometry.all());
             state.macs += all.decisions * b as u64;

@@ -23,6 +23,7 @@ use adavit_kernels::{
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
+use crate::allowed::Limiter;
 use crate::config::ModelConfig;
 use crate::dropout::BranchScales;
 use crate::layers::{LayerNorm, Linear, Mlp};
@@ -32,8 +33,18 @@ use crate::reduction::reducer::{AttentionInputs, Reducer};
 /// Where a block's decisions come from.
 #[derive(Debug)]
 pub(crate) enum DecisionSource<'a, 'b> {
-    Networks(&'a mut Gating<'b>),
+    Networks(Deciding<'a, 'b>),
     Given(&'a BlockPolicy),
+}
+
+/// How a block's own networks decide.
+#[derive(Debug)]
+pub(crate) struct Deciding<'a, 'b> {
+    /// The block's number.
+    pub(crate) block: usize,
+    pub(crate) gating: &'a mut Gating<'b>,
+    /// Turns off what a ceiling has no room for.
+    pub(crate) limiter: Option<&'a mut Limiter>,
 }
 
 /// What a block leaves behind.
@@ -163,7 +174,17 @@ impl Block {
         };
         let zs = self.norm1.forward(xs)?;
         let decision = match source {
-            DecisionSource::Networks(gating) => decider.decide(xs, &zs, gating)?,
+            DecisionSource::Networks(Deciding {
+                block,
+                gating,
+                limiter,
+            }) => {
+                let decision = decider.decide(xs, &zs, gating)?;
+                match limiter {
+                    Some(limiter) => limiter.limit(block, decision)?,
+                    None => decision,
+                }
+            }
             DecisionSource::Given(policy) => Decision {
                 policy: policy.clone(),
                 logits: BlockLogits::default(),

@@ -121,6 +121,9 @@ impl PreparedBlock {
             unknown: &mut buffers.unknown,
         };
         decision.decide(&seen, verdicts, &mut buffers.logits, &mut buffers.work);
+        if let Some(ceiling) = &mut buffers.ceiling {
+            decision.limit(ceiling, policy, at, &buffers.logits);
+        }
     }
 
     /// Computes what `policy` keeps of the images `at`, after [`Self::decide`].

@@ -1,5 +1,6 @@
 //! Buffers of a forward, kept from one to the next.
 
+use adavit_decision::Ceiling;
 use adavit_kernels::Workspace;
 
 use super::decide::Logits;
@@ -22,6 +23,8 @@ pub(super) struct Buffers {
     pub(super) class_rows: Vec<usize>,
     pub(super) patch_rows: Vec<usize>,
     pub(super) logits: Logits,
+    /// Of the images that are on their way, if they have one.
+    pub(super) ceiling: Option<Ceiling>,
     pub(super) plan: BlockPlan,
     pub(super) work: Workspace,
 }

@@ -1,6 +1,9 @@
 //! The decision networks of a block, prepared: all gates of the policy token are one small product.
 
-use adavit_decision::{DecisionConfig, HardPolicy, HeadDeactivation, Thresholds};
+use adavit_decision::{
+    Allowance, Ceiling, DecisionConfig, GateLogits, HardPolicy, HeadDeactivation, PolicyAt,
+    Thresholds,
+};
 use adavit_gumbel::is_on;
 use adavit_kernels::{PreparedLayerNorm, Rows, SmallLinear, Workspace};
 use candle_core::{Result, Tensor};
@@ -14,8 +17,8 @@ use crate::config::ModelConfig;
 pub(super) enum PolicySource<'a> {
     /// Everything is kept.
     KeepAll,
-    /// The model's own networks.
-    Networks,
+    /// The model's own networks, within an allowance.
+    Networks(&'a Allowance),
     /// The networks run, but others are taken.
     Given(&'a HardPolicy),
 }
@@ -42,6 +45,8 @@ pub(super) struct PreparedDecision {
 /// Buffers of the decisions.
 #[derive(Debug, Default)]
 pub(super) struct Logits {
+    /// How many images they are of.
+    images: usize,
     policy_token: Vec<f32>,
     tokens: Vec<f32>,
     normed: Vec<f32>,
@@ -106,6 +111,35 @@ impl PreparedDecision {
         })
     }
 
+    /// Turns off what `ceiling` has no room for, of the images that [`Self::decide`] decided on
+    /// last.
+    pub(super) fn limit(
+        &self,
+        ceiling: &mut Ceiling,
+        policy: &mut HardPolicy,
+        at: At,
+        logits: &Logits,
+    ) {
+        let b = logits.images;
+        let (sublayers, heads) = (2 * usize::from(self.sublayers), self.heads.is_some());
+        for image in 0..b {
+            let of_map =
+                |map: Option<&SmallLinear>, ys| map.map_or(&[][..], |_| of_image(ys, image, b));
+            let gates = of_map(self.policy_token.as_ref(), &logits.policy_token);
+            let gates = gates.split_at(sublayers.min(gates.len()));
+            let gates = GateLogits {
+                patches: of_map(self.tokens.as_ref(), &logits.tokens),
+                heads: if heads { gates.1 } else { &[] },
+                sublayers: gates.0,
+            };
+            let at = PolicyAt {
+                block: at.block,
+                image: at.first_image + image,
+            };
+            ceiling.fit(policy, at, &gates);
+        }
+    }
+
     /// Whether tokens are decided on, from all rows after norm1.
     pub(super) fn gates_tokens(&self) -> bool {
         self.tokens.is_some()
@@ -123,6 +157,7 @@ impl PreparedDecision {
         logits: &mut Logits,
         work: &mut Workspace,
     ) {
+        logits.images = seen.class_rows.len();
         if let Some(map) = &self.policy_token {
             self.decide_policy_token(map, seen, &mut verdicts, logits, work);
         }
@@ -185,6 +220,12 @@ impl PreparedDecision {
             unknown[image] |= ys.iter().any(|y| y.is_nan());
         }
     }
+}
+
+/// The part of image `image` in what is written of `b` images.
+fn of_image(ys: &[f32], image: usize, b: usize) -> &[f32] {
+    let n = ys.len() / b;
+    &ys[image * n..][..n]
 }
 
 fn threshold(bits: &mut [bool], logits: &[f32], threshold: f64) {

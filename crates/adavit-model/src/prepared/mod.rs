@@ -14,7 +14,7 @@ mod packed;
 mod plan;
 mod stem;
 
-use adavit_decision::{DecisionConfig, HardPolicy, Thresholds};
+use adavit_decision::{Allowance, DecisionConfig, HardPolicy, Thresholds};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
@@ -132,11 +132,28 @@ impl PreparedTransformer {
     /// # Shapes and errors
     /// As for [`Self::forward_dense`].
     pub fn forward_sparse(&self, xs: &Tensor, workspace: &mut Workspace) -> Result<Tensor> {
-        self.run(xs, PolicySource::Networks, workspace)
+        self.forward_sparse_within(xs, &Allowance::default(), workspace)
+    }
+
+    /// As [`Self::forward_sparse`], with what `allowance` allows each image. A ceiling is one of
+    /// counted MACs. [`Strategy::Exact`] executes no more than these; other strategies, and the
+    /// padding on other devices than the CPU, may.
+    ///
+    /// # Errors
+    /// As for [`Self::forward_dense`], or if the model cannot keep to the allowance.
+    pub fn forward_sparse_within(
+        &self,
+        xs: &Tensor,
+        allowance: &Allowance,
+        workspace: &mut Workspace,
+    ) -> Result<Tensor> {
+        self.config.check_allowance(allowance)?;
+        self.run(xs, PolicySource::Networks(allowance), workspace)
     }
 
     /// As [`Self::forward_sparse`] under given decisions. The decision networks run all the same,
-    /// and count, so that random policies cost what the model's own would.
+    /// and count, so that random policies cost what the model's own would. What the decisions cost
+    /// is the caller's affair: no ceiling changes them.
     ///
     /// # Errors
     /// As for [`Self::forward_dense`], or if `policy` is of other sizes or
@@ -213,16 +230,17 @@ fn run_gathered(
     workspace: &mut Workspace,
 ) -> Result<Tensor> {
     let b = xs.dim(0)?;
-    let given = match source {
+    let (given, ceiling) = match source {
         PolicySource::KeepAll => {
             workspace.gathered_macs += b as u64 * model.config().geometry().dense_macs();
             return Ok(model.forward(xs, Capture::default())?.logits);
         }
-        PolicySource::Networks => None,
-        PolicySource::Given(policy) => Some(policy),
+        PolicySource::Networks(allowance) => (None, model.config().ceiling(allowance, b)?),
+        PolicySource::Given(policy) => (Some(policy), None),
     };
     let mut state = Gathered {
         given,
+        ceiling,
         policy: &mut workspace.policy,
         unknown: vec![false; b],
         macs: 0,

@@ -163,6 +163,10 @@ impl PackedTransformer {
             }
             other => other,
         };
+        share.room.buffers.ceiling = match source {
+            PolicySource::Networks(allowance) => self.config.ceiling(allowance, images.len())?,
+            PolicySource::KeepAll | PolicySource::Given(_) => None,
+        };
         share.logits.resize(images.len() * k, 0.0);
         let group = (TOKENS / self.config.num_tokens()).max(1);
         for (index, logits) in share.logits.chunks_mut(group * k).enumerate() {

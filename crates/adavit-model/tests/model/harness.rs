@@ -9,6 +9,8 @@ use adavit_model::{
     T2tConfig, TokensType, VisionTransformer, Workspace, initial_tensors,
 };
 use candle_core::{Device, Tensor};
+use proptest::prelude::{Just, any, prop_oneof};
+use proptest::strategy::Strategy as _;
 
 use crate::common::{images, values, widen_decisions};
 
@@ -214,4 +216,45 @@ pub(crate) fn with_stem(config: ModelConfig, stem: StemChoice) -> ModelConfig {
             ..config
         },
     }
+}
+
+/// Models of every kind of gates, head and stem.
+pub(crate) fn variants() -> impl proptest::strategy::Strategy<Value = ModelConfig> {
+    let heads = prop_oneof![
+        Just(Some(HeadDeactivation::Full)),
+        Just(Some(HeadDeactivation::Partial)),
+        Just(Some(HeadDeactivation::HeadV2)),
+        Just(None),
+    ];
+    let sizes = prop_oneof![
+        Just((2, 8)),
+        Just((3, 16)),
+        Just((2, 24)),
+        Just((1, 20)),
+        Just((4, 32)),
+    ];
+    let decides = "no variant decides nothing";
+    let stems = prop_oneof![
+        3 => Just(StemChoice::Patches),
+        2 => Just(StemChoice::Convolutions),
+        1 => Just(StemChoice::TokensToToken(TokensType::Performer)),
+        1 => Just(StemChoice::TokensToToken(TokensType::Transformer)),
+    ];
+    let first = (0usize..2, 0usize..2);
+    (sizes, heads, any::<[bool; 4]>(), first, stems)
+        .prop_map(|((num_heads, width), heads, flags, first, stem)| {
+            let [tokens, tokens_with_mlp, sublayers, norm_policy] = flags;
+            let (keep_layers, first_token_block) = first;
+            let decides = Decides {
+                heads,
+                tokens,
+                tokens_with_mlp,
+                sublayers,
+                norm_policy,
+                keep_layers,
+                first_token_block,
+            };
+            with_stem(config(num_heads, width, decides), stem)
+        })
+        .prop_filter(decides, |config| config.validate().is_ok())
 }

@@ -2,6 +2,7 @@
 //!
 //! - `allocations`: a sparse forward allocates nothing per block;
 //! - `batches`: an image has the same bits alone, in any batch and for any number of threads;
+//! - `ceiling`: no image costs more than its ceiling, on any path;
 //! - `checkpoints`: what is written is read back, and the error names all that does not fit;
 //! - `dropout`: what training leaves out is left out whole, and by image;
 //! - `hostile`: a damaged or hostile file is read or refused, without a panic or much memory;
@@ -15,6 +16,7 @@
 
 mod allocations;
 mod batches;
+mod ceiling;
 mod checkpoints;
 mod common;
 mod dropout;

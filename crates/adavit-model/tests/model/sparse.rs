@@ -1,53 +1,12 @@
 //! The sparse path against the masked one, which defines what a decision means.
 
 use adavit_decision::{BlockPolicy, Decision, Gating, HardPolicy, HeadDeactivation, Policy};
-use adavit_model::{Capture, ModelConfig, Strategy, TokensType, Workspace};
+use adavit_model::{Capture, ModelConfig, Strategy, Workspace};
 use candle_core::{Device, Tensor};
-use proptest::prelude::{Just, ProptestConfig, any, prop_assume, prop_oneof, proptest};
-use proptest::strategy::Strategy as _;
+use proptest::prelude::{ProptestConfig, prop_assume, proptest};
 
 use crate::common::values;
-use crate::harness::{Decides, Model, StemChoice, accelerator, assert_close, config, with_stem};
-
-fn variants() -> impl proptest::strategy::Strategy<Value = ModelConfig> {
-    let heads = prop_oneof![
-        Just(Some(HeadDeactivation::Full)),
-        Just(Some(HeadDeactivation::Partial)),
-        Just(Some(HeadDeactivation::HeadV2)),
-        Just(None),
-    ];
-    let sizes = prop_oneof![
-        Just((2, 8)),
-        Just((3, 16)),
-        Just((2, 24)),
-        Just((1, 20)),
-        Just((4, 32)),
-    ];
-    let decides = "no variant decides nothing";
-    let stems = prop_oneof![
-        3 => Just(StemChoice::Patches),
-        2 => Just(StemChoice::Convolutions),
-        1 => Just(StemChoice::TokensToToken(TokensType::Performer)),
-        1 => Just(StemChoice::TokensToToken(TokensType::Transformer)),
-    ];
-    let first = (0usize..2, 0usize..2);
-    (sizes, heads, any::<[bool; 4]>(), first, stems)
-        .prop_map(|((num_heads, width), heads, flags, first, stem)| {
-            let [tokens, tokens_with_mlp, sublayers, norm_policy] = flags;
-            let (keep_layers, first_token_block) = first;
-            let decides = Decides {
-                heads,
-                tokens,
-                tokens_with_mlp,
-                sublayers,
-                norm_policy,
-                keep_layers,
-                first_token_block,
-            };
-            with_stem(config(num_heads, width, decides), stem)
-        })
-        .prop_filter(decides, |config| config.validate().is_ok())
-}
+use crate::harness::{Decides, Model, accelerator, assert_close, config, variants};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]

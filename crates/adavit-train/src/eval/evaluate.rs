@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use adavit_data::{Batch, Broken, Skipped, batches, make_batch, make_readable_batch};
-use adavit_decision::{BlockKept, DecisionConfig, Geometry, UsageMeter};
+use adavit_decision::{Allowance, BlockKept, DecisionConfig, Geometry, UsageMeter};
 use adavit_model::{PreparedTransformer, VisionTransformer, Workspace};
 use candle_core::{D, Tensor};
 
@@ -35,6 +35,8 @@ pub struct Evaluator<'a> {
     broken: Broken,
     skipped: Vec<Skipped>,
     counts: Counts,
+    /// What each forward allows its images.
+    allowance: Allowance,
 }
 
 /// The path of the images.
@@ -102,7 +104,28 @@ impl<'a> Evaluator<'a> {
             skipped: Vec::new(),
             counts: Counts::new(meter, geometry.dense_macs()),
             geometry,
+            allowance: Allowance::default(),
         })
+    }
+
+    /// Allows each image what `allowance` says.
+    ///
+    /// # Errors
+    /// If the model cannot keep to it, or does not decide by its own networks.
+    pub fn within(self, allowance: Allowance) -> Result<Self> {
+        let config = match self.forward {
+            Forward::Dense(model, _) | Forward::Sparse(model, _) => model.config(),
+            Forward::Composed(model, Mode::Masked) => model.config(),
+            Forward::Composed(_, mode) if allowance != Allowance::default() => {
+                return Err(Error::Setting(format!(
+                    "allowance: expected a model that decides by its own networks, found the mode \
+                     {mode:?}"
+                )));
+            }
+            Forward::Composed(model, _) => model.config(),
+        };
+        config.check_allowance(&allowance)?;
+        Ok(Self { allowance, ..self })
     }
 
     /// Leaves out images that cannot be read, rather than ending with an error.
@@ -146,9 +169,9 @@ impl<'a> Evaluator<'a> {
             return Ok(Vec::new());
         }
         if std::mem::take(&mut self.warm_up) {
-            self.forward.run(&batch, &self.geometry)?;
+            self.forward.run(&batch, &self.geometry, &self.allowance)?;
         }
-        let found = self.forward.run(&batch, &self.geometry)?;
+        let found = self.forward.run(&batch, &self.geometry, &self.allowance)?;
         self.counts.add_time(found.seconds, batch.samples.len());
         let macs = self.forward.same_macs();
         let labels = batch.labels.to_vec1::<u32>()?;
@@ -179,13 +202,13 @@ impl Iterator for Evaluator<'_> {
 
 impl Forward<'_> {
     /// The answers to a batch. Reading what was used is not timed.
-    fn run(&mut self, batch: &Batch, geometry: &Geometry) -> Result<Found> {
+    fn run(&mut self, batch: &Batch, geometry: &Geometry, allowance: &Allowance) -> Result<Found> {
         let n = batch.samples.len();
         let start = Instant::now();
         let logits = |logits: Tensor| logits.to_vec2::<f32>();
         let (logits, seconds, used) = match self {
             Self::Composed(model, mode) => {
-                let output = mode.forward(model, batch)?;
+                let output = mode.forward(model, batch, allowance)?;
                 let logits = logits(output.logits.clone())?;
                 let seconds = start.elapsed().as_secs_f64();
                 (logits, seconds, mode.used(&output, n, geometry)?)
@@ -195,7 +218,8 @@ impl Forward<'_> {
                 (logits, start.elapsed().as_secs_f64(), used(workspace, n))
             }
             Self::Sparse(model, workspace) => {
-                let logits = logits(model.forward_sparse(&batch.images, workspace)?)?;
+                let found = model.forward_sparse_within(&batch.images, allowance, workspace)?;
+                let logits = logits(found)?;
                 (logits, start.elapsed().as_secs_f64(), used(workspace, n))
             }
         };

@@ -21,6 +21,9 @@ pub struct Evaluation {
     /// The MACs that 10 % of the images stay below, that half of them do, and that 90 % do.
     #[serde(default)]
     pub macs_percentiles: [u64; 3],
+    /// The most MACs of any image.
+    #[serde(default)]
+    pub macs_max: u64,
     /// Mean MACs over those of the dense model.
     pub macs_share: f64,
     /// Kept shares. With token reduction, `tokens` are those that a block's MLP computes.
@@ -138,6 +141,7 @@ impl Counts {
             macs: self.meter.mean_macs(),
             macs_std: self.meter.std_macs(),
             macs_percentiles: [10, 50, 90].map(percentile),
+            macs_max: sorted[n - 1],
             macs_share: self.meter.mean_macs() / self.dense_macs as f64,
             usage: self.meter.usage(),
             images_per_s: seconds.max(1e-12).recip(),

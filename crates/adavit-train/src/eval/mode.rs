@@ -2,7 +2,7 @@
 
 use adavit_data::Batch;
 use adavit_decision::{
-    BlockKept, BlockUsage, DecisionConfig, Gating, Geometry, Policy, random_policy,
+    Allowance, BlockKept, BlockUsage, DecisionConfig, Gating, Geometry, Policy, random_policy,
 };
 use adavit_gumbel::SeededNoise;
 use adavit_model::{Capture, ModelConfig, Output, TokenReduction, VisionTransformer};
@@ -78,14 +78,23 @@ impl Mode<'_> {
         }
     }
 
-    pub(super) fn forward(self, model: &VisionTransformer, batch: &Batch) -> Result<Output> {
+    /// Runs a batch; `allowance` is what the model's own decisions are allowed.
+    pub(super) fn forward(
+        self,
+        model: &VisionTransformer,
+        batch: &Batch,
+        allowance: &Allowance,
+    ) -> Result<Output> {
         let capture = Capture::default();
         let output = match self {
             Self::Dense => model.forward(&batch.images, capture)?,
             Self::Reduced(reduction) => {
                 Output::of_logits(model.forward_reduced(&batch.images, reduction)?)
             }
-            Self::Masked => model.forward_masked(&batch.images, &mut Gating::Inference, capture)?,
+            Self::Masked => {
+                let gating = &mut Gating::Inference;
+                model.forward_masked_within(&batch.images, gating, allowance, capture)?
+            }
             Self::Random { usage, seed, draw } => {
                 let draw = RandomDraw { seed, draw };
                 let policy = drawn_policy(model.config(), usage, draw, &batch.samples)?;

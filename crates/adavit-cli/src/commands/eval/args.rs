@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::machine::MachineArgs;
 use crate::output::OutputArgs;
 use crate::source::{DataArgs, ReadArgs};
-use crate::values::{Exec, GateThresholds, batch_size, gate_thresholds};
+use crate::values::{Exec, GateThresholds, MaxMacs, batch_size, gate_thresholds, max_macs};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalArgs {
@@ -25,6 +25,11 @@ pub(crate) struct EvalArgs {
     /// [default: the checkpoint's]
     #[arg(long, value_name = "T", value_parser = gate_thresholds)]
     pub(super) threshold: Option<GateThresholds>,
+
+    /// The most MACs of any image: a share of the dense model's in (0, 1], or MACs as 12M or 2.3G
+    /// [default: what the dense model and the decisions cost]
+    #[arg(long, value_name = "MACS", value_parser = max_macs)]
+    pub(super) max_macs: Option<MaxMacs>,
 
     /// Report accuracy and MACs of each class
     #[arg(long)]

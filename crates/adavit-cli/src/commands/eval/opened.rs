@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use adavit_decision::Allowance;
 use adavit_model::{Checkpoint, ModelConfig, PreparedTransformer, VisionTransformer};
 use adavit_train::{ClassTable, Evaluation, Evaluator, Images, Mode};
 use anyhow::Result;
 use candle_core::Device;
 
+use crate::allowance::allowance;
 use crate::commands::eval::args::EvalArgs;
 use crate::commands::eval::text::Evaluated;
 use crate::output::message;
@@ -20,6 +22,7 @@ pub(super) struct Opened {
     model: Model,
     test: TestImages,
     indices: Vec<u32>,
+    allowance: Allowance,
 }
 
 /// The model of a checkpoint, for the path that its images take.
@@ -75,6 +78,7 @@ impl Opened {
             checkpoint: path.to_path_buf(),
             model: Model::of(&checkpoint, args.exec, device)?,
             indices: (0..test.images.len() as u32).collect(),
+            allowance: allowance(&checkpoint.config, args.max_macs)?,
             config: checkpoint.config,
             test,
         })
@@ -97,6 +101,7 @@ impl Opened {
             Model::Dense(model) | Model::Sparse(model) => Evaluator::prepared(model, &images)?,
             Model::Masked(model) => Evaluator::new(model, &images, Mode::Masked)?,
         };
+        let evaluator = evaluator.within(self.allowance.clone())?;
         Ok(if args.skip_broken {
             evaluator.skipping_broken()
         } else {
@@ -113,6 +118,7 @@ impl Opened {
             dataset: self.test.images.name().into(),
             class_names: self.test.images.class_names().to_vec(),
             exec: self.model.exec(),
+            max_macs: self.allowance.max_macs,
             evaluation: found.evaluation,
             classes: found.classes,
         }

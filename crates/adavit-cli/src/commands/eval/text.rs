@@ -16,6 +16,8 @@ pub(super) struct Evaluated {
     pub(super) dataset: String,
     pub(super) class_names: Vec<String>,
     pub(super) exec: &'static str,
+    /// The ceiling of an image's MACs, if there is one.
+    pub(super) max_macs: Option<u64>,
     pub(super) evaluation: Evaluation,
     pub(super) classes: ClassTable,
     /// Pictures that could not be read.
@@ -46,6 +48,8 @@ impl Evaluated {
                 "p50": found.macs_percentiles[1],
                 "p90": found.macs_percentiles[2],
             },
+            "macs_max": found.macs_max,
+            "max_macs": self.max_macs,
             "macs_share": found.macs_share,
             "usage": {"tokens": usage.tokens, "heads": usage.heads, "blocks": usage.blocks},
             "images_per_s": found.images_per_s,
@@ -78,7 +82,7 @@ impl Evaluated {
             "{} ({} images{without}, {})",
             self.dataset, self.evaluation.images, self.exec
         );
-        let table = table(&self.evaluation);
+        let table = table(&self.evaluation, self.max_macs);
         format!(
             "{} on {images}\n{table}{}",
             self.preset,
@@ -159,6 +163,7 @@ pub(super) fn csv_table(found: &[Evaluated]) -> Result<Vec<u8>> {
         "top5",
         "macs",
         "macs_std",
+        "macs_max",
         "macs_share",
         "tokens",
         "heads",
@@ -179,6 +184,7 @@ pub(super) fn csv_table(found: &[Evaluated]) -> Result<Vec<u8>> {
             e.top5,
             e.macs,
             e.macs_std,
+            e.macs_max as f64,
             e.macs_share,
             e.usage.tokens,
             e.usage.heads,
@@ -194,12 +200,15 @@ pub(super) fn csv_table(found: &[Evaluated]) -> Result<Vec<u8>> {
 }
 
 /// Returns what was measured, for people.
-fn table(found: &Evaluation) -> String {
+fn table(found: &Evaluation, max_macs: Option<u64>) -> String {
     let usage = &found.usage;
+    let ceiling = max_macs.map_or_else(String::new, |most| {
+        format!(", ceiling {}", macs(most as f64))
+    });
     format!(
         "top-1 {:.4}   top-5 {:.4}\n\
          MACs per image {} (std {}), {:.3} of the dense model\n\
-         10 % of the images below {}, half below {}, 90 % below {}\n\
+         10 % of the images below {}, half below {}, 90 % below {}, largest {}{ceiling}\n\
          kept tokens {:.3}, heads {:.3}, blocks {:.3}\n\
          {:.1} images/s",
         found.top1,
@@ -210,6 +219,7 @@ fn table(found: &Evaluation) -> String {
         macs(found.macs_percentiles[0] as f64),
         macs(found.macs_percentiles[1] as f64),
         macs(found.macs_percentiles[2] as f64),
+        macs(found.macs_max as f64),
         usage.tokens,
         usage.heads,
         usage.blocks,

@@ -7,9 +7,11 @@ mod writer;
 use std::time::Instant;
 
 use adavit_data::{find_pictures, read_ahead};
+use adavit_decision::Allowance;
 use adavit_model::Predictor;
 use anyhow::Result;
 
+use crate::allowance::allowance;
 use crate::commands::predict::args::PredictArgs;
 use crate::commands::predict::totals::Totals;
 use crate::commands::predict::writer::Writer;
@@ -19,13 +21,14 @@ use crate::source::open_checkpoint;
 
 pub(crate) fn run(args: &PredictArgs) -> Result<Exit> {
     let device = args.machine.open()?.device;
-    let model = open_checkpoint(&args.checkpoint, &args.read.options())?.prepared(&device)?;
-    let predictor = Predictor::new(model, device, args.batch_size)?;
+    let checkpoint = open_checkpoint(&args.checkpoint, &args.read.options())?;
+    let allowance = allowance(&checkpoint.config, args.max_macs)?;
+    let predictor = Predictor::new(checkpoint.prepared(&device)?, device, args.batch_size)?;
     if let Some(folder) = &args.overlay {
         std::fs::create_dir_all(folder)
             .map_err(|error| bad_input(format!("creating {}: {error}", folder.display())))?;
     }
-    let totals = match predict_all(args, &predictor) {
+    let totals = match predict_all(args, &predictor, allowance) {
         // The reader has seen enough, as in `adavit predict ... | head`.
         Err(error) if is_broken_pipe(&error) => return Ok(Exit::Done),
         totals => totals?,
@@ -39,14 +42,14 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Exit> {
 }
 
 /// Predicts for every picture, and writes each prediction as it comes.
-fn predict_all(args: &PredictArgs, predictor: &Predictor) -> Result<Totals> {
+fn predict_all(args: &PredictArgs, predictor: &Predictor, allowance: Allowance) -> Result<Totals> {
     let start = Instant::now();
     let files = find_pictures(&args.paths);
     let unread = files.unread_files();
     let pictures = read_ahead(files, predictor.config().input_config(), args.batch_size);
     let mut writer = Writer::new(args, predictor);
     let mut totals = Totals::default();
-    for prediction in predictor.predict(pictures) {
+    for prediction in predictor.predict_within(pictures, allowance) {
         let prediction = prediction?;
         totals.add(&prediction);
         writer.write(&prediction)?;

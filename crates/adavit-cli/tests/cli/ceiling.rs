@@ -1,0 +1,137 @@
+//! `--max-macs`: no image costs more, what cannot be kept is refused, and reports say it.
+
+use std::fs;
+use std::path::Path;
+
+use adavit_decision::DecisionConfig;
+use adavit_model::{Checkpoint, ModelConfig, initial_tensors};
+
+use super::helpers::{
+    adavit, assert_refusal, assert_refused, data_tests, json, made_images, picture_model, stdout,
+};
+
+/// Saves a small adaptive model for the made images, and returns its configuration.
+fn model(folder: &Path) -> ModelConfig {
+    let config = ModelConfig {
+        embed_dim: 16,
+        depth: 2,
+        num_heads: 2,
+        ..ModelConfig::preset("nano_patch7_28").unwrap()
+    }
+    .with_decisions(DecisionConfig::default());
+    let tensors = initial_tensors(&config, 1, 3.0).unwrap();
+    let checkpoint = Checkpoint { config, tensors };
+    checkpoint.save(&folder.join("model")).unwrap();
+    checkpoint.config
+}
+
+#[test]
+fn eval_keeps_every_image_below_the_ceiling_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    made_images(path, 0);
+    let config = model(path);
+    let dense = config.geometry().dense_macs();
+    let eval = |more: &[&str]| {
+        let args = ["eval", "model", "--data", "images"];
+        adavit(path, &[&args[..], more].concat())
+    };
+    let free = json(&eval(&["--json"]));
+    assert!(free["max_macs"].is_null());
+    let most = config
+        .geometry()
+        .most_macs(config.decisions.as_ref().unwrap());
+    assert_eq!(free["macs_max"], most);
+    let macs = (dense as f64 * 0.6) as u64;
+    for exec in ["sparse", "masked"] {
+        for ceiling in [
+            "0.6".to_string(),
+            macs.to_string(),
+            format!("{}K", macs as f64 / 1e3),
+        ] {
+            let args = [
+                "--json",
+                "--exec",
+                exec,
+                "--max-macs",
+                &ceiling,
+                "--per-image",
+                "x",
+            ];
+            let found = json(&eval(&args));
+            assert_eq!(found["max_macs"], macs, "{ceiling}");
+            assert!(found["macs_max"].as_u64().unwrap() <= macs);
+            for line in fs::read_to_string(path.join("x")).unwrap().lines() {
+                let image: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert!(image["macs"].as_u64().unwrap() <= macs, "{line}");
+            }
+        }
+    }
+    let text = stdout(&eval(&["--max-macs", "0.6"]));
+    assert!(
+        text.contains("largest ") && text.contains("ceiling "),
+        "{text}"
+    );
+}
+
+#[test]
+fn predict_keeps_every_picture_below_the_ceiling() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    picture_model(&path.join("model"), &["ant", "bee", "cat"]);
+    let picture = data_tests().join("pictures/rgb.png");
+    let picture = picture.to_str().unwrap();
+    let config = Checkpoint::load(&path.join("model")).unwrap().config;
+    let floor = config.floor_macs();
+    let floor_text = floor.to_string();
+    let args = [
+        "predict",
+        "model",
+        picture,
+        "--json",
+        "--max-macs",
+        &floor_text,
+    ];
+    let found = json(&adavit(path, &args));
+    assert_eq!(found["predictions"][0]["macs"], floor);
+    let below = (floor - 1).to_string();
+    let args = [
+        "predict",
+        "model",
+        picture,
+        "--max-macs",
+        &below,
+        "--overlay",
+        "drawn",
+    ];
+    assert_refusal(&adavit(path, &args), &format!("expected at least {floor}"));
+    assert!(!path.join("drawn").exists(), "nothing is written");
+}
+
+#[test]
+fn ceilings_that_cannot_be_kept_are_refused() {
+    for (ceiling, what) in [
+        ("0", "expected a share"),
+        ("1.5", "expected a share"),
+        ("-1", "expected a share"),
+        ("much", "expected a share"),
+        ("M", "expected a share"),
+        ("nan", "expected a share"),
+        ("0.01", "with every gate off"),
+        ("3K", "with every gate off"),
+    ] {
+        let option = format!("--max-macs={ceiling}");
+        let args = ["eval", "model", "--data", "images", &option];
+        assert_refused(&args, what, |path| {
+            model(path);
+        });
+    }
+    // A dense model has nothing to drop.
+    let args = ["eval", "model", "--data", "images", "--max-macs", "0.9"];
+    assert_refused(&args, "with every gate off", |path| {
+        let config = ModelConfig::preset("nano_patch7_28").unwrap();
+        let tensors = initial_tensors(&config, 1, 0.0).unwrap();
+        let checkpoint = Checkpoint { config, tensors };
+        checkpoint.save(&path.join("model")).unwrap();
+    });
+}
