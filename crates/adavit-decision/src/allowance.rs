@@ -1,5 +1,7 @@
 //! What a call allows each of its images to cost.
 
+use crate::budget::Budgets;
+
 /// What one forward allows each image to cost. The default allows everything.
 ///
 /// It is an argument of a call, not a state of the model: the same weights serve any allowance.
@@ -7,6 +9,9 @@
 pub struct Allowance {
     /// The most `exact` MACs of any image: see [`Ceiling`](crate::Ceiling).
     pub max_macs: Option<u64>,
+    /// What the decision networks are asked to spend, if they take a budget. Without, it is the one
+    /// of [`DecisionConfig::budget_input`](crate::DecisionConfig::budget_input).
+    pub budget: Option<Budgets>,
 }
 
 impl Allowance {
@@ -14,6 +19,15 @@ impl Allowance {
     pub fn of_macs(max_macs: u64) -> Self {
         Self {
             max_macs: Some(max_macs),
+            budget: None,
+        }
+    }
+
+    /// Returns the allowance that asks for one budget for every image.
+    pub fn of_budget(budget: f64) -> Self {
+        Self {
+            max_macs: None,
+            budget: Some(Budgets::Same(budget)),
         }
     }
 }

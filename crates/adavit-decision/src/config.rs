@@ -92,6 +92,10 @@ pub struct DecisionConfig {
     pub norm_policy: bool,
     /// Above which a gate is on at inference.
     pub thresholds: Thresholds,
+    /// The networks take a budget as an input: see [`Budgets`](crate::Budgets). The value is the
+    /// budget of a call that asks for none, in (0, 1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_input: Option<f64>,
 }
 
 impl Default for DecisionConfig {
@@ -106,6 +110,7 @@ impl Default for DecisionConfig {
             keep_layers: 1,
             norm_policy: false,
             thresholds: Thresholds::default(),
+            budget_input: None,
         }
     }
 }
@@ -136,7 +141,7 @@ impl DecisionConfig {
         self.ada_layer && block >= self.keep_layers
     }
 
-    /// Checks the thresholds, and that a model of `depth` blocks has something to decide.
+    /// Checks thresholds and budget, and that a model of `depth` blocks has something to decide.
     pub fn validate(&self, depth: usize) -> Result<()> {
         let Thresholds {
             tokens,
@@ -147,6 +152,11 @@ impl DecisionConfig {
             if !(threshold > 0.0 && threshold < 1.0) {
                 bail!("thresholds.{name}: expected a number in (0, 1), found {threshold}");
             }
+        }
+        if let Some(budget) = self.budget_input
+            && !(budget > 0.0 && budget <= 1.0)
+        {
+            bail!("budget_input: expected a number in (0, 1], found {budget}");
         }
         let decides = (0..depth).any(|block| {
             self.gates_tokens(block)

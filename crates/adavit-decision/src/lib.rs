@@ -2,6 +2,7 @@
 
 mod allowance;
 mod axis;
+mod budget;
 mod ceiling;
 mod config;
 mod cost;
@@ -25,6 +26,7 @@ pub use loss::macs::MacsLoss;
 pub use loss::usage::{AxisLoss, UsageLoss, UsageLosses};
 
 pub use allowance::Allowance;
+pub use budget::{BUDGET_FEATURES, Budgets, budget_features};
 pub use ceiling::{Ceiling, GateLogits, PolicyAt};
 
 pub use axis::Axis;

@@ -3,14 +3,18 @@
 //! The policy token p = x[:, 0] gives block gates (a, m) = gate(W_layer p) for attention and MLP,
 //! and head gates h = gate(W_head p). The normalised patch tokens z give k = gate(W_token z).
 //! Meng et al., section 3.2.
+//!
+//! Networks that take a budget add U f(b) to their logits, one shift for all patch tokens of an
+//! image: see [`crate::Budgets`].
 
 use std::fmt;
 
 use adavit_gumbel::{Noise, Site, hard_gate, threshold_gate};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::{Linear, VarBuilder};
 
 use crate::axis::Axis;
+use crate::budget::BUDGET_FEATURES;
 use crate::config::{DecisionConfig, Thresholds};
 use crate::policy::block::BlockPolicy;
 
@@ -79,11 +83,22 @@ pub struct DecisionNetwork {
     layer_select: Option<Linear>,
     head_select: Option<Linear>,
     token_select: Option<Linear>,
+    /// U of each, if they take a budget.
+    budget: Shifts,
+}
+
+/// The maps from a budget's features to the shift of logits, `(gates, F)` each.
+#[derive(Debug, Clone, Default)]
+struct Shifts {
+    layer_select: Option<Tensor>,
+    head_select: Option<Tensor>,
+    token_select: Option<Tensor>,
 }
 
 impl DecisionNetwork {
     /// Loads `layer_select.mlp_head`, `head_select.mlp_head` and `attn.token_select.mlp_head` from
-    /// `vb`, which stands at block `block`; only those that the block has.
+    /// `vb`, which stands at block `block`; only those that the block has. Networks that take a
+    /// budget have a weight `budget.weight` beside each `mlp_head`.
     pub fn new(
         config: &DecisionConfig,
         block: usize,
@@ -99,8 +114,19 @@ impl DecisionNetwork {
         let sublayers = config.gates_sublayers(block);
         let heads = config.gates_heads(block).is_some();
         let tokens = config.gates_tokens(block);
+        let shift = |gated: bool, name: &str, n_out: usize| -> Result<Option<Tensor>> {
+            let vb = vb.pp(name).pp("budget");
+            (gated && config.budget_input.is_some())
+                .then(|| vb.get((n_out, BUDGET_FEATURES), "weight"))
+                .transpose()
+        };
         Ok(Self {
             block,
+            budget: Shifts {
+                layer_select: shift(sublayers, "layer_select", 2)?,
+                head_select: shift(heads, "head_select", num_heads)?,
+                token_select: shift(tokens, "attn.token_select", 1)?,
+            },
             thresholds: config.thresholds,
             layer_select: sublayers.then(|| linear("layer_select", 2)).transpose()?,
             head_select: heads
@@ -118,19 +144,27 @@ impl DecisionNetwork {
     /// Decides all gates of the block. Noise is drawn for blocks, heads and tokens, in this order.
     ///
     /// # Shapes
-    /// `policy_token`: `(B, C)`; `normed`: `(B, N, C)`, the tokens after norm1.
+    /// `policy_token`: `(B, C)`; `normed`: `(B, N, C)`, the tokens after norm1; `budget`: `(B, F)`,
+    /// the features of each image's budget, for networks that take one.
+    ///
+    /// # Errors
+    /// If the networks take a budget and there is none.
     pub fn decide(
         &self,
         policy_token: &Tensor,
         normed: &Tensor,
+        budget: Option<&Tensor>,
         gating: &mut Gating,
     ) -> Result<Decision> {
         let sublayer_logits = forward(self.layer_select.as_ref(), policy_token)?;
+        let sublayer_logits = shifted(sublayer_logits, self.budget.layer_select.as_ref(), budget)?;
         let head_logits = forward(self.head_select.as_ref(), policy_token)?;
+        let head_logits = shifted(head_logits, self.budget.head_select.as_ref(), budget)?;
         let patch_logits = match forward(self.token_select.as_ref(), normed)? {
             Some(logits) => Some(logits.squeeze(2)?.narrow(1, 1, normed.dim(1)? - 1)?),
             None => None,
         };
+        let patch_logits = shifted(patch_logits, self.budget.token_select.as_ref(), budget)?;
         let mut gate = |logits: Option<&Tensor>, threshold: f64, axis: Axis| {
             logits
                 .map(|logits| gating.gate(logits, threshold, axis.site(self.block)))
@@ -153,6 +187,21 @@ impl DecisionNetwork {
 
 fn forward(network: Option<&Linear>, xs: &Tensor) -> Result<Option<Tensor>> {
     network.map(|network| linear(network, xs)).transpose()
+}
+
+/// The logits plus the shift of each image's budget, if there are both.
+fn shifted(
+    logits: Option<Tensor>,
+    weight: Option<&Tensor>,
+    features: Option<&Tensor>,
+) -> Result<Option<Tensor>> {
+    let (Some(logits), Some(weight)) = (&logits, weight) else {
+        return Ok(logits);
+    };
+    let Some(features) = features else {
+        bail!("decision network: expected the features of a budget, found none");
+    };
+    Ok(Some(logits.broadcast_add(&features.matmul(&weight.t()?)?)?))
 }
 
 /// `candle_nn::Linear` infers the number of rows, which it cannot for an empty batch.

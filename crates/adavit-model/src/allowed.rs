@@ -1,10 +1,13 @@
 //! What a model makes of the allowance of a call.
 
-use adavit_decision::{Allowance, Ceiling, Decision, DecisionConfig, HardPolicy};
-use candle_core::Result as CandleResult;
+use adavit_decision::{Allowance, Budgets, Ceiling, Decision, DecisionConfig, HardPolicy};
+use candle_core::{Result as CandleResult, Tensor};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+
+/// The least that a budget lies above what no gate saves.
+const ABOVE_FLOOR: f64 = 0.03;
 
 impl ModelConfig {
     /// The decisions, or those of a model that makes none.
@@ -20,17 +23,71 @@ impl ModelConfig {
     /// Checks that the model can keep to an allowance.
     ///
     /// # Errors
-    /// If it allows fewer MACs than [`Self::floor_macs`].
+    /// If it allows fewer MACs than [`Self::floor_macs`], or asks for a budget that is not in (0, 1]
+    /// or that the model does not take.
     pub fn check_allowance(&self, allowance: &Allowance) -> Result<()> {
+        if let Some(budgets) = &allowance.budget {
+            self.expect_budget_input()?;
+            let batch = match budgets {
+                Budgets::Same(_) => 1,
+                Budgets::Each(budgets) => budgets.len(),
+            };
+            check_budgets(budgets, batch)?;
+        }
         let floor = self.floor_macs();
         match allowance.max_macs {
             Some(max_macs) if max_macs < floor => Err(Error::Input(format!(
                 "max_macs: expected at least {floor}, what an image costs with every gate off ({:.4} \
                  of the dense model), found {max_macs}",
-                floor as f64 / self.geometry().dense_macs() as f64
+                self.floor_share()
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Fails unless the decision networks take a budget.
+    pub(crate) fn expect_budget_input(&self) -> Result<()> {
+        let takes = self
+            .decisions
+            .as_ref()
+            .is_some_and(|own| own.budget_input.is_some());
+        if takes {
+            return Ok(());
+        }
+        Err(Error::Input(
+            "budget: expected an elastic model, whose decision networks take a budget, found one \
+             that was trained for one budget; calibrate it for another one, or train an elastic one"
+                .into(),
+        ))
+    }
+
+    /// The budgets of a call of `batch` images: what it asks for, or the model's own; none if the
+    /// model takes none.
+    ///
+    /// # Errors
+    /// If it asks for other budgets than one in (0, 1] for each image.
+    pub(crate) fn budgets(&self, allowance: &Allowance, batch: usize) -> Result<Option<Budgets>> {
+        let decisions = self.decisions.as_ref();
+        let Some(own) = decisions.and_then(|decisions| decisions.budget_input) else {
+            return Ok(None);
+        };
+        let budgets = allowance.budget.clone().unwrap_or(Budgets::Same(own));
+        check_budgets(&budgets, batch)?;
+        Ok(Some(budgets))
+    }
+
+    /// The features of the budgets of a call, `(B, F)`, of the dtype and on the device of `xs`.
+    pub(crate) fn budget_features(
+        &self,
+        allowance: &Allowance,
+        xs: &Tensor,
+    ) -> Result<Option<Tensor>> {
+        let batch = xs.dim(0)?;
+        let Some(budgets) = self.budgets(allowance, batch)? else {
+            return Ok(None);
+        };
+        let features = budgets.features(batch)?.to_dtype(xs.dtype())?;
+        Ok(Some(features.to_device(xs.device())?))
     }
 
     /// Begins the ceiling of a batch of `batch` images, if the allowance has one.
@@ -39,6 +96,40 @@ impl ModelConfig {
         let begin = |max_macs| Ceiling::new(max_macs, &decisions, &geometry, batch);
         Ok(allowance.max_macs.map(begin).transpose()?)
     }
+
+    /// Returns the smallest budget that an elastic model is asked for: 0.03 above
+    /// [`Self::floor_macs`], over the dense model's MACs.
+    pub fn smallest_budget(&self) -> f64 {
+        (self.floor_share() + ABOVE_FLOOR).min(1.0)
+    }
+
+    fn floor_share(&self) -> f64 {
+        self.floor_macs() as f64 / self.geometry().dense_macs() as f64
+    }
+
+    /// Returns the budget to ask the decision networks for, so that the mean MACs of images are
+    /// `budget` of the dense model's, by [`Self::budget_curve`].
+    ///
+    /// # Errors
+    /// If the model is not elastic, or `budget` is not between [`Self::smallest_budget`] and 1.
+    pub fn input_for_budget(&self, budget: f64) -> Result<f64> {
+        self.expect_budget_input()?;
+        let smallest = self.smallest_budget();
+        if !(budget >= smallest && budget <= 1.0) {
+            let floor = self.floor_share();
+            return Err(Error::Input(format!(
+                "budget: expected a number in [{smallest:.4}, 1], which begins {ABOVE_FLOOR} above \
+                 the floor of {floor:.4} that an image costs with every gate off, found {budget}"
+            )));
+        }
+        let curve = self.budget_curve.as_ref();
+        Ok(curve.map_or(budget, |curve| curve.asked_for(budget)))
+    }
+}
+
+fn check_budgets(budgets: &Budgets, batch: usize) -> Result<()> {
+    let checked = budgets.check(batch);
+    checked.map_err(|error| Error::Input(error.to_string()))
 }
 
 /// Keeps the images of a masked forward below their ceiling.

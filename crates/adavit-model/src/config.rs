@@ -5,6 +5,7 @@ use adavit_decision::{DecisionConfig, Geometry};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::budget_curve::BudgetCurve;
 use crate::error::{Error, Result};
 use crate::stem::Stem;
 use crate::stem::conv_stem::ConvStemConfig;
@@ -55,6 +56,8 @@ pub struct ModelConfig {
     pub distilled: bool,
     /// The decisions; none for a dense model.
     pub decisions: Option<DecisionConfig>,
+    /// What an elastic model spends, where measured.
+    pub budget_curve: Option<BudgetCurve>,
     /// How pixels become numbers, where known.
     pub normalization: Option<Normalization>,
     /// How a picture of any size becomes one of `img_size`, where known.
@@ -126,7 +129,9 @@ impl ModelConfig {
                     .into(),
             );
         }
-        self.validate_decisions()
+        self.validate_decisions()?;
+        let curve = self.budget_curve.as_ref();
+        curve.map_or(Ok(()), BudgetCurve::validate)
     }
 
     fn validate_data(&self) -> Result<()> {
@@ -228,21 +233,6 @@ impl ModelConfig {
         rows * columns + self.num_prefix_tokens()
     }
 
-    /// MACs that the published tables add for everything outside the blocks.
-    ///
-    /// # Errors
-    /// If no such figure was published for the preset.
-    pub fn paper_base_macs(&self) -> Result<u64> {
-        match self.preset.as_str() {
-            "deit_small_patch16_224" => Ok(60_000_000),
-            "t2t_vit_19" => Ok(330_000_000),
-            other => Err(Error::Config(format!(
-                "preset {other}: the paper's accounting is known for deit_small_patch16_224 and \
-                 t2t_vit_19 only; choose the accounting `exact`"
-            ))),
-        }
-    }
-
     /// The sizes that compute depends on.
     pub fn geometry(&self) -> Geometry {
         Geometry {
@@ -282,6 +272,8 @@ struct StoredConfig {
     distilled: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     decisions: Option<DecisionConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    budget_curve: Option<BudgetCurve>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     normalization: Option<Normalization>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -329,6 +321,7 @@ impl TryFrom<StoredConfig> for ModelConfig {
             pos_embed: stored.pos_embed,
             distilled: stored.distilled,
             decisions: stored.decisions,
+            budget_curve: stored.budget_curve,
             normalization: stored.normalization,
             preprocessing: stored.preprocessing,
             class_names: stored.class_names,
@@ -362,6 +355,7 @@ impl From<ModelConfig> for StoredConfig {
             pos_embed: config.pos_embed,
             distilled: config.distilled,
             decisions: config.decisions,
+            budget_curve: config.budget_curve,
             normalization: config.normalization,
             preprocessing: config.preprocessing,
             class_names: config.class_names,

@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 
 use crate::checkpoint::tensors::Tensors;
 use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Returns the tensor `gmacs`, float32, `(H + 1, N + 1, 2, 2)`: the `paper` MACs of one block, in
 /// units of 10^9, by heads kept, tokens kept, attention on and MLP on.
@@ -36,6 +36,23 @@ pub fn paper_cost_table(config: &ModelConfig, rounding: PaperRounding) -> Result
     }
     let gmacs = Tensor::from_vec(gmacs, (heads, tokens, 2, 2), &Device::Cpu)?;
     Ok(Tensors::from([("gmacs".to_string(), gmacs)]))
+}
+
+impl ModelConfig {
+    /// MACs that the published tables add for everything outside the blocks.
+    ///
+    /// # Errors
+    /// If no such figure was published for the preset.
+    pub fn paper_base_macs(&self) -> Result<u64> {
+        match self.preset.as_str() {
+            "deit_small_patch16_224" => Ok(60_000_000),
+            "t2t_vit_19" => Ok(330_000_000),
+            other => Err(Error::Config(format!(
+                "preset {other}: the paper's accounting is known for deit_small_patch16_224 and \
+                 t2t_vit_19 only; choose the accounting `exact`"
+            ))),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -102,6 +102,7 @@ impl ModelConfig {
             preprocessing: of_pictures.then(Preprocessing::default),
             class_names: Vec::new(),
             trained_on: None,
+            budget_curve: None,
         }
     }
 

@@ -212,11 +212,13 @@ impl WithDropout<'_> {
                     .into(),
             ));
         }
+        let budget = config.budget_features(allowance, xs)?;
         let mut limiter = Limiter::new(config, allowance, xs.dim(0)?)?;
         self.run(xs, capture, |index, block, xs, scales| {
             let deciding = Deciding {
                 block: index,
                 gating: &mut *gating,
+                budget: budget.as_ref(),
                 limiter: limiter.as_mut(),
             };
             block.forward_masked(xs, DecisionSource::Networks(deciding), scales, capture)

@@ -9,12 +9,15 @@
 //!             partial, or without head gates  2nCR
 //! ```
 //!
+//! and, for networks that take a budget, 2F + HF + F more for these gates,
+//!
 //! with t kept tokens (class token included), h kept heads, w = h D, R = fc1's width, and n = t if
 //! tokens gate the MLP and N if not. Norms, softmax and activations are not counted, as in timm
 //! and fvcore. `cost/formula.rs` holds the formula, `cost/paper.rs` the published accounting.
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::BUDGET_FEATURES;
 use crate::config::DecisionConfig;
 use crate::cost::formula::{BlockFormula, Kept};
 use crate::policy::kept::BlockKept;
@@ -160,17 +163,21 @@ impl Geometry {
 
     /// MACs of the decision networks of block `block`, which run whatever they decide.
     pub(crate) fn decision_macs(&self, config: &DecisionConfig, block: usize) -> u64 {
-        let mut gates = 0;
+        let (mut gates, mut shifts) = (0, 0);
         if config.gates_sublayers(block) {
             gates += 2;
+            shifts += 2;
         }
         if config.gates_heads(block).is_some() {
             gates += self.num_heads;
+            shifts += self.num_heads;
         }
         if config.gates_tokens(block) {
             gates += self.num_tokens - 1;
+            shifts += 1;
         }
-        (gates * self.embed_dim) as u64
+        let inputs = config.budget_input.map_or(0, |_| BUDGET_FEATURES);
+        (gates * self.embed_dim + shifts * inputs) as u64
     }
 
     /// The formula for block `block`.

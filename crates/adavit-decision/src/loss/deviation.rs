@@ -16,7 +16,11 @@ pub enum Deviation {
 impl Deviation {
     /// The deviation of `found` from `target`.
     pub(crate) fn of(self, found: &Tensor, target: f64) -> Result<Tensor> {
-        let deviation = (found - target)?;
+        self.measure(&(found - target)?)
+    }
+
+    /// The measure of a difference from the target.
+    pub(crate) fn measure(self, deviation: &Tensor) -> Result<Tensor> {
         match self {
             Self::Absolute => deviation.abs(),
             Self::Squared => deviation.sqr(),

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! share_i = (embedding + head + sum_blocks (decisions + a_i A(k_i, h_i) + m_i M(k_i, h_i))) / dense
-//! loss    = w d(mean_i share_i, target)
+//! loss    = w d(mean_i share_i, target)           one budget for the mean of all images
+//!         = w mean_i d(share_i, target_i)         a budget for each image
 //! ```
 //!
 //! A and M are the `exact` counts of [`Geometry::block_parts`] as functions of the gates. So the
@@ -56,6 +57,25 @@ impl MacsLoss {
     pub fn compute(&self, decisions: &[Decision], target: f64) -> Result<Tensor> {
         let share = self.shares(decisions)?.mean_all()?;
         self.deviation.of(&share, target)? * self.weight
+    }
+
+    /// As [`Self::compute`] with a target of its own for each image: the weighted mean over images
+    /// of the deviation of each image's share from its target.
+    ///
+    /// # Errors
+    /// As for [`Self::compute`], or if there is not one target for each image.
+    pub fn compute_each(&self, decisions: &[Decision], targets: &[f64]) -> Result<Tensor> {
+        let shares = self.shares(decisions)?;
+        if shares.dims() != [targets.len()] {
+            bail!(
+                "macs loss: expected a target for each of {:?} images, found {}",
+                shares.dims(),
+                targets.len()
+            );
+        }
+        let targets = Tensor::new(targets, shares.device())?.to_dtype(shares.dtype())?;
+        let deviation = self.deviation.measure(&(shares - targets)?)?;
+        deviation.mean_all()? * self.weight
     }
 
     /// Returns the `exact` MACs of each image over those of the dense model, `(B,)`, with the
@@ -219,6 +239,39 @@ mod tests {
     fn gradients_are_those_of_finite_differences() -> Result<()> {
         let config = DecisionConfig::default();
         let loss = MacsLoss::new(&GEOMETRY, &config, 1.0, Deviation::Absolute)?;
+        assert_gradients(&|decisions| loss.compute(decisions, 0.1))?;
+        let loss = MacsLoss::new(&GEOMETRY, &config, 3.0, Deviation::Squared)?;
+        assert_gradients(&|decisions| loss.compute_each(decisions, &[0.1, 0.7]))
+    }
+
+    #[test]
+    fn each_image_has_its_own_target() -> Result<()> {
+        let config = DecisionConfig::default();
+        let loss = MacsLoss::new(&GEOMETRY, &config, 2.0, Deviation::Squared)?;
+        let all = BlockUsage {
+            tokens: 1.0,
+            heads: 1.0,
+            attention: 0.5,
+            mlp: 0.5,
+        };
+        let mut noise = SeededNoise::new(1, 0, &[0, 1, 2]);
+        let policy = random_policy(&config, &GEOMETRY, &[all; 3], &mut noise, 3)?;
+        let decisions: Vec<Decision> = policy.blocks.into_iter().map(decided).collect();
+        let shares = loss.shares(&decisions)?.to_vec1::<f32>()?;
+        let targets = [0.2, 0.5, 0.9];
+        let squares = shares.iter().zip(targets);
+        let squares = squares.map(|(share, target)| (f64::from(*share) - target).powi(2));
+        let expected = 2.0 * squares.sum::<f64>() / 3.0;
+        let found = loss
+            .compute_each(&decisions, &targets)?
+            .to_scalar::<f32>()?;
+        assert!((f64::from(found) - expected).abs() < 1e-6);
+        assert!(loss.compute_each(&decisions, &[0.5]).is_err());
+        Ok(())
+    }
+
+    /// Compares the gradients of a loss with finite differences, in f64.
+    fn assert_gradients(loss: &dyn Fn(&[Decision]) -> Result<Tensor>) -> Result<()> {
         let patches = Var::new(
             &[[0.25f64, 0.5, 1.0, 0.0], [1.0, 0.5, 0.5, 0.75]],
             &Device::Cpu,
@@ -232,7 +285,7 @@ mod tests {
                 Ok(decided(policy))
             };
             let decisions = (0..3).map(|_| block()).collect::<Result<Vec<_>>>()?;
-            loss.compute(&decisions, 0.1)
+            loss(&decisions)
         };
         let gradients = value(&patches, &heads, &sublayers)?.backward()?;
         for which in 0..3 {

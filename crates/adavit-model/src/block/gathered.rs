@@ -17,6 +17,8 @@ pub(crate) struct Gathered<'a> {
     pub(crate) given: Option<&'a HardPolicy>,
     /// What is computed.
     pub(crate) policy: &'a mut HardPolicy,
+    /// The features of each image's budget, for networks that take one.
+    pub(crate) budget: Option<Tensor>,
     /// Turns off what it has no room for, if there is one.
     pub(crate) ceiling: Option<Ceiling>,
     /// Images with a gate that nobody knows, since its logit is NaN.
@@ -120,7 +122,7 @@ impl Block {
     ) -> Result<()> {
         let b = xs.dim(0)?;
         if let Some(decider) = &self.decider {
-            let decision = decider.decide(xs, zs, &mut Gating::Inference)?;
+            let decision = decider.decide(xs, zs, state.budget.as_ref(), &mut Gating::Inference)?;
             let unknown = state.policy.set_block(index, &decision.policy)?;
             for (image, unknown) in unknown.into_iter().enumerate() {
                 state.unknown[image] |= unknown;

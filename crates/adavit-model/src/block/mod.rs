@@ -43,6 +43,8 @@ pub(crate) struct Deciding<'a, 'b> {
     /// The block's number.
     pub(crate) block: usize,
     pub(crate) gating: &'a mut Gating<'b>,
+    /// The features of each image's budget, for networks that take one.
+    pub(crate) budget: Option<&'a Tensor>,
     /// Turns off what a ceiling has no room for.
     pub(crate) limiter: Option<&'a mut Limiter>,
 }
@@ -177,9 +179,10 @@ impl Block {
             DecisionSource::Networks(Deciding {
                 block,
                 gating,
+                budget,
                 limiter,
             }) => {
-                let decision = decider.decide(xs, &zs, gating)?;
+                let decision = decider.decide(xs, &zs, budget, gating)?;
                 match limiter {
                     Some(limiter) => limiter.limit(block, decision)?,
                     None => decision,
@@ -269,13 +272,19 @@ impl Block {
 }
 
 impl Decider {
-    fn decide(&self, xs: &Tensor, zs: &Tensor, gating: &mut Gating) -> Result<Decision> {
+    fn decide(
+        &self,
+        xs: &Tensor,
+        zs: &Tensor,
+        budget: Option<&Tensor>,
+        gating: &mut Gating,
+    ) -> Result<Decision> {
         let policy_token = xs.narrow(1, 0, 1)?.squeeze(1)?;
         let policy_token = match &self.norm_policy {
             Some(norm) => norm.forward(&policy_token)?,
             None => policy_token,
         };
-        self.network.decide(&policy_token, zs, gating)
+        self.network.decide(&policy_token, zs, budget, gating)
     }
 }
 

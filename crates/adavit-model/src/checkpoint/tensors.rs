@@ -66,7 +66,7 @@ impl SimpleBackend for Recorder {
 /// in ±1/sqrt(fan in) (PyTorch's convolution), a convolutional stem uniform in ±sqrt(6/fan in) (He
 /// et al. 2015), class token and positions normal with standard deviation 0.02, norms the identity;
 /// a performer's random features are orthogonal. Decision networks are normal with standard
-/// deviation 0.02, and every gate's logit starts at `keep_logit`.
+/// deviation 0.02, and every gate's logit starts at `keep_logit`; a budget does not change it.
 ///
 /// # Errors
 /// If the configuration is invalid.
@@ -84,6 +84,11 @@ pub fn is_decision_tensor(name: &str) -> bool {
     ["head_select", "layer_select", "token_select", "norm_policy"]
         .iter()
         .any(|part| name.split('.').any(|piece| piece == *part))
+}
+
+/// Whether the tensor maps a budget to a shift of logits.
+pub fn is_budget_tensor(name: &str) -> bool {
+    is_decision_tensor(name) && name.ends_with(".budget.weight")
 }
 
 /// Whether the tensor holds a performer's random features, which are not trained.
@@ -107,6 +112,9 @@ fn initial_values(
     }
     if let ([m, dim], true) = (dims, is_random_features(name)) {
         return orthogonal(&mut rng, *m, *dim);
+    }
+    if is_budget_tensor(name) {
+        return vec![0.0; n];
     }
     match (decision, dims) {
         (true, [_]) => vec![keep_logit as f32; n],

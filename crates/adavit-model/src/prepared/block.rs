@@ -114,6 +114,7 @@ impl PreparedBlock {
             zs: &buffers.normed,
             class_rows: &buffers.class_rows,
             patch_rows: &buffers.patch_rows,
+            budget: &buffers.budget,
         };
         let verdicts = Verdicts {
             policy,

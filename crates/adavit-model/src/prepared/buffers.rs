@@ -23,6 +23,8 @@ pub(super) struct Buffers {
     pub(super) class_rows: Vec<usize>,
     pub(super) patch_rows: Vec<usize>,
     pub(super) logits: Logits,
+    /// `(B, F)`: the features of each image's budget, for networks that take one.
+    pub(super) budget: Vec<f32>,
     /// Of the images that are on their way, if they have one.
     pub(super) ceiling: Option<Ceiling>,
     pub(super) plan: BlockPlan,

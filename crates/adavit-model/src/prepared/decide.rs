@@ -1,8 +1,8 @@
 //! The decision networks of a block, prepared: all gates of the policy token are one small product.
 
 use adavit_decision::{
-    Allowance, Ceiling, DecisionConfig, GateLogits, HardPolicy, HeadDeactivation, PolicyAt,
-    Thresholds,
+    Allowance, BUDGET_FEATURES, Ceiling, DecisionConfig, GateLogits, HardPolicy, HeadDeactivation,
+    PolicyAt, Thresholds,
 };
 use adavit_gumbel::is_on;
 use adavit_kernels::{PreparedLayerNorm, Rows, SmallLinear, Workspace};
@@ -37,6 +37,8 @@ pub(super) struct PreparedDecision {
     /// Outputs are the two sub-layers' logits, if there are any, then the heads'.
     policy_token: Option<SmallLinear>,
     tokens: Option<SmallLinear>,
+    /// From a budget's features to the shifts of the policy token's logits, then that of the tokens'.
+    budget: Option<SmallLinear>,
     sublayers: bool,
     heads: Option<HeadDeactivation>,
     thresholds: Thresholds,
@@ -50,6 +52,8 @@ pub(super) struct Logits {
     policy_token: Vec<f32>,
     tokens: Vec<f32>,
     normed: Vec<f32>,
+    /// What the budget of each image adds.
+    shifts: Vec<f32>,
 }
 
 /// The tokens that decisions are made from.
@@ -62,6 +66,8 @@ pub(super) struct Seen<'a> {
     pub(super) class_rows: &'a [usize],
     /// The patch tokens' rows.
     pub(super) patch_rows: &'a [usize],
+    /// The features of each image's budget, if networks take one.
+    pub(super) budget: &'a [f32],
 }
 
 /// Where decisions are written.
@@ -105,6 +111,7 @@ impl PreparedDecision {
                 .transpose()?,
             policy_token,
             tokens: tokens.transpose()?,
+            budget: budget_map(decisions, block, config.num_heads, vb)?,
             sublayers,
             heads,
             thresholds: decisions.thresholds,
@@ -158,6 +165,11 @@ impl PreparedDecision {
         work: &mut Workspace,
     ) {
         logits.images = seen.class_rows.len();
+        if let Some(map) = &self.budget {
+            logits.shifts.resize(logits.images * map.n_out(), 0.0);
+            let rows = Rows::All(logits.images);
+            map.write(seen.budget, &mut logits.shifts, rows, work);
+        }
         if let Some(map) = &self.policy_token {
             self.decide_policy_token(map, seen, &mut verdicts, logits, work);
         }
@@ -171,7 +183,12 @@ impl PreparedDecision {
             let rows = Rows::Some(seen.patch_rows);
             map.write(seen.zs, &mut logits.tokens, rows, work);
             let n = seen.patch_rows.len() / seen.class_rows.len().max(1);
-            for (image, ys) in logits.tokens.chunks_exact(n.max(1)).enumerate() {
+            let shifts = self.budget.as_ref().map(SmallLinear::n_out);
+            for (image, ys) in logits.tokens.chunks_exact_mut(n.max(1)).enumerate() {
+                if let Some(width) = shifts {
+                    let shift = logits.shifts[(image + 1) * width - 1];
+                    ys.iter_mut().for_each(|y| *y += shift);
+                }
                 let bits = policy.patches_mut(at.block, at.first_image + image);
                 threshold(bits, ys, self.thresholds.tokens);
                 unknown[image] |= ys.iter().any(|y| y.is_nan());
@@ -206,7 +223,12 @@ impl PreparedDecision {
                 map.write(&logits.normed, ys, Rows::Some(seen.class_rows), work);
             }
         }
-        for (image, ys) in ys.chunks_exact(n_out).enumerate() {
+        let shifts = self.budget.as_ref().map(SmallLinear::n_out);
+        for (image, ys) in ys.chunks_exact_mut(n_out).enumerate() {
+            if let Some(width) = shifts {
+                let shifts = &logits.shifts[image * width..];
+                ys.iter_mut().zip(shifts).for_each(|(y, shift)| *y += shift);
+            }
             let (sublayers, heads) = ys.split_at(if self.sublayers { 2 } else { 0 });
             let at_image = at.first_image + image;
             if self.sublayers {
@@ -220,6 +242,37 @@ impl PreparedDecision {
             unknown[image] |= ys.iter().any(|y| y.is_nan());
         }
     }
+}
+
+/// The maps of a block from a budget's features, one after the other, if its networks take one.
+fn budget_map(
+    decisions: &DecisionConfig,
+    block: usize,
+    num_heads: usize,
+    vb: &VarBuilder,
+) -> Result<Option<SmallLinear>> {
+    let maps = [
+        ("layer_select", decisions.gates_sublayers(block), 2),
+        (
+            "head_select",
+            decisions.gates_heads(block).is_some(),
+            num_heads,
+        ),
+        ("attn.token_select", decisions.gates_tokens(block), 1),
+    ];
+    let maps = maps.into_iter().filter(|(_, gated, _)| *gated);
+    let weights = maps.map(|(name, _, n_out)| {
+        let vb = vb.pp(name).pp("budget");
+        vb.get((n_out, BUDGET_FEATURES), "weight")
+    });
+    if decisions.budget_input.is_none() {
+        return Ok(None);
+    }
+    let weights = weights.collect::<Result<Vec<_>>>()?;
+    if weights.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(SmallLinear::new(&Tensor::cat(&weights, 0)?, None)?))
 }
 
 /// The part of image `image` in what is written of `b` images.

@@ -148,6 +148,7 @@ impl PreparedTransformer {
         workspace: &mut Workspace,
     ) -> Result<Tensor> {
         self.config.check_allowance(allowance)?;
+        self.config.budgets(allowance, xs.dim(0)?)?;
         self.run(xs, PolicySource::Networks(allowance), workspace)
     }
 
@@ -230,17 +231,20 @@ fn run_gathered(
     workspace: &mut Workspace,
 ) -> Result<Tensor> {
     let b = xs.dim(0)?;
-    let (given, ceiling) = match source {
+    let config = model.config();
+    let no_limit = Allowance::default();
+    let (given, allowance) = match source {
         PolicySource::KeepAll => {
-            workspace.gathered_macs += b as u64 * model.config().geometry().dense_macs();
+            workspace.gathered_macs += b as u64 * config.geometry().dense_macs();
             return Ok(model.forward(xs, Capture::default())?.logits);
         }
-        PolicySource::Networks(allowance) => (None, model.config().ceiling(allowance, b)?),
-        PolicySource::Given(policy) => (Some(policy), None),
+        PolicySource::Networks(allowance) => (None, allowance),
+        PolicySource::Given(policy) => (Some(policy), &no_limit),
     };
     let mut state = Gathered {
         given,
-        ceiling,
+        budget: config.budget_features(allowance, xs)?,
+        ceiling: config.ceiling(allowance, b)?,
         policy: &mut workspace.policy,
         unknown: vec![false; b],
         macs: 0,

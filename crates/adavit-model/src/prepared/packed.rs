@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use adavit_decision::{HardPolicy, Thresholds};
+use adavit_decision::{Allowance, HardPolicy, Thresholds, budget_features};
 use adavit_kernels::{
     PreparedLayerNorm, PreparedLinear, ProductParts, Rows, side_by_side, threads,
 };
@@ -163,16 +163,26 @@ impl PackedTransformer {
             }
             other => other,
         };
-        share.room.buffers.ceiling = match source {
-            PolicySource::Networks(allowance) => self.config.ceiling(allowance, images.len())?,
-            PolicySource::KeepAll | PolicySource::Given(_) => None,
+        let no_limit = Allowance::default();
+        let allowance = match source {
+            PolicySource::Networks(allowance) => allowance,
+            PolicySource::KeepAll | PolicySource::Given(_) => &no_limit,
         };
+        share.room.buffers.ceiling = self.config.ceiling(allowance, images.len())?;
+        let budgets = self.config.budgets(allowance, xs.dim(0)?)?;
         share.logits.resize(images.len() * k, 0.0);
         let group = (TOKENS / self.config.num_tokens()).max(1);
         for (index, logits) in share.logits.chunks_mut(group * k).enumerate() {
             let first = index * group;
+            let count = logits.len() / k;
+            let budget = &mut share.room.buffers.budget;
+            budget.clear();
+            for image in (images.start + first..).take(count) {
+                let features = budgets.as_ref().map(|own| budget_features(own.of(image)));
+                budget.extend(features.into_iter().flatten().map(|x| x as f32));
+            }
             let group = Group {
-                xs: &xs.narrow(0, images.start + first, logits.len() / k)?,
+                xs: &xs.narrow(0, images.start + first, count)?,
                 first,
                 logits,
             };

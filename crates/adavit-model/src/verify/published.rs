@@ -106,6 +106,7 @@ impl PublishedConfig {
             preprocessing: None,
             class_names: Vec::new(),
             trained_on: None,
+            budget_curve: None,
         })
     }
 

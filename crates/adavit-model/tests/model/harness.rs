@@ -1,12 +1,12 @@
 //! A small model of random weights, by every path.
 
 use adavit_decision::{
-    BlockUsage, DecisionConfig, HardPolicy, HeadDeactivation, Policy, random_policy,
+    BlockUsage, Decision, DecisionConfig, HardPolicy, HeadDeactivation, Policy, random_policy,
 };
 use adavit_gumbel::SeededNoise;
 use adavit_model::{
     Capture, Checkpoint, ConvStemConfig, ModelConfig, PreparedTransformer, Stem, Strategy,
-    T2tConfig, TokensType, VisionTransformer, Workspace, initial_tensors,
+    T2tConfig, TokensType, VisionTransformer, Workspace, initial_tensors, is_budget_tensor,
 };
 use candle_core::{Device, Tensor};
 use proptest::prelude::{Just, any, prop_oneof};
@@ -30,8 +30,8 @@ impl Model {
         let mut tensors = initial_tensors(&config, seed, 0.4).unwrap();
         widen_decisions(&mut tensors);
         for (name, tensor) in &mut tensors {
-            if name.ends_with("bias") {
-                // Not zero, or what a bias does would go unseen.
+            if name.ends_with("bias") || is_budget_tensor(name) {
+                // Not zero, or what it does would go unseen.
                 let values =
                     (0..tensor.elem_count()).map(|i| (i as f32 * 1.7 + seed as f32).sin() * 0.2);
                 let bias = Tensor::from_iter(values, &Device::Cpu).unwrap();
@@ -257,4 +257,24 @@ pub(crate) fn variants() -> impl proptest::strategy::Strategy<Value = ModelConfi
             with_stem(config(num_heads, width, decides), stem)
         })
         .prop_filter(decides, |config| config.validate().is_ok())
+}
+
+/// How far the nearest logit is from its threshold.
+pub(crate) fn margin(decisions: &[Decision], config: &ModelConfig) -> f64 {
+    let thresholds = config.decisions.as_ref().unwrap().thresholds;
+    let logit = |p: f64| (p / (1.0 - p)).ln();
+    let mut least = f64::INFINITY;
+    for decision in decisions {
+        let logits = &decision.logits;
+        for (logits, threshold) in [
+            (&logits.patches, thresholds.tokens),
+            (&logits.heads, thresholds.heads),
+            (&logits.sublayers, thresholds.blocks),
+        ] {
+            for value in logits.as_ref().map(values).unwrap_or_default() {
+                least = least.min((f64::from(value) - logit(threshold)).abs());
+            }
+        }
+    }
+    least
 }

@@ -5,6 +5,7 @@
 //! - `ceiling`: no image costs more than its ceiling, on any path;
 //! - `checkpoints`: what is written is read back, and the error names all that does not fit;
 //! - `dropout`: what training leaves out is left out whole, and by image;
+//! - `elastic`: networks that take a budget are the same on every path;
 //! - `hostile`: a damaged or hostile file is read or refused, without a panic or much memory;
 //! - `import`: the same model under the names of others gives the same logits;
 //! - `positions`: position embeddings are resampled as by timm;
@@ -20,6 +21,7 @@ mod ceiling;
 mod checkpoints;
 mod common;
 mod dropout;
+mod elastic;
 mod harness;
 mod hostile;
 mod import;

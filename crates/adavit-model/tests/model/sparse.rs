@@ -1,12 +1,11 @@
 //! The sparse path against the masked one, which defines what a decision means.
 
-use adavit_decision::{BlockPolicy, Decision, Gating, HardPolicy, HeadDeactivation, Policy};
-use adavit_model::{Capture, ModelConfig, Strategy, Workspace};
+use adavit_decision::{BlockPolicy, Gating, HardPolicy, HeadDeactivation, Policy};
+use adavit_model::{Capture, Strategy, Workspace};
 use candle_core::{Device, Tensor};
 use proptest::prelude::{ProptestConfig, prop_assume, proptest};
 
-use crate::common::values;
-use crate::harness::{Decides, Model, accelerator, assert_close, config, variants};
+use crate::harness::{Decides, Model, accelerator, assert_close, config, margin, variants};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
@@ -42,26 +41,6 @@ proptest! {
         assert!(workspace.policy() == &policy);
         assert_close(&gathered, &masked.logits);
     }
-}
-
-/// How far the nearest logit is from its threshold.
-fn margin(decisions: &[Decision], config: &ModelConfig) -> f64 {
-    let thresholds = config.decisions.as_ref().unwrap().thresholds;
-    let logit = |p: f64| (p / (1.0 - p)).ln();
-    let mut least = f64::INFINITY;
-    for decision in decisions {
-        let logits = &decision.logits;
-        for (logits, threshold) in [
-            (&logits.patches, thresholds.tokens),
-            (&logits.heads, thresholds.heads),
-            (&logits.sublayers, thresholds.blocks),
-        ] {
-            for value in logits.as_ref().map(values).unwrap_or_default() {
-                least = least.min((f64::from(value) - logit(threshold)).abs());
-            }
-        }
-    }
-    least
 }
 
 #[test]

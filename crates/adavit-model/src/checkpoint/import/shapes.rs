@@ -70,6 +70,7 @@ impl Evidence<'_> {
             preprocessing: sidecar.preprocessing.clone(),
             class_names: sidecar.class_names.clone(),
             trained_on: None,
+            budget_curve: None,
         };
         self.note_sources(&config, notes);
         config.preset = preset_name(&config);
