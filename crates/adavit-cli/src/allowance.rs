@@ -1,20 +1,38 @@
 //! What the options of a command allow each image to cost.
 
-use adavit_decision::Allowance;
+use adavit_decision::{Allowance, Budgets};
 use adavit_model::ModelConfig;
 use anyhow::Result;
 
-use crate::values::MaxMacs;
+use crate::values::{MaxMacs, max_macs};
 
-/// Returns the allowance of a model of `config`.
-///
-/// # Errors
-/// If the model cannot keep to it.
-pub(crate) fn allowance(config: &ModelConfig, max_macs: Option<MaxMacs>) -> Result<Allowance> {
-    let dense = config.geometry().dense_macs();
-    let allowance = Allowance {
-        max_macs: max_macs.map(|most| most.macs(dense)),
-    };
-    config.check_allowance(&allowance)?;
-    Ok(allowance)
+/// What each image may cost, and what images cost on average.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct AllowanceArgs {
+    /// The most MACs of any image: a share of the dense model's in (0, 1], or MACs as 12M or 2.3G
+    /// [default: what the dense model and the decisions cost]
+    #[arg(long, value_name = "MACS", value_parser = max_macs)]
+    pub(crate) max_macs: Option<MaxMacs>,
+
+    /// Mean compute per image of an elastic checkpoint, in (0, 1]: exact MACs relative to the dense
+    /// model [default: the budget of its run]
+    #[arg(long, value_name = "B", allow_negative_numbers = true)]
+    pub(crate) budget: Option<f64>,
+}
+
+impl AllowanceArgs {
+    /// Returns the allowance of a model of `config`.
+    ///
+    /// # Errors
+    /// If the model cannot keep to it.
+    pub(crate) fn allowance(&self, config: &ModelConfig) -> Result<Allowance> {
+        let dense = config.geometry().dense_macs();
+        let input = self.budget.map(|budget| config.input_for_budget(budget));
+        let allowance = Allowance {
+            max_macs: self.max_macs.map(|most| most.macs(dense)),
+            budget: input.transpose()?.map(Budgets::Same),
+        };
+        config.check_allowance(&allowance)?;
+        Ok(allowance)
+    }
 }

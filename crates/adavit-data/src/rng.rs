@@ -11,6 +11,7 @@
 //! | [`Stream::Shuffle`] | epoch | 0 | `shuffle` |
 //! | [`Stream::Augment`] | epoch | sample | `augment` |
 //! | [`Stream::Mixup`] | epoch | batch | `mixup` |
+//! | [`Stream::Budget`] | epoch | sample | `budget` |
 //! | [`Stream::HeldOut`] | 0 | 0 | `heldout` |
 //! | [`Stream::Subset`] | 0 | 0 | `subset` |
 //! | [`Stream::Bootstrap`] | number of images | 0 | `bootstrp` |
@@ -36,6 +37,8 @@ pub enum Stream {
     Augment,
     /// What images of a batch are mixed with, and how much.
     Mixup,
+    /// The budget that one image is trained with.
+    Budget,
     /// The part of the training images that is held out.
     HeldOut,
     /// The class-balanced subset of a data set.
@@ -53,6 +56,7 @@ impl Stream {
             Self::Shuffle => *b"shuffle\0",
             Self::Augment => *b"augment\0",
             Self::Mixup => *b"mixup\0\0\0",
+            Self::Budget => *b"budget\0\0",
             Self::HeldOut => *b"heldout\0",
             Self::Subset => *b"subset\0\0",
             Self::Bootstrap => *b"bootstrp",
@@ -104,7 +108,8 @@ pub fn shuffle<T>(xs: &mut [T], rng: &mut impl RngCore) {
 mod tests {
     use super::*;
 
-    const STREAMS: [Stream; 7] = [
+    const STREAMS: [Stream; 8] = [
+        Stream::Budget,
         Stream::Shuffle,
         Stream::Augment,
         Stream::Mixup,

@@ -28,12 +28,13 @@ pub use run::summary::{AdaptiveSummary, DenseSummary, RandomSummary, Summary, Us
 // Parts of the settings.
 pub use config::class_weights::ClassWeights;
 pub use config::distillation::Distillation;
+pub use config::elastic::Elastic;
 pub use config::fine_tune::FineTune;
 pub use config::gates::Gates;
 pub use config::method::Method;
 pub use config::model::ModelOptions;
 pub use config::stage_config::StageConfig;
-pub use config::train_config::{merge, without_places};
+pub use config::tables::{merge, without_places};
 pub use config::usage_weights::{Targets, UsageWeights};
 
 // Parts of a training loop.
@@ -42,7 +43,7 @@ pub use optim::ema::Ema;
 pub use optim::parameters::{Group, Parameters};
 pub use optim::schedule::{LrSchedule, Ramp};
 pub use run::session::Session;
-pub use run::stage::trainable;
+pub use run::trainable::trainable;
 
 // What a run records, and what follows from it.
 pub use error::{Error, Result};

@@ -1,10 +1,13 @@
-//! `--max-macs`: no image costs more, what cannot be kept is refused, and reports say it.
+//! `--max-macs`: no image costs more, what cannot be kept is refused, and reports say it. `--budget`:
+//! an elastic checkpoint is asked for it.
 
 use std::fs;
 use std::path::Path;
 
 use adavit_decision::DecisionConfig;
-use adavit_model::{Checkpoint, ModelConfig, initial_tensors};
+use adavit_model::{
+    BudgetCurve, Checkpoint, CurvePoint, ModelConfig, initial_tensors, is_budget_tensor,
+};
 
 use super::helpers::{
     adavit, assert_refusal, assert_refused, data_tests, json, made_images, picture_model, stdout,
@@ -134,4 +137,60 @@ fn ceilings_that_cannot_be_kept_are_refused() {
         let checkpoint = Checkpoint { config, tensors };
         checkpoint.save(&path.join("model")).unwrap();
     });
+}
+
+/// Saves an elastic model whose gates are off at small budgets and on at large ones.
+fn elastic_model(folder: &Path) -> ModelConfig {
+    let mut config = model(folder);
+    config.decisions.as_mut().unwrap().budget_input = Some(1.0);
+    let mut tensors = initial_tensors(&config, 1, 3.0).unwrap();
+    for (name, tensor) in &mut tensors {
+        if is_budget_tensor(name) {
+            *tensor = (&*tensor - 1.0).unwrap();
+        }
+    }
+    let share = config.smallest_budget() - 0.03;
+    let point = |asked: f64, share: f64| CurvePoint { asked, share };
+    config.budget_curve = Some(BudgetCurve {
+        points: vec![point(0.5, share), point(1.0, 1.0)],
+    });
+    let checkpoint = Checkpoint { config, tensors };
+    checkpoint.save(&folder.join("elastic")).unwrap();
+    checkpoint.config
+}
+
+#[test]
+fn an_elastic_checkpoint_is_asked_for_a_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    made_images(path, 0);
+    let config = elastic_model(path);
+    let eval = |budget: Option<&str>| {
+        let mut args = vec!["eval", "elastic", "--data", "images", "--json"];
+        args.extend(budget.iter().flat_map(|budget| ["--budget", budget]));
+        json(&adavit(path, &args))
+    };
+    let most = eval(None);
+    assert!(most["budget"].is_null());
+    assert_eq!(most["macs"], eval(Some("1"))["macs"]);
+    let smallest = format!("{}", config.smallest_budget());
+    let least = eval(Some(&smallest));
+    // By the curve, little more than 0.5 is asked for, where every gate is off.
+    assert_eq!(least["macs_max"], config.floor_macs());
+    assert!(least["macs"].as_f64() < most["macs"].as_f64());
+    assert_eq!(least["budget"], config.smallest_budget());
+}
+
+#[test]
+fn budgets_of_other_checkpoints_or_below_the_floor_are_refused() {
+    let args = ["eval", "model", "--data", "images", "--budget", "0.5"];
+    assert_refused(&args, "expected an elastic model", |path| {
+        model(path);
+    });
+    for budget in ["0.01", "1.5", "-1", "nan"] {
+        let args = ["eval", "elastic", "--data", "images", "--budget", budget];
+        assert_refused(&args, "above the floor of", |path| {
+            elastic_model(path);
+        });
+    }
 }

@@ -63,7 +63,10 @@ fn model(config: &TrainConfig) -> Result<String> {
 
 fn budget(config: &TrainConfig) -> String {
     config.targets.map_or_else(
-        || format!("{} of the dense model's MACs", config.budget),
+        || {
+            let elastic = config.elastic.map_or("", |_| ", of an elastic model");
+            format!("{} of the dense model's MACs{elastic}", config.budget)
+        },
         |targets| {
             format!(
                 "targets per axis: tokens {}, heads {}, blocks {}",
@@ -76,6 +79,9 @@ fn budget(config: &TrainConfig) -> String {
 fn calibration(config: &TrainConfig, steps_per_epoch: Option<u64>) -> String {
     if config.targets.is_some() {
         return "none: targets per axis keep the thresholds of the settings".into();
+    }
+    if config.elastic.is_some() {
+        return "none: an elastic model takes the budget as an input".into();
     }
     let first = steps_per_epoch.and_then(|steps| calibrated_from(config, steps));
     first.map_or_else(

@@ -85,6 +85,11 @@ impl SweepConfig {
         if recipe.targets.is_some() {
             return fail("recipe: expected a budget, found targets per axis".into());
         }
+        if recipe.elastic.is_some() {
+            return fail(
+                "recipe: expected a model for each budget, found the table elastic".into(),
+            );
+        }
         if recipe.dense_checkpoint.is_some() || !recipe.method.is_learned() {
             return fail("recipe: expected no dense_checkpoint and no method of its own".into());
         }

@@ -6,15 +6,17 @@ use adavit_data::Augment;
 use adavit_decision::{AxisLoss, DecisionConfig, Geometry, Thresholds, UsageLoss};
 use adavit_model::ModelConfig;
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
+use toml::Table;
 
 use crate::config::class_weights::ClassWeights;
 use crate::config::distillation::Distillation;
+use crate::config::elastic::Elastic;
 use crate::config::fine_tune::FineTune;
 use crate::config::gates::Gates;
 use crate::config::method::Method;
 use crate::config::model::ModelOptions;
 use crate::config::stage_config::StageConfig;
+use crate::config::tables::{merge, without_places};
 use crate::config::usage_weights::{Targets, UsageWeights};
 use crate::config::{unknown, wrong_values};
 use crate::error::{Error, Result};
@@ -66,6 +68,9 @@ pub struct TrainConfig {
     /// Per-axis targets as in the paper, in place of the budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub targets: Option<Targets>,
+    /// A model for any budget, which `budget` is then the default of; one for `budget` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elastic: Option<Elastic>,
     /// Images per batch; a step is of one batch, or of `accum_steps`.
     pub batch_size: usize,
     /// How much the images of each class count in the cross entropy with the labels; all the same, if
@@ -165,6 +170,7 @@ impl Default for TrainConfig {
             seed: 0,
             budget: 0.5,
             targets: None,
+            elastic: None,
             batch_size: 64,
             class_weights: None,
             eval_batch_size: 250,
@@ -273,14 +279,24 @@ impl TrainConfig {
     /// # Errors
     /// If there is no such preset.
     pub fn adaptive_model(&self) -> Result<ModelConfig> {
-        Ok(self.dense_model()?.with_decisions(self.decisions.clone()))
+        Ok(self
+            .dense_model()?
+            .with_decisions(self.adaptive_decisions()))
+    }
+
+    /// Returns the decisions of the adaptive model: those of an elastic one take a budget.
+    pub fn adaptive_decisions(&self) -> DecisionConfig {
+        DecisionConfig {
+            budget_input: self.elastic.map(|_| 1.0),
+            ..self.decisions.clone()
+        }
     }
 
     /// Returns the usage losses. Their targets are `targets` if set; otherwise one usage for all axes
     /// that meets the budget.
     pub fn usage_loss(&self, geometry: &Geometry) -> UsageLoss {
         let targets = self.targets.unwrap_or_else(|| {
-            let usage = geometry.usage_for_budget(&self.decisions, self.budget);
+            let usage = geometry.usage_for_budget(&self.adaptive_decisions(), self.budget);
             Targets {
                 tokens: usage,
                 heads: usage,
@@ -299,38 +315,6 @@ impl TrainConfig {
             tokens: axis(targets.tokens, weights.tokens, weights.tokens_deviation),
             heads: axis(targets.heads, weights.heads, weights.heads_deviation),
             blocks: axis(targets.blocks, weights.blocks, weights.blocks_deviation),
-        }
-    }
-}
-
-/// Settings that do not change what is learnt and found: where things are and run, and what is kept.
-const PLACES: [&str; 7] = [
-    "data_dir",
-    "dense_checkpoint",
-    "device",
-    "keep",
-    "snapshot_seconds",
-    "tensorboard",
-    "threads",
-];
-
-/// Returns `settings` without those that do not change what is learnt and found.
-pub fn without_places(mut settings: Table) -> Table {
-    settings.retain(|key, _| !PLACES.contains(&key));
-    settings
-}
-
-/// Puts `over` on top of `base`, table by table. A table with the key `schedule` replaces the one below
-/// it whole, whose other keys belong to another schedule.
-pub fn merge(base: &mut Table, over: Table) {
-    for (key, value) in over {
-        match (base.get_mut(&key), value) {
-            (Some(Value::Table(below)), Value::Table(above)) if !above.contains_key("schedule") => {
-                merge(below, above);
-            }
-            (_, value) => {
-                base.insert(key, value);
-            }
         }
     }
 }

@@ -30,6 +30,7 @@ impl TrainConfig {
         self.gates.validate()?;
         self.usage.validate()?;
         self.distillation.validate()?;
+        self.validate_elastic()?;
         if matches!(self.method, Method::Reduced { .. }) {
             self.distillation.expect_logits_alone()?;
         }
@@ -40,6 +41,46 @@ impl TrainConfig {
         }
         self.expect_used_dropout()?;
         self.validate_reach()
+    }
+
+    /// Checks that only an elastic model takes a budget, and that nothing else sets its targets.
+    fn validate_elastic(&self) -> Result<()> {
+        if let Some(budget) = self.decisions.budget_input {
+            let expected = "none: the table `elastic` sets it";
+            return Err(Ranges::of("decisions").unexpected("budget_input", expected, budget));
+        }
+        let Some(elastic) = &self.elastic else {
+            return Ok(());
+        };
+        let geometry = self.dense_model()?.geometry();
+        elastic.validate(geometry.expected_share(&self.adaptive_decisions(), 0.0))?;
+        if self.targets.is_some() || !self.method.is_learned() {
+            return Err(Error::Setting(
+                "elastic: expected a model that makes its own decisions, without `targets`; remove \
+                 one of them"
+                    .into(),
+            ));
+        }
+        let (ranges, usage) = (Ranges::of("usage"), &self.usage);
+        let fits = usage.macs > 0.0;
+        ranges.check(
+            "macs",
+            usage.macs,
+            fits,
+            "above 0, which weighs the budgets of an elastic model",
+        )?;
+        for (axis, weight) in [
+            ("tokens", usage.tokens),
+            ("heads", usage.heads),
+            ("blocks", usage.blocks),
+        ] {
+            if weight > 0.0 {
+                let expected =
+                    "0 for an elastic model, since an axis has one target for all images";
+                return Err(ranges.unexpected(axis, expected, weight));
+            }
+        }
+        Ok(())
     }
 
     /// Checks that only a model with a token module has a dropout there.
@@ -80,7 +121,7 @@ impl TrainConfig {
     /// Checks that the gates can save as much as the budget asks for.
     fn validate_reach(&self) -> Result<()> {
         let geometry = self.dense_model()?.geometry();
-        let least = geometry.expected_share(&self.decisions, 0.0);
+        let least = geometry.expected_share(&self.adaptive_decisions(), 0.0);
         if self.targets.is_none() && self.budget < least {
             return Err(Error::Setting(format!(
                 "budget: expected at least {least:.4}, what this model costs with every gate off, \

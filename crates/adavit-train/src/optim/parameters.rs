@@ -115,7 +115,7 @@ impl Group {
     /// Returns the group of the parameter with this name and rank.
     ///
     /// Decision networks are `head_select`, `layer_select`, `token_select` and `norm_policy`.
-    /// Tensors of rank 0 and 1, biases, norms, `cls_token` and `pos_embed` do not decay; nor do a
+    /// Tensors of rank 0 and 1, biases, the maps from budgets, norms, `cls_token` and `pos_embed` do not decay; nor do a
     /// performer's random features `w`, which get no gradient, and so stay as they are.
     ///
     /// ```
@@ -129,6 +129,7 @@ impl Group {
         let fixed = rank <= 1
             || name.ends_with("bias")
             || adavit_model::is_random_features(name)
+            || adavit_model::is_budget_tensor(name)
             || names_any(&["norm", "cls_token", "pos_embed"]);
         match (decision, fixed) {
             (false, false) => Self::Decay,
@@ -340,6 +341,11 @@ mod tests {
                 Group::DecisionNoDecay,
             ),
             ("blocks.3.norm_policy.weight", 1, Group::DecisionNoDecay),
+            (
+                "blocks.3.head_select.budget.weight",
+                2,
+                Group::DecisionNoDecay,
+            ),
         ] {
             assert_eq!(Group::of(name, rank), group, "{name}");
         }

@@ -13,6 +13,7 @@ use crate::eval::evaluate::evaluate;
 use crate::eval::evaluation::Evaluation;
 use crate::eval::mode::Mode;
 use crate::run::driver::{Flow, Run};
+use crate::run::elastic::evaluate_budgets;
 use crate::run::event::{Event, StepReport};
 use crate::run::progress::{EpochSums, KeptEpoch, MetricsRow, Score, Stage};
 use crate::run::snapshot::remove;
@@ -223,6 +224,13 @@ impl Run<'_, '_> {
         if self.progress.stage == Stage::Dense {
             return evaluate(&model, &images, Mode::Dense);
         }
+        if let Some(elastic) = &config.elastic {
+            let evaluation = evaluate_budgets(config, elastic, checkpoint, &images, eligible)?;
+            if eligible {
+                self.warn_of_reach(checkpoint);
+            }
+            return Ok(evaluation);
+        }
         let evaluation = match &config.method {
             Method::Learned if eligible && config.targets.is_none() => {
                 let evaluation = calibrate(&mut model, &images, config.budget)?;
@@ -240,6 +248,22 @@ impl Run<'_, '_> {
         };
         checkpoint.config = model.config().clone();
         Ok(evaluation)
+    }
+
+    /// Warns if an elastic model cannot spend as little or as much as the run's budget.
+    fn warn_of_reach(&mut self, checkpoint: &Checkpoint) {
+        let budget = self.session.config.budget;
+        let curve = checkpoint.config.budget_curve.iter();
+        let shares = curve
+            .flat_map(|curve| &curve.points)
+            .map(|point| point.share);
+        let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
+        for share in shares {
+            (least, most) = (least.min(share), most.max(share));
+        }
+        if let Some(text) = off_budget(budget.max(least).min(most), budget) {
+            (self.control.report)(&Event::Warning(&text));
+        }
     }
 
     /// Keeps this epoch's checkpoint if it is one of the best so far, and removes the one that no
@@ -322,6 +346,7 @@ impl Run<'_, '_> {
 /// Whether an adaptive model of this share of the dense model's MACs keeps the budget, if it has one.
 pub(super) fn within_budget(config: &TrainConfig, share: f64) -> bool {
     config.targets.is_some()
+        || config.elastic.is_some()
         || !config.method.is_learned()
         || share <= config.budget * (1.0 + BUDGET_TOLERANCE)
 }

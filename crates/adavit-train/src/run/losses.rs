@@ -91,11 +91,13 @@ impl Losses {
     }
 
     /// Adds the budget losses of the decisions of `output`, at `progress` of the stage, in [0, 1].
+    /// `asked` is what each image was asked for, if it was.
     pub(crate) fn add_budget(
         &mut self,
         output: &Output,
         budget: &BudgetLosses,
         progress: f64,
+        asked: Option<&[f64]>,
     ) -> Result<()> {
         let factor = budget.ramp.factor(progress);
         let UsageLosses {
@@ -112,8 +114,14 @@ impl Losses {
         }
         if let Some(macs) = &budget.macs {
             // The target falls where the weights of the others rise.
-            let target = 1.0 - factor * (1.0 - budget.share);
-            let term = macs.compute(&output.decisions, target)?;
+            let target = |share: f64| 1.0 - factor * (1.0 - share);
+            let term = match asked {
+                Some(asked) => {
+                    let targets: Vec<f64> = asked.iter().copied().map(target).collect();
+                    macs.compute_each(&output.decisions, &targets)?
+                }
+                None => macs.compute(&output.decisions, target(budget.share))?,
+            };
             self.terms.push((Term::Usage("macs loss"), term));
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 pub(crate) mod destination;
 pub(crate) mod driver;
+mod elastic;
 pub(crate) mod environment;
 mod epoch;
 pub(crate) mod event;
@@ -21,4 +22,5 @@ mod targets;
 mod teacher;
 pub(crate) mod tensorboard;
 mod test_stage;
+pub(crate) mod trainable;
 pub(crate) mod trained_on;

@@ -207,7 +207,7 @@ impl<'d> Session<'d> {
             let tensors = dense.tensors.clone();
             return Ok(Checkpoint { config, tensors });
         }
-        let config = config.with_decisions(self.config.decisions.clone());
+        let config = config.with_decisions(self.config.adaptive_decisions());
         let mut tensors = initial_tensors(&config, self.config.seed, self.config.gates.keep_logit)?;
         tensors.retain(|name, _| is_decision_tensor(name));
         tensors.extend(dense.tensors.clone());

@@ -1,17 +1,14 @@
 //! One stage of training: model, optimizer, averaged weights, and the step that moves them.
 
-use std::collections::{BTreeMap, HashMap};
-
 use adavit_data::{Batch, TargetOptions};
-use adavit_decision::{Gating, random_policy};
+use adavit_decision::{Allowance, Budgets, Gating, random_policy};
 use adavit_gumbel::{ScaledNoise, SeededNoise};
 use adavit_kernels::in_pool;
 use adavit_model::{
     Capture, Checkpoint, Dropout, DropoutRates, ModelConfig, Output, Tensors, VisionTransformer,
     WithDropout,
 };
-use candle_core::{DType, Device, Tensor, Var};
-use candle_nn::VarBuilder;
+use candle_core::{Device, Tensor};
 
 use crate::config::method::Method;
 use crate::config::stage_config::StageConfig;
@@ -23,9 +20,11 @@ use crate::optim::ema::Ema;
 use crate::optim::gradients::Gradients;
 use crate::optim::parameters::{Parameters, learns_on_frozen};
 use crate::optim::schedule::LrSchedule;
+use crate::run::elastic::drawn;
 use crate::run::losses::{LossValues, Losses, smoothed_targets, weighted_targets};
 use crate::run::targets::BudgetLosses;
 use crate::run::teacher::Teacher;
+use crate::run::trainable::Trainable;
 
 const EMA_PREFIX: &str = "ema.";
 
@@ -287,11 +286,17 @@ impl StageTrainer {
         let teacher = adaptive.teacher.forward(&batch.images)?;
         let capture = adaptive.teacher.capture();
         let model = self.model.with_dropout(dropout.as_ref());
-        let output = self.forward_saving(model, batch, capture, place)?;
+        let asked = drawn(&self.config, &self.model_config, place.epoch, batch);
+        let allowance = Allowance {
+            budget: asked.clone().map(Budgets::Each),
+            ..Allowance::default()
+        };
+        let output = self.forward_saving(model, batch, capture, place, &allowance)?;
         let by = &self.config.distillation;
         let mut losses = Losses::distilled(&output, targets, teacher.as_ref(), by)?;
         if let (Method::Learned, Some(adaptive)) = (&self.config.method, &self.adaptive) {
-            losses.add_budget(&output, &adaptive.budget, self.progress(place))?;
+            let progress = self.progress(place);
+            losses.add_budget(&output, &adaptive.budget, progress, asked.as_deref())?;
         }
         Ok((output, losses))
     }
@@ -324,6 +329,7 @@ impl StageTrainer {
         batch: &Batch,
         capture: Capture,
         place: Place,
+        allowance: &Allowance,
     ) -> Result<Output> {
         let images = &batch.images;
         let progress = self.progress(place);
@@ -336,57 +342,17 @@ impl StageTrainer {
                     noise: &mut ScaledNoise::new(&mut noise, factor),
                     tau: gates.temperature.at(progress),
                 };
-                model.forward_masked(images, &mut gating, capture)?
+                model.forward_masked_within(images, &mut gating, allowance, capture)?
             }
             Method::Random { usage } => {
-                let (decisions, geometry) = (&self.config.decisions, self.model_config.geometry());
-                let n = batch.samples.len();
-                let policy = random_policy(decisions, &geometry, usage, &mut noise, n)?;
+                let decisions = self.config.adaptive_decisions();
+                let (geometry, n) = (self.model_config.geometry(), batch.samples.len());
+                let policy = random_policy(&decisions, &geometry, usage, &mut noise, n)?;
                 model.forward_policy(images, &policy.to_device(images.device())?, capture)?
             }
             Method::Reduced { reduction } => {
                 Output::of_logits(model.forward_reduced(images, reduction)?)
             }
-        })
-    }
-}
-
-/// Returns the model of `start` with variables as weights, and these variables.
-pub fn trainable(start: &Checkpoint, device: &Device) -> Result<(VisionTransformer, Parameters)> {
-    let all = Trainable::new(start, device, |_| true)?;
-    Ok((all.model, all.parameters))
-}
-
-/// A model with variables for the weights that learn.
-struct Trainable {
-    model: VisionTransformer,
-    parameters: Parameters,
-    /// Its other weights: plain tensors, which get no gradient.
-    frozen: Tensors,
-}
-
-impl Trainable {
-    /// Returns the model of `start`, of which the tensors that `learns` names learn.
-    fn new(start: &Checkpoint, device: &Device, learns: fn(&str) -> bool) -> Result<Self> {
-        let (mut vars, mut frozen) = (BTreeMap::new(), Tensors::new());
-        let mut tensors = HashMap::new();
-        for (name, tensor) in &start.tensors {
-            let tensor = tensor.to_device(device)?;
-            let weight = if learns(name) {
-                let var = Var::from_tensor(&tensor)?;
-                vars.insert(name.clone(), var.clone());
-                var.into_inner()
-            } else {
-                frozen.insert(name.clone(), tensor.clone());
-                tensor
-            };
-            tensors.insert(name.clone(), weight);
-        }
-        let vb = VarBuilder::from_tensors(tensors, DType::F32, device);
-        Ok(Self {
-            model: VisionTransformer::new(&start.config, &vb)?,
-            parameters: Parameters::from_vars(vars),
-            frozen,
         })
     }
 }

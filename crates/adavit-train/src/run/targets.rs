@@ -27,7 +27,7 @@ impl BudgetLosses {
             .then(|| {
                 MacsLoss::new(
                     geometry,
-                    &config.decisions,
+                    &config.adaptive_decisions(),
                     usage.macs,
                     usage.macs_deviation,
                 )

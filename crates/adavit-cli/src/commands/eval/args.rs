@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use crate::allowance::AllowanceArgs;
 use crate::machine::MachineArgs;
 use crate::output::OutputArgs;
 use crate::source::{DataArgs, ReadArgs};
-use crate::values::{Exec, GateThresholds, MaxMacs, batch_size, gate_thresholds, max_macs};
+use crate::values::{Exec, GateThresholds, batch_size, gate_thresholds};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalArgs {
@@ -26,10 +27,8 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "T", value_parser = gate_thresholds)]
     pub(super) threshold: Option<GateThresholds>,
 
-    /// The most MACs of any image: a share of the dense model's in (0, 1], or MACs as 12M or 2.3G
-    /// [default: what the dense model and the decisions cost]
-    #[arg(long, value_name = "MACS", value_parser = max_macs)]
-    pub(super) max_macs: Option<MaxMacs>,
+    #[command(flatten)]
+    pub(super) allowance: AllowanceArgs,
 
     /// Report accuracy and MACs of each class
     #[arg(long)]

@@ -8,7 +8,6 @@ use adavit_train::{ClassTable, Evaluation, Evaluator, Images, Mode};
 use anyhow::Result;
 use candle_core::Device;
 
-use crate::allowance::allowance;
 use crate::commands::eval::args::EvalArgs;
 use crate::commands::eval::text::Evaluated;
 use crate::output::message;
@@ -23,6 +22,8 @@ pub(super) struct Opened {
     test: TestImages,
     indices: Vec<u32>,
     allowance: Allowance,
+    /// The budget that an elastic model is asked for.
+    budget: Option<f64>,
 }
 
 /// The model of a checkpoint, for the path that its images take.
@@ -78,7 +79,8 @@ impl Opened {
             checkpoint: path.to_path_buf(),
             model: Model::of(&checkpoint, args.exec, device)?,
             indices: (0..test.images.len() as u32).collect(),
-            allowance: allowance(&checkpoint.config, args.max_macs)?,
+            allowance: args.allowance.allowance(&checkpoint.config)?,
+            budget: args.allowance.budget,
             config: checkpoint.config,
             test,
         })
@@ -119,6 +121,7 @@ impl Opened {
             class_names: self.test.images.class_names().to_vec(),
             exec: self.model.exec(),
             max_macs: self.allowance.max_macs,
+            budget: self.budget,
             evaluation: found.evaluation,
             classes: found.classes,
         }

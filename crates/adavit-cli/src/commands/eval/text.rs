@@ -18,6 +18,8 @@ pub(super) struct Evaluated {
     pub(super) exec: &'static str,
     /// The ceiling of an image's MACs, if there is one.
     pub(super) max_macs: Option<u64>,
+    /// The budget that an elastic model was asked for, if it was.
+    pub(super) budget: Option<f64>,
     pub(super) evaluation: Evaluation,
     pub(super) classes: ClassTable,
     /// Pictures that could not be read.
@@ -50,6 +52,7 @@ impl Evaluated {
             },
             "macs_max": found.macs_max,
             "max_macs": self.max_macs,
+            "budget": self.budget,
             "macs_share": found.macs_share,
             "usage": {"tokens": usage.tokens, "heads": usage.heads, "blocks": usage.blocks},
             "images_per_s": found.images_per_s,
@@ -82,11 +85,43 @@ impl Evaluated {
             "{} ({} images{without}, {})",
             self.dataset, self.evaluation.images, self.exec
         );
-        let table = table(&self.evaluation, self.max_macs);
+        let table = self.table();
         format!(
             "{} on {images}\n{table}{}",
             self.preset,
             self.class_text(args)
+        )
+    }
+
+    /// Returns what was measured, for people.
+    fn table(&self) -> String {
+        let found = &self.evaluation;
+        let usage = &found.usage;
+        let budget = self
+            .budget
+            .map_or_else(String::new, |budget| format!(", asked for {budget}"));
+        let ceiling = self.max_macs.map_or_else(String::new, |most| {
+            format!(", ceiling {}", macs(most as f64))
+        });
+        format!(
+            "top-1 {:.4}   top-5 {:.4}\n\
+             MACs per image {} (std {}), {:.3} of the dense model{budget}\n\
+             10 % of the images below {}, half below {}, 90 % below {}, largest {}{ceiling}\n\
+             kept tokens {:.3}, heads {:.3}, blocks {:.3}\n\
+             {:.1} images/s",
+            found.top1,
+            found.top5,
+            macs(found.macs),
+            macs(found.macs_std),
+            found.macs_share,
+            macs(found.macs_percentiles[0] as f64),
+            macs(found.macs_percentiles[1] as f64),
+            macs(found.macs_percentiles[2] as f64),
+            macs(found.macs_max as f64),
+            usage.tokens,
+            usage.heads,
+            usage.blocks,
+            found.images_per_s,
         )
     }
 
@@ -197,32 +232,4 @@ pub(super) fn csv_table(found: &[Evaluated]) -> Result<Vec<u8>> {
     Ok(writer
         .into_inner()
         .map_err(csv::IntoInnerError::into_error)?)
-}
-
-/// Returns what was measured, for people.
-fn table(found: &Evaluation, max_macs: Option<u64>) -> String {
-    let usage = &found.usage;
-    let ceiling = max_macs.map_or_else(String::new, |most| {
-        format!(", ceiling {}", macs(most as f64))
-    });
-    format!(
-        "top-1 {:.4}   top-5 {:.4}\n\
-         MACs per image {} (std {}), {:.3} of the dense model\n\
-         10 % of the images below {}, half below {}, 90 % below {}, largest {}{ceiling}\n\
-         kept tokens {:.3}, heads {:.3}, blocks {:.3}\n\
-         {:.1} images/s",
-        found.top1,
-        found.top5,
-        macs(found.macs),
-        macs(found.macs_std),
-        found.macs_share,
-        macs(found.macs_percentiles[0] as f64),
-        macs(found.macs_percentiles[1] as f64),
-        macs(found.macs_percentiles[2] as f64),
-        macs(found.macs_max as f64),
-        usage.tokens,
-        usage.heads,
-        usage.blocks,
-        found.images_per_s,
-    )
 }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use crate::allowance::AllowanceArgs;
 use crate::machine::MachineArgs;
 use crate::output::OutputArgs;
 use crate::source::ReadArgs;
-use crate::values::{MaxMacs, batch_size, max_macs, top_k};
+use crate::values::{batch_size, top_k};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct PredictArgs {
@@ -22,10 +23,8 @@ pub(crate) struct PredictArgs {
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = top_k)]
     pub(super) top_k: usize,
 
-    /// The most MACs of any picture: a share of the dense model's in (0, 1], or MACs as 12M or 2.3G
-    /// [default: what the dense model and the decisions cost]
-    #[arg(long, value_name = "MACS", value_parser = max_macs)]
-    pub(super) max_macs: Option<MaxMacs>,
+    #[command(flatten)]
+    pub(super) allowance: AllowanceArgs,
 
     /// Draw which patches each block keeps, one PNG file per picture
     #[arg(long, value_name = "DIR")]

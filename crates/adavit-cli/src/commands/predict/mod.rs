@@ -11,7 +11,6 @@ use adavit_decision::Allowance;
 use adavit_model::Predictor;
 use anyhow::Result;
 
-use crate::allowance::allowance;
 use crate::commands::predict::args::PredictArgs;
 use crate::commands::predict::totals::Totals;
 use crate::commands::predict::writer::Writer;
@@ -22,7 +21,7 @@ use crate::source::open_checkpoint;
 pub(crate) fn run(args: &PredictArgs) -> Result<Exit> {
     let device = args.machine.open()?.device;
     let checkpoint = open_checkpoint(&args.checkpoint, &args.read.options())?;
-    let allowance = allowance(&checkpoint.config, args.max_macs)?;
+    let allowance = args.allowance.allowance(&checkpoint.config)?;
     let predictor = Predictor::new(checkpoint.prepared(&device)?, device, args.batch_size)?;
     if let Some(folder) = &args.overlay {
         std::fs::create_dir_all(folder)
