@@ -90,9 +90,9 @@ pub struct DecisionNetwork {
 /// The maps from a budget's features to the shift of logits, `(gates, F)` each.
 #[derive(Debug, Clone, Default)]
 struct Shifts {
-    layer_select: Option<Tensor>,
-    head_select: Option<Tensor>,
-    token_select: Option<Tensor>,
+    sublayers: Option<Tensor>,
+    heads: Option<Tensor>,
+    patches: Option<Tensor>,
 }
 
 impl DecisionNetwork {
@@ -123,9 +123,9 @@ impl DecisionNetwork {
         Ok(Self {
             block,
             budget: Shifts {
-                layer_select: shift(sublayers, "layer_select", 2)?,
-                head_select: shift(heads, "head_select", num_heads)?,
-                token_select: shift(tokens, "attn.token_select", 1)?,
+                sublayers: shift(sublayers, "layer_select", 2)?,
+                heads: shift(heads, "head_select", num_heads)?,
+                patches: shift(tokens, "attn.token_select", 1)?,
             },
             thresholds: config.thresholds,
             layer_select: sublayers.then(|| linear("layer_select", 2)).transpose()?,
@@ -157,14 +157,14 @@ impl DecisionNetwork {
         gating: &mut Gating,
     ) -> Result<Decision> {
         let sublayer_logits = forward(self.layer_select.as_ref(), policy_token)?;
-        let sublayer_logits = shifted(sublayer_logits, self.budget.layer_select.as_ref(), budget)?;
+        let sublayer_logits = shifted(sublayer_logits, self.budget.sublayers.as_ref(), budget)?;
         let head_logits = forward(self.head_select.as_ref(), policy_token)?;
-        let head_logits = shifted(head_logits, self.budget.head_select.as_ref(), budget)?;
+        let head_logits = shifted(head_logits, self.budget.heads.as_ref(), budget)?;
         let patch_logits = match forward(self.token_select.as_ref(), normed)? {
             Some(logits) => Some(logits.squeeze(2)?.narrow(1, 1, normed.dim(1)? - 1)?),
             None => None,
         };
-        let patch_logits = shifted(patch_logits, self.budget.token_select.as_ref(), budget)?;
+        let patch_logits = shifted(patch_logits, self.budget.patches.as_ref(), budget)?;
         let mut gate = |logits: Option<&Tensor>, threshold: f64, axis: Axis| {
             logits
                 .map(|logits| gating.gate(logits, threshold, axis.site(self.block)))

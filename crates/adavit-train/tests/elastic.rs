@@ -1,8 +1,4 @@
 //! An elastic model: one checkpoint that spends what it is asked for.
-#![expect(
-    clippy::unwrap_used,
-    reason = "the helpers here are test code, which clippy does not see"
-)]
 
 use std::fs;
 use std::path::Path;
@@ -106,12 +102,13 @@ fn a_stopped_elastic_run_goes_on_to_the_same_weights() {
 
 #[test]
 fn settings_that_do_not_fit_an_elastic_model_are_refused() {
+    type Change = fn(&mut TrainConfig);
     let folder = tempfile::tempdir().unwrap();
     let good = elastic(folder.path());
     good.validate().unwrap();
     let text = good.to_toml().unwrap();
     assert_eq!(TrainConfig::from_toml(&text).unwrap(), good);
-    let wrong: [(&str, fn(&mut TrainConfig)); 6] = [
+    let wrong: [(&str, Change); 6] = [
         ("elastic.smallest: ", |c| {
             c.elastic = Some(Elastic {
                 smallest: Some(0.001),

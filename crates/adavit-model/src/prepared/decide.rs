@@ -187,7 +187,9 @@ impl PreparedDecision {
             for (image, ys) in logits.tokens.chunks_exact_mut(n.max(1)).enumerate() {
                 if let Some(width) = shifts {
                     let shift = logits.shifts[(image + 1) * width - 1];
-                    ys.iter_mut().for_each(|y| *y += shift);
+                    for y in &mut *ys {
+                        *y += shift;
+                    }
                 }
                 let bits = policy.patches_mut(at.block, at.first_image + image);
                 threshold(bits, ys, self.thresholds.tokens);
@@ -227,7 +229,9 @@ impl PreparedDecision {
         for (image, ys) in ys.chunks_exact_mut(n_out).enumerate() {
             if let Some(width) = shifts {
                 let shifts = &logits.shifts[image * width..];
-                ys.iter_mut().zip(shifts).for_each(|(y, shift)| *y += shift);
+                for (y, shift) in ys.iter_mut().zip(shifts) {
+                    *y += shift;
+                }
             }
             let (sublayers, heads) = ys.split_at(if self.sublayers { 2 } else { 0 });
             let at_image = at.first_image + image;
