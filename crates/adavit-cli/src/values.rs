@@ -205,7 +205,7 @@ pub(crate) fn max_macs(text: &str) -> Result<MaxMacs, String> {
     }
     // A number without a unit that is no whole one is a share out of range.
     let whole = unit.is_some() || number.fract() == 0.0;
-    if whole && macs >= 1.0 && macs < 9e15 {
+    if whole && (1.0..9e15).contains(&macs) {
         return Ok(MaxMacs::Macs(macs as u64));
     }
     Err(expected())
