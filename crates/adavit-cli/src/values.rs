@@ -184,12 +184,10 @@ impl MaxMacs {
 /// Reads a share of the dense model's multiply-adds, or a number of them with or without a unit.
 pub(crate) fn max_macs(text: &str) -> Result<MaxMacs, String> {
     let text = text.trim();
-    let units = [("K", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)];
+    let units = [('K', 1e3), ('M', 1e6), ('G', 1e9), ('T', 1e12)];
     let unit = units.iter().find_map(|(unit, factor)| {
-        let upper = text.to_uppercase();
-        upper
-            .ends_with(unit)
-            .then(|| (&text[..text.len() - 1], *factor))
+        let number = text.strip_suffix(|c: char| c.eq_ignore_ascii_case(unit))?;
+        Some((number, *factor))
     });
     let (number, factor) = unit.unwrap_or((text, 1.0));
     let expected = || {

@@ -120,6 +120,8 @@ fn ceilings_that_cannot_be_kept_are_refused() {
         ("much", "expected a share"),
         ("M", "expected a share"),
         ("nan", "expected a share"),
+        // A letter of several bytes, whose capitals end with a unit.
+        ("1\u{fb05}", "expected a share"),
         ("0.01", "with every gate off"),
         ("3K", "with every gate off"),
     ] {
