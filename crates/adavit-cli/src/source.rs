@@ -168,8 +168,9 @@ pub(crate) struct TestImages {
 /// Where test images are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DataArgs {
-    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, or a path to
-    /// folders of pictures, a list (CSV, JSON lines), parquet or tar shards, CIFAR's or IDX files
+    /// Data set: fashion-mnist-subset (ships with the repository), fashion-scenes (built from it),
+    /// fashion-mnist, mnist, or a path to folders of pictures, a list (CSV, JSON lines), parquet or tar
+    /// shards, CIFAR's or IDX files
     #[arg(long, value_name = "NAME|PATH", default_value = "fashion-mnist-subset")]
     data: String,
 

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use crate::augmentation::augment::KeyedAugment;
 use crate::error::Result;
 use crate::normalization::Normalization;
+use crate::scenes::truth::SceneTruth;
 
 /// Labelled images, in memory or not, that are all given in one size.
 ///
@@ -64,6 +65,12 @@ pub trait Labelled: Send + Sync + Debug {
     /// # Errors
     /// If the image cannot be read.
     fn pixels(&self, index: usize, augment: Option<&KeyedAugment>, out: &mut [u8]) -> Result<()>;
+
+    /// Returns what is in image `index` without an augmentation, where that is known: in the scenes of
+    /// `fashion-scenes`.
+    fn scene_truth(&self, _index: usize) -> Option<SceneTruth> {
+        None
+    }
 }
 
 /// Returns the indices of all images of a set, for an evaluation.

@@ -18,6 +18,7 @@ mod packing;
 mod picture;
 mod preprocessing;
 pub mod rng;
+mod scenes;
 #[cfg(feature = "pictures")]
 mod sized_pictures;
 #[cfg(feature = "pictures")]
@@ -40,6 +41,15 @@ pub use loader::{
     workers::{BatchPlan, Batches, Loader, LoaderOptions},
 };
 pub use source::{Datasets, KNOWN_NAMES, Splits, load};
+
+// Scenes built from garments, whose content is known.
+#[cfg(feature = "pictures")]
+pub use scenes::pictures::open_scenes;
+pub use scenes::{
+    open::load_splits,
+    protocol::FASHION_SCENES,
+    truth::{GarmentBox, SceneTruth},
+};
 
 // Pictures that are read one by one, in any format.
 #[cfg(feature = "pictures")]

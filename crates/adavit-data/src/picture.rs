@@ -37,7 +37,7 @@ pub struct Picture {
 }
 
 /// A rectangle of a picture, in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Window {
     /// The first row.
     pub top: usize,

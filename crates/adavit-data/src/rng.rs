@@ -16,6 +16,8 @@
 //! | [`Stream::Subset`] | 0 | 0 | `subset` |
 //! | [`Stream::Bootstrap`] | number of images | 0 | `bootstrp` |
 //! | [`Stream::Weights`] | hash of the tensor's name | 0 | `weights` |
+//! | [`Stream::Scene`] | epoch | sample | `scene` |
+//! | [`Stream::FixedScene`] | part | sample | `fixscene` |
 //! | noise of gates and dropout, in `adavit-gumbel` | epoch | sample | block (4), axis (4) |
 //!
 //! ChaCha's own stream number is 0, except for the augmentation: there it is 256 `repeat` + `part`, so that
@@ -47,6 +49,10 @@ pub enum Stream {
     Bootstrap,
     /// The initial values of a tensor.
     Weights,
+    /// A scene of an epoch of training.
+    Scene,
+    /// A scene that belongs to no epoch.
+    FixedScene,
 }
 
 impl Stream {
@@ -61,6 +67,8 @@ impl Stream {
             Self::Subset => *b"subset\0\0",
             Self::Bootstrap => *b"bootstrp",
             Self::Weights => *b"weights\0",
+            Self::Scene => *b"scene\0\0\0",
+            Self::FixedScene => *b"fixscene",
         }
     }
 }
@@ -108,7 +116,7 @@ pub fn shuffle<T>(xs: &mut [T], rng: &mut impl RngCore) {
 mod tests {
     use super::*;
 
-    const STREAMS: [Stream; 8] = [
+    const STREAMS: [Stream; 10] = [
         Stream::Budget,
         Stream::Shuffle,
         Stream::Augment,
@@ -117,6 +125,8 @@ mod tests {
         Stream::Subset,
         Stream::Bootstrap,
         Stream::Weights,
+        Stream::Scene,
+        Stream::FixedScene,
     ];
 
     #[test]

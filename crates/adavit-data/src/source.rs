@@ -7,9 +7,15 @@ use crate::dataset::{Dataset, bad_label};
 use crate::error::{Error, Result};
 use crate::formats::idx::{Part, RawPart, read_part};
 use crate::labelled::Labelled;
+use crate::scenes::protocol::FASHION_SCENES;
 
-/// Names that [`load`] knows; anything else is the path of a folder of IDX files.
-pub const KNOWN_NAMES: [&str; 3] = ["fashion-mnist-subset", "fashion-mnist", "mnist"];
+/// Names that [`load_splits`](crate::load_splits) knows; anything else is the path of a folder of IDX files.
+pub const KNOWN_NAMES: [&str; 4] = [
+    "fashion-mnist-subset",
+    "fashion-mnist",
+    "mnist",
+    FASHION_SCENES,
+];
 
 const FASHION_MNIST_CLASSES: [&str; 10] = [
     "T-shirt/top",
@@ -62,6 +68,8 @@ impl From<Datasets> for Splits {
 ///   built with the feature `hub`.
 /// - A path: the classes are `0`, `1`, ... up to the largest training label.
 ///
+/// [`load_splits`](crate::load_splits) opens these and the data sets that are not in memory.
+///
 /// # Errors
 /// [`Error::Unavailable`] if the name is unknown or there is nowhere to look, [`Error::Data`] if a file
 /// is missing, damaged or does not fit the others.
@@ -76,6 +84,9 @@ pub fn load(name: &str, data_dir: Option<&Path>) -> Result<Datasets> {
         ("mnist", Some(dir)) => read_folder(name, dir, Some(&digits())),
         ("fashion-mnist", None) => from_hub(name, &FASHION_MNIST_CLASSES),
         ("mnist", None) => from_hub(name, &digits()),
+        (FASHION_SCENES, _) => Err(Error::Unavailable(format!(
+            "data: {name} is not held in memory, but built scene by scene; open it by load_splits"
+        ))),
         (path, None) if Path::new(path).is_dir() => read_folder(path, Path::new(path), None),
         (path, Some(dir)) if Path::new(path).is_dir() => Err(Error::Unavailable(format!(
             "data: {path} is a folder already, so data_dir {} has no use; set one of them",

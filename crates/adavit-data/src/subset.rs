@@ -6,6 +6,7 @@ use crate::augmentation::augment::KeyedAugment;
 use crate::error::Result;
 use crate::labelled::Labelled;
 use crate::normalization::Normalization;
+use crate::scenes::truth::SceneTruth;
 
 /// The images of a set at some indices, as a set of their own.
 #[derive(Debug)]
@@ -65,5 +66,9 @@ impl Labelled for Subset {
 
     fn pixels(&self, index: usize, augment: Option<&KeyedAugment>, out: &mut [u8]) -> Result<()> {
         self.set.pixels(self.inner(index), augment, out)
+    }
+
+    fn scene_truth(&self, index: usize) -> Option<SceneTruth> {
+        self.set.scene_truth(self.inner(index))
     }
 }

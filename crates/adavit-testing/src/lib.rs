@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use adavit_data::{Dataset, Part, Splits, write_part};
+use adavit_data::{Dataset, Part, Splits, load_splits, write_part};
 use adavit_train::{
     Control, Destination, Event, ModelOptions, Outcome, Result, Summary, TrainConfig, resume,
     run_config, train,
@@ -65,8 +65,7 @@ pub fn config(data: &Path) -> TrainConfig {
 
 /// The images that the settings name.
 pub fn loaded(config: &TrainConfig) -> Splits {
-    let loaded = adavit_data::load(&config.data, config.data_dir.as_deref());
-    loaded.unwrap().into()
+    load_splits(&config.data, config.data_dir.as_deref()).unwrap()
 }
 
 /// Runs on the CPU until `stop` is set, and passes every event to `report`.

@@ -14,6 +14,7 @@
 //! - `predict`: every kind of input and output, broken files, overlays;
 //! - `calibrate`: thresholds for a budget, on the run's own held-out images;
 //! - `ceiling`: no image costs more than `--max-macs`;
+//! - `scenes`: the data set that is built from garments, in every command;
 //! - `measure`: MACs and images per second of presets and checkpoints;
 //! - `sweep`: sweeps resume, are timed again, and their runs are reported.
 #![expect(
@@ -34,5 +35,6 @@ mod options;
 mod predict;
 mod refusals;
 mod runs;
+mod scenes;
 mod settings;
 mod sweep;

@@ -38,7 +38,7 @@ mod paths;
 #[cfg(feature = "pictures")]
 pub(crate) mod picture_set;
 #[cfg(feature = "pictures")]
-mod pixels;
+pub(crate) mod pixels;
 #[cfg(feature = "parquet")]
 mod shard_names;
 #[cfg(feature = "pictures")]

@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 pub struct TrainConfig {
     /// The backbone's preset.
     pub preset: String,
-    /// A data set's name, or a path: see [`adavit_data::load`] and [`adavit_data::open`].
+    /// A data set's name, or a path: see [`adavit_data::load_splits`] and [`adavit_data::open`].
     pub data: String,
     /// A file that gives each folder or label of `data` its class.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ pub struct TrainConfig {
     /// Images per forward of an evaluation.
     pub eval_batch_size: usize,
     /// Threads that read, decode and vary training images ahead of the steps. Batches do not depend on
-    /// it. If absent: none for images in memory, one for each of `threads` for pictures.
+    /// it. If absent: none for images in memory, one for each of `threads` for pictures and scenes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
     /// Share of the training images that is held out, in (0, 1): it chooses `best`.

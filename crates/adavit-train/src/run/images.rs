@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adavit_data::{
-    CropMode, Found, KNOWN_NAMES, Labelled, OpenOptions, PictureSet, Preprocessing, SplitOptions,
-    Splits, holds_grey_idx, open, user_cache,
+    CropMode, FASHION_SCENES, Found, KNOWN_NAMES, Labelled, OpenOptions, PictureSet, Preprocessing,
+    SplitOptions, Splits, holds_grey_idx, load_splits, open, user_cache,
 };
-use adavit_model::{ImportOptions, Imported, ModelConfig, import};
+use adavit_model::{ImportOptions, Imported, ModelConfig, Stem, import};
 
 use crate::config::fine_tune::FineTune;
 use crate::config::model::ModelOptions;
@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 
 /// Pictures that are looked at to find channels and size.
 const SAMPLED: usize = 32;
+
+/// The side of a patch that divides the sides of a scene.
+const SCENE_PATCH: usize = 8;
 
 /// The images of a run, and what is to be known of them.
 #[derive(Debug)]
@@ -31,7 +34,8 @@ pub struct RunImages {
 ///
 /// The settings are completed: with a dense checkpoint, `preset` and `model` become its sizes, except
 /// those that are set; the number of classes is that of the images, and the head is new where the
-/// classes are others. Without one, a model for pictures takes their channels.
+/// classes are others. Without one, a model for pictures takes their channels, and a model for scenes
+/// their size.
 ///
 /// # Errors
 /// If the images or the checkpoint are not found, or are not understood.
@@ -43,13 +47,18 @@ pub fn open_images(config: &mut TrainConfig) -> Result<RunImages> {
         config.preset = preset;
         config.model = config.model.over(&options);
     }
-    if ImageSource::of(config).in_memory() {
-        let sets = adavit_data::load(&config.data, config.data_dir.as_deref())?;
-        if let Some(given) = &given {
-            let classes = sets.train.class_names().to_vec();
-            notes.extend(complete_head(config, given, &classes));
+    if ImageSource::of(config).is_named() {
+        let splits = load_splits(&config.data, config.data_dir.as_deref())?;
+        match &given {
+            Some(given) => {
+                let classes = splits.train.class_names();
+                notes.extend(complete_head(config, given, classes));
+            }
+            None if config.data == FASHION_SCENES => {
+                notes.extend(complete_for_scenes(config, splits.train.as_ref())?);
+            }
+            None => {}
         }
-        let splits = sets.into();
         return Ok(RunImages { splits, notes });
     }
     let found = found(config, given.as_ref())?;
@@ -97,10 +106,10 @@ pub struct TestedImages {
 /// # Errors
 /// If they are not found, or their classes cannot be those of the model.
 pub fn open_tested(source: &ImageSource, config: &ModelConfig) -> Result<TestedImages> {
-    if source.in_memory() {
-        let sets = adavit_data::load(&source.data, source.data_dir.as_deref())?;
+    if source.is_named() {
+        let splits = load_splits(&source.data, source.data_dir.as_deref())?;
         return Ok(TestedImages {
-            images: Arc::new(sets.test),
+            images: splits.test,
             notes: Vec::new(),
             left_out: 0,
         });
@@ -146,8 +155,9 @@ impl ImageSource {
         }
     }
 
-    /// Whether the images are loaded as a whole: those of a known name, and grey ones in IDX files.
-    fn in_memory(&self) -> bool {
+    /// Whether the images are found by their name, or are grey ones in IDX files: [`load_splits`] opens
+    /// them.
+    fn is_named(&self) -> bool {
         let data = Path::new(&self.data);
         KNOWN_NAMES.contains(&self.data.as_str())
             || self.data_dir.is_some()
@@ -286,6 +296,33 @@ fn complete_new(config: &mut TrainConfig, found: &Found, sampled: &Sampled) -> R
         });
     }
     Ok(())
+}
+
+/// Completes the settings of a new model by the size of scenes, unless they say a size. Patches that do
+/// not divide it become smaller or larger ones that do.
+fn complete_for_scenes(config: &mut TrainConfig, scenes: &dyn Labelled) -> Result<Option<String>> {
+    let model = config.dense_model()?;
+    let [channels, height, width] = scenes.dims();
+    if config.model.img_size.is_some() || model.img_size == (height, width) {
+        return Ok(None);
+    }
+    let fixed = config.model.patch_size.is_some();
+    let options = &mut config.model;
+    options.img_size = Some((height, width));
+    options.in_chans.get_or_insert(channels);
+    options
+        .num_classes
+        .get_or_insert(scenes.class_names().len());
+    if let Stem::Patches { patch_size } = model.stem
+        && !(fixed || height.is_multiple_of(patch_size))
+    {
+        options.patch_size = Some(SCENE_PATCH);
+    }
+    let patch_size = config.dense_model()?.stem.patch_size();
+    Ok(Some(format!(
+        "{FASHION_SCENES}: the model takes {width}x{height} pixels in patches of {patch_size}; the [model] \
+         table of a configuration can set other patches"
+    )))
 }
 
 /// What some pictures have in common.

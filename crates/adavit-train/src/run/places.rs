@@ -6,7 +6,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use adavit_data::{KNOWN_NAMES, Splits};
+use adavit_data::{FASHION_SCENES, KNOWN_NAMES, Splits, load_splits};
 
 use crate::config::fine_tune::FineTune;
 use crate::config::train_config::TrainConfig;
@@ -77,16 +77,16 @@ pub fn load_data(run: &Path, config: &TrainConfig) -> Result<Splits> {
     shipped_around(run, config).unwrap_or(Err(error))
 }
 
-/// The data set of the repository that the run folder lies in; none if it lies in no such.
+/// The data set of the repository that the run folder lies in, or scenes of its garments; none if it lies
+/// in no such.
 fn shipped_around(run: &Path, config: &TrainConfig) -> Option<Result<Splits>> {
     let run = run.canonicalize().ok()?;
-    if config.data != SHIPPED || config.data_dir.is_some() {
+    if ![SHIPPED, FASHION_SCENES].contains(&config.data.as_str()) || config.data_dir.is_some() {
         return None;
     }
     let holds = |root: &&Path| root.join("data").join(SHIPPED).is_dir();
     let root = run.ancestors().find(holds)?;
-    let loaded = adavit_data::load(&config.data, Some(root));
-    Some(loaded.map(Splits::from).map_err(Error::from))
+    Some(load_splits(&config.data, Some(root)).map_err(Error::from))
 }
 
 /// An absolute path, in which links stay links unless a `..` follows them.
@@ -146,9 +146,13 @@ mod tests {
         let config = TrainConfig::default();
         assert!(shipped_around(folder.path(), &config).is_none());
         let run = Path::new(env!("CARGO_MANIFEST_DIR"));
-        assert_eq!(
-            shipped_around(run, &config).unwrap().unwrap().train.len(),
-            10_000
-        );
+        for (data, images) in [(SHIPPED, 10_000), (FASHION_SCENES, 40_000)] {
+            let config = TrainConfig {
+                data: data.into(),
+                ..TrainConfig::default()
+            };
+            let found = shipped_around(run, &config).unwrap().unwrap();
+            assert_eq!(found.train.len(), images);
+        }
     }
 }

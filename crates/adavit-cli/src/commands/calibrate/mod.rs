@@ -30,8 +30,9 @@ pub(crate) struct CalibrateArgs {
     #[arg(long, value_name = "B", allow_negative_numbers = true)]
     budget: f64,
 
-    /// Data set whose held-out training images are used: fashion-mnist-subset, fashion-mnist, mnist,
-    /// or a folder of IDX files [default: what the checkpoint records, or fashion-mnist-subset]
+    /// Data set whose held-out training images are used: fashion-mnist-subset, fashion-scenes,
+    /// fashion-mnist, mnist, or a folder of IDX files [default: what the checkpoint records, or
+    /// fashion-mnist-subset]
     #[arg(long, value_name = "NAME|PATH")]
     data: Option<String>,
 

@@ -4,9 +4,9 @@ mod pack;
 mod sheet;
 mod text;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use adavit_data::{Faulty, Found, OpenOptions, open, user_cache};
+use adavit_data::{FASHION_SCENES, Faulty, Found, OpenOptions, open, open_scenes, user_cache};
 use adavit_kernels::in_pool;
 use anyhow::Result;
 use serde_json::json;
@@ -20,9 +20,15 @@ use crate::output::{OutputArgs, message, print, print_json};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DataArgs {
-    /// Folders of pictures, a list (CSV, JSON lines), parquet or tar shards, CIFAR's or IDX files
+    /// Folders of pictures, a list (CSV, JSON lines), parquet or tar shards, CIFAR's or IDX files; or
+    /// fashion-scenes
     #[arg(value_name = "PATH")]
     path: PathBuf,
+
+    /// Folder with the garments of fashion-scenes: the repository, or the IDX files of Fashion-MNIST
+    /// [default: the repository around the current folder]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
 
     /// File that gives each folder or label its class: lines of FOLDER,CLASS or a JSON object
     /// [default: by names, or by numbers]
@@ -58,13 +64,7 @@ pub(crate) fn run(args: &DataArgs) -> Result<Exit> {
     if let Some(sheet) = &args.sheet {
         adavit_model::check_writable(sheet)?;
     }
-    let options = OpenOptions {
-        class_map: args.class_map.clone(),
-        faulty: Faulty::LeaveOut,
-        cache: user_cache(),
-        ..OpenOptions::default()
-    };
-    let found = open(&args.path, &options)?;
+    let found = found(args)?;
     if let (Some(format), Some(out)) = (args.to, &args.out) {
         return packed(args, &found, format, out);
     }
@@ -99,8 +99,34 @@ pub(crate) fn run(args: &DataArgs) -> Result<Exit> {
     })
 }
 
+/// Opens what the path holds, or the scenes that it names.
+fn found(args: &DataArgs) -> Result<Found> {
+    let scenes = args.path == Path::new(FASHION_SCENES);
+    for (option, given, used) in [
+        ("--data-dir", args.data_dir.is_some(), scenes),
+        ("--class-map", args.class_map.is_some(), !scenes),
+    ] {
+        if given && !used {
+            return Err(bad_input(format!(
+                "{option}: has no use for {}; leave it out",
+                args.path.display()
+            )));
+        }
+    }
+    if scenes {
+        return Ok(open_scenes(args.data_dir.as_deref())?);
+    }
+    let options = OpenOptions {
+        class_map: args.class_map.clone(),
+        faulty: Faulty::LeaveOut,
+        cache: user_cache(),
+        ..OpenOptions::default()
+    };
+    Ok(open(&args.path, &options)?)
+}
+
 /// Packs the data, and reports what was left out.
-fn packed(args: &DataArgs, found: &Found, format: Format, out: &std::path::Path) -> Result<Exit> {
+fn packed(args: &DataArgs, found: &Found, format: Format, out: &Path) -> Result<Exit> {
     if out
         .read_dir()
         .is_ok_and(|mut entries| entries.next().is_some())

@@ -42,7 +42,8 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) csv: Option<PathBuf>,
 
-    /// Write the result of each image, one JSON object per line
+    /// Write the result of each image, one JSON object per line; for fashion-scenes also how many garments
+    /// it holds, how many pixels these cover, and where they are
     #[arg(long, value_name = "FILE")]
     pub(super) per_image: Option<PathBuf>,
 

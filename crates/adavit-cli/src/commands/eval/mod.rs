@@ -1,6 +1,7 @@
 //! `adavit eval`: checkpoints on test images.
 
 pub(crate) mod args;
+mod image_line;
 mod opened;
 mod text;
 
@@ -11,6 +12,7 @@ use candle_core::Device;
 use serde_json::json;
 
 use crate::commands::eval::args::EvalArgs;
+use crate::commands::eval::image_line::ImageLine;
 use crate::commands::eval::opened::{Found, Opened};
 use crate::commands::eval::text::{Evaluated, comparison, csv_table};
 use crate::exit::{Exit, bad_input};
@@ -78,7 +80,8 @@ fn evaluate(args: &EvalArgs, opened: Vec<Opened>, device: &Device) -> Result<Vec
         for report in &reports {
             classes[index].add(report.label, report.predicted, report.macs);
             if args.per_image.is_some() {
-                serde_json::to_writer(&mut lines, report)?;
+                let line = ImageLine::new(report, opened[index].images());
+                serde_json::to_writer(&mut lines, &line)?;
                 lines.push(b'\n');
             }
         }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use adavit_data::Labelled;
 use adavit_decision::Allowance;
 use adavit_model::{Checkpoint, ModelConfig, PreparedTransformer, VisionTransformer};
 use adavit_train::{ClassTable, Evaluation, Evaluator, Images, Mode};
@@ -84,6 +85,11 @@ impl Opened {
             config: checkpoint.config,
             test,
         })
+    }
+
+    /// Returns the test images.
+    pub(super) fn images(&self) -> &dyn Labelled {
+        self.test.images.as_ref()
     }
 
     /// Begins the evaluation.

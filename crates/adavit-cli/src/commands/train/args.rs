@@ -24,8 +24,9 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     pub(super) set: Vec<Table>,
 
-    /// Data set: fashion-mnist-subset (ships with the repository), fashion-mnist, mnist, or a path to
-    /// folders of pictures, a list (CSV, JSON lines), parquet or tar shards, CIFAR's or IDX files
+    /// Data set: fashion-mnist-subset (ships with the repository), fashion-scenes (built from it),
+    /// fashion-mnist, mnist, or a path to folders of pictures, a list (CSV, JSON lines), parquet or tar
+    /// shards, CIFAR's or IDX files
     /// [default: fashion-mnist-subset]
     #[arg(value_name = "DATA")]
     pub(super) images: Option<String>,
