@@ -113,6 +113,12 @@ impl Picture {
         &self.bytes
     }
 
+    /// Returns the pixels, `(height, width, channels)`.
+    #[cfg(feature = "pictures")]
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Returns the pixels, to be changed in place.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes

@@ -129,7 +129,7 @@ impl<'a> Part<'a> {
 fn look(set: &PictureSet, i: usize) -> Looked {
     // A file that cannot be read is a duplicate of nothing.
     let mut hasher = DefaultHasher::new();
-    match set.bytes(i) {
+    match set.identity(i) {
         Ok(bytes) => bytes.hash(&mut hasher),
         Err(_) => (i, set.place(i)).hash(&mut hasher),
     }

@@ -33,8 +33,7 @@ fn the_shipped_recipe_fits_the_scenes_and_its_compute() {
     let held_out = session.held_out();
     let val = images.splits.val.as_ref().unwrap();
     assert_eq!(held_out.indices, all_indices(val.as_ref()));
-    let label = |set: &dyn adavit_data::Labelled| set.scene_truth(3).unwrap();
-    assert_eq!(label(held_out.dataset), label(val.as_ref()));
+    assert_eq!(held_out.dataset.scene_truth(3), val.scene_truth(3));
 }
 
 #[test]
@@ -50,10 +49,8 @@ fn a_model_without_a_size_takes_that_of_the_scenes() {
         ..ModelOptions::default()
     };
     assert_eq!(config.model, expected);
-    let [note] = &images.notes[..] else {
-        panic!("{:?}", images.notes);
-    };
-    assert!(note.contains("72x72 pixels in patches of 8"), "{note}");
+    let notes = images.notes.join("\n");
+    assert!(notes.contains("72x72 pixels in patches of 8"), "{notes}");
     Session::prepare(&config, &images.splits, &Device::Cpu, None).unwrap();
     // A resumed run has these settings already.
     let completed = config.clone();
@@ -66,7 +63,7 @@ fn patches_that_divide_the_scene_or_are_set_stay() {
     for (more, patch_size, option) in [
         ("preset = \"nano_patch4_28\"", 4, None),
         ("preset = \"nano_conv_patch4_28\"", 4, None),
-        ("[model]\npatch_size = 12", 12, Some(12)),
+        ("[model]\npatch_size = 4", 4, Some(4)),
     ] {
         let mut config = on_scenes(more);
         open_images(&mut config).unwrap();

@@ -28,6 +28,7 @@ fn a_model_is_trained_evaluated_calibrated_and_reported_on_scenes() {
     ];
     // Nine patches, and a budget that any gates keep: seconds on many scenes.
     let small = [
+        "model.img_size=[72, 72]",
         "model.patch_size=24",
         "model.embed_dim=8",
         "model.depth=2",
@@ -47,8 +48,6 @@ fn a_model_is_trained_evaluated_calibrated_and_reported_on_scenes() {
     ];
     let args: Vec<&str> = train.into_iter().chain(data).chain(set).collect();
     let output = adavit(folder, &args);
-    let note = "fashion-scenes: the model takes 72x72 pixels in patches of 24";
-    assert!(stderr(&output).contains(note), "{}", stderr(&output));
     assert_eq!(json(&output)["dataset"], "fashion-scenes");
 
     let eval = ["eval", "run", "--per-image", "images.jsonl", "--json"];

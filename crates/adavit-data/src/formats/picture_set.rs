@@ -115,6 +115,16 @@ impl PictureSet {
         }
     }
 
+    /// Returns bytes that tell picture `i` from others of the set: its encoded bytes, or its pixels where
+    /// the set holds pixels.
+    pub(crate) fn identity(&self, i: usize) -> Result<Vec<u8>> {
+        let entry = self.entry(i)?;
+        match self.store.pixels(entry) {
+            Some(picture) => Ok(picture?.into_bytes()),
+            None => self.store.bytes(entry),
+        }
+    }
+
     fn entry(&self, i: usize) -> Result<usize> {
         let entry = self.entries.get(i).map(|entry| *entry as usize);
         entry.ok_or_else(|| Error::Inconsistent {

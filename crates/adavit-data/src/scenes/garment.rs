@@ -18,57 +18,62 @@ pub(super) struct Garment {
 /// A pixel of the picture under a pixel of the resized one, and how much of it.
 struct Share {
     pixel: usize,
-    weight: usize,
+    weight: u32,
 }
 
 impl Garment {
-    /// Returns the part `seen` of `picture`, as large as it is where the whole picture has the side `size`.
+    /// Returns the part `seen` of `picture`, of `(height, width)` pixels.
     ///
     /// # Shapes
     /// `picture`: `(GARMENT_SIDE, GARMENT_SIDE)`.
-    pub(super) fn resized(picture: &[u8], seen: Window, size: usize) -> Self {
-        let scaled = |side: usize| ((side * size + GARMENT_SIDE / 2) / GARMENT_SIDE).max(1);
-        let (height, width) = (scaled(seen.height), scaled(seen.width));
-        let whole = seen.height * seen.width;
-        let columns: Vec<Vec<Share>> = (0..width)
-            .map(|column| shares(column, seen.width, width))
-            .collect();
-        let mut pixels = Vec::with_capacity(height * width);
-        for row in 0..height {
-            let rows = shares(row, seen.height, height);
-            for columns in &columns {
-                let sum: usize = rows
-                    .iter()
-                    .map(|row| {
-                        let start = (seen.top + row.pixel) * GARMENT_SIDE + seen.left;
-                        let across = columns.iter();
-                        let across =
-                            across.map(|c| c.weight * usize::from(picture[start + c.pixel]));
-                        row.weight * across.sum::<usize>()
-                    })
-                    .sum();
-                pixels.push(((sum + whole / 2) / whole) as u8);
+    pub(super) fn resized(picture: &[u8], seen: Window, (height, width): (usize, usize)) -> Self {
+        let mut across = vec![0_u32; seen.height * width];
+        for column in 0..width {
+            for share in shares(column, seen.width, width) {
+                let start = seen.top * GARMENT_SIDE + seen.left + share.pixel;
+                let from = picture[start..].iter().step_by(GARMENT_SIDE);
+                let to = across[column..].iter_mut().step_by(width);
+                for (to, from) in to.zip(from) {
+                    *to += share.weight * u32::from(*from);
+                }
             }
         }
+        let mut sums = vec![0_u32; height * width];
+        for (row, to) in sums.chunks_exact_mut(width).enumerate() {
+            for share in shares(row, seen.height, height) {
+                let from = &across[share.pixel * width..][..width];
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to += share.weight * from;
+                }
+            }
+        }
+        let whole = (seen.height * seen.width) as u32;
         Self {
             height,
             width,
-            pixels,
+            pixels: sums
+                .into_iter()
+                .map(|sum| ((sum + whole / 2) / whole) as u8)
+                .collect(),
         }
     }
 }
 
+/// Returns height and width of a part of a garment's picture that is resized to the side `size`.
+pub(super) fn resized_to(part: Window, size: usize) -> (usize, usize) {
+    let scaled = |side: usize| ((side * size + GARMENT_SIDE / 2) / GARMENT_SIDE).max(1);
+    (scaled(part.height), scaled(part.width))
+}
+
 /// Returns which of `from` pixels lie under pixel `index` of `to`. Weights sum to `from`.
-fn shares(index: usize, from: usize, to: usize) -> Vec<Share> {
+fn shares(index: usize, from: usize, to: usize) -> impl Iterator<Item = Share> {
     // In units of which a pixel of the picture has `to`, and a pixel of the resized one `from`.
     let (start, end) = (index * from, (index + 1) * from);
     let pixels = start / to..end.div_ceil(to);
-    pixels
-        .map(|pixel| Share {
-            pixel,
-            weight: end.min((pixel + 1) * to) - start.max(pixel * to),
-        })
-        .collect()
+    pixels.map(move |pixel| Share {
+        pixel,
+        weight: (end.min((pixel + 1) * to) - start.max(pixel * to)) as u32,
+    })
 }
 
 /// Returns the smallest rectangle that holds every visible pixel of a garment's picture, if there is one.
@@ -120,8 +125,9 @@ mod tests {
     fn a_garment_of_its_own_size_keeps_its_pixels() {
         let whole = picture(|y, x| (16 + 7 * y + x) as u8);
         let window = seen(&whole).unwrap();
-        let garment = Garment::resized(&whole, window, GARMENT_SIDE);
-        assert_eq!((garment.height, garment.width), (28, 28));
+        let size = resized_to(window, GARMENT_SIDE);
+        assert_eq!(size, (28, 28));
+        let garment = Garment::resized(&whole, window, size);
         assert_eq!(garment.pixels, whole);
     }
 
@@ -134,8 +140,9 @@ mod tests {
             height: 8,
             width: 12,
         };
-        let garment = Garment::resized(&whole, window, GARMENT_SIDE / 2);
-        assert_eq!((garment.height, garment.width), (4, 6));
+        let size = resized_to(window, GARMENT_SIDE / 2);
+        assert_eq!(size, (4, 6));
+        let garment = Garment::resized(&whole, window, size);
         // (201 + 3 * 20) / 4 = 65.25.
         assert_eq!(garment.pixels, [65; 24]);
     }
@@ -145,14 +152,14 @@ mod tests {
         for (from, to) in [(28, 20), (5, 30), (1, 1), (17, 13), (28, 30)] {
             let mut sums = vec![0; from];
             for index in 0..to {
-                let shares = shares(index, from, to);
-                let sum: usize = shares.iter().map(|share| share.weight).sum();
-                assert_eq!(sum, from, "{index} of {from} to {to}");
-                shares
-                    .iter()
-                    .for_each(|share| sums[share.pixel] += share.weight);
+                let mut sum = 0;
+                for share in shares(index, from, to) {
+                    sums[share.pixel] += share.weight;
+                    sum += share.weight;
+                }
+                assert_eq!(sum as usize, from, "{index} of {from} to {to}");
             }
-            assert_eq!(sums, vec![to; from], "{from} to {to}");
+            assert_eq!(sums, vec![to as u32; from], "{from} to {to}");
         }
     }
 }

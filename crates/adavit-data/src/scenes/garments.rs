@@ -20,6 +20,13 @@ pub(super) struct Garments {
     seen: Vec<Window>,
 }
 
+/// The picture of a garment, and what is seen of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) picture: &'a [u8],
+    pub(super) window: Window,
+}
+
 impl Garments {
     /// Returns the garments of `set` at `indices`, ascending.
     ///
@@ -84,13 +91,15 @@ impl Garments {
         self.set.image(self.all[number] as usize)
     }
 
-    /// Returns garment `number` of a class, of a size.
-    pub(super) fn resized(&self, class: usize, number: usize, size: usize) -> garment::Garment {
+    /// Returns garment `number` of a class.
+    pub(super) fn of_class(&self, class: usize, number: usize) -> Seen<'_> {
         let index = self.by_class[class][number];
-        let picture = self.set.image(index as usize);
         // Every index of a class is one of all.
         let place = self.all.partition_point(|other| *other < index);
-        garment::Garment::resized(picture, self.seen[place], size)
+        Seen {
+            picture: self.set.image(index as usize),
+            window: self.seen[place],
+        }
     }
 
     /// Returns a name for each class, in the order of the labels.

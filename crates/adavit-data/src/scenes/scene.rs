@@ -7,8 +7,8 @@ use rand::RngCore;
 
 use crate::picture::Window;
 use crate::rng::{below, shuffle};
-use crate::scenes::garment::Garment;
-use crate::scenes::garments::Garments;
+use crate::scenes::garment::{Garment, resized_to};
+use crate::scenes::garments::{Garments, Seen};
 use crate::scenes::layout::places;
 use crate::scenes::protocol::{
     CANVAS, CLASSES, COUNTS, GARMENT_SIDE, PIECE_SIDE, PIECES, SIZES, VISIBLE,
@@ -23,27 +23,30 @@ pub(super) struct Scene {
     pub(super) truth: SceneTruth,
 }
 
-/// A garment that was drawn for a scene: a number among those of its class.
+/// A garment that was drawn for a scene.
 #[derive(Debug, Clone, Copy)]
-struct Chosen {
+struct Chosen<'a> {
     class: usize,
-    number: usize,
+    seen: Seen<'a>,
 }
 
 impl Scene {
     /// Draws a scene whose label is `class`.
     pub(super) fn draw(garments: &Garments, class: usize, rng: &mut impl RngCore) -> Self {
         let chosen = chosen(garments, class, rng);
-        let (sized, windows) = arranged(garments, &chosen, rng);
+        let windows = arranged(&chosen, rng);
         let mut pixels = vec![0; CANVAS * CANVAS];
         for _ in 0..PIECES {
             add_piece(garments, &mut pixels, rng);
         }
-        let covered = chosen.iter().zip(&sized).zip(windows);
-        let boxes = covered.map(|((chosen, garment), window)| GarmentBox {
-            class: chosen.class as u32,
-            area: cover(&mut pixels, garment, window),
-            window,
+        let boxes = chosen.iter().zip(windows).map(|(chosen, window)| {
+            let size = (window.height, window.width);
+            let garment = Garment::resized(chosen.seen.picture, chosen.seen.window, size);
+            GarmentBox {
+                class: chosen.class as u32,
+                area: cover(&mut pixels, &garment, window),
+                window,
+            }
         });
         let truth = SceneTruth::new(boxes.collect());
         Self { pixels, truth }
@@ -55,7 +58,7 @@ fn draw_below(rng: &mut impl RngCore, n: usize) -> usize {
 }
 
 /// Draws the garments: more than half of `class`, each other one of a further class.
-fn chosen(garments: &Garments, class: usize, rng: &mut impl RngCore) -> Vec<Chosen> {
+fn chosen<'a>(garments: &'a Garments, class: usize, rng: &mut impl RngCore) -> Vec<Chosen<'a>> {
     let count = COUNTS[draw_below(rng, COUNTS.len())];
     let others = count / 2;
     let mut classes = vec![class; count - others];
@@ -64,30 +67,25 @@ fn chosen(garments: &Garments, class: usize, rng: &mut impl RngCore) -> Vec<Chos
         classes.push(further.remove(draw_below(rng, further.len())));
     }
     shuffle(&mut classes, rng);
-    let number = |class| Chosen {
+    let garment = |class| Chosen {
         class,
-        number: draw_below(rng, garments.len_of(class)),
+        seen: garments.of_class(class, draw_below(rng, garments.len_of(class))),
     };
-    classes.into_iter().map(number).collect()
+    classes.into_iter().map(garment).collect()
 }
 
 /// Draws sizes and places. Where they do not fit, they are drawn again, and the largest size is one less,
 /// so that this ends soon for garments of any form.
-fn arranged(
-    garments: &Garments,
-    chosen: &[Chosen],
-    rng: &mut impl RngCore,
-) -> (Vec<Garment>, Vec<Window>) {
+fn arranged(chosen: &[Chosen], rng: &mut impl RngCore) -> Vec<Window> {
     let (smallest, mut largest) = (*SIZES.start(), *SIZES.end());
     loop {
-        let sized = chosen.iter().map(|one| {
+        let sizes = chosen.iter().map(|one| {
             let size = smallest + draw_below(rng, largest - smallest + 1);
-            garments.resized(one.class, one.number, size)
+            resized_to(one.seen.window, size)
         });
-        let sized: Vec<Garment> = sized.collect();
-        let sizes: Vec<(usize, usize)> = sized.iter().map(|one| (one.height, one.width)).collect();
+        let sizes: Vec<(usize, usize)> = sizes.collect();
         if let Some(windows) = places(&sizes, rng) {
-            return (sized, windows);
+            return windows;
         }
         largest = smallest.max(largest - 1);
     }

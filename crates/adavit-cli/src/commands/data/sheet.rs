@@ -6,6 +6,7 @@ use adavit_data::{Found, PictureSet};
 use adavit_experiment::report::{SheetRow, draw_contact_sheet};
 use adavit_model::write_file;
 use anyhow::{Context, Result};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 
 /// Classes that are drawn: the first ones.
 const CLASSES: usize = 20;
@@ -15,11 +16,14 @@ const PICTURES: usize = 8;
 /// Writes a PNG with the first pictures of each class of the first part.
 pub(super) fn write_sheet(path: &Path, found: &Found) -> Result<()> {
     let rows: Vec<SheetRow> = found.parts().next().map_or_else(Vec::new, rows);
-    let mut png = std::io::Cursor::new(Vec::new());
+    let mut png = Vec::new();
+    // A sheet is written once, and often kept in documents.
+    let encoder =
+        PngEncoder::new_with_quality(&mut png, CompressionType::Best, FilterType::Adaptive);
     draw_contact_sheet(&rows)
-        .write_to(&mut png, image::ImageFormat::Png)
+        .write_with_encoder(encoder)
         .with_context(|| format!("drawing {}", path.display()))?;
-    Ok(write_file(path, png.get_ref())?)
+    Ok(write_file(path, &png)?)
 }
 
 fn rows(set: &PictureSet) -> Vec<SheetRow> {
