@@ -67,8 +67,17 @@ fn csv_map(text: &str) -> Result<BTreeMap<String, Class>, String> {
     Ok(map)
 }
 
-/// The number that a name is: digits only.
+/// The number that a name is: digits only, or with zeros behind a point, as programs write whole numbers
+/// of a column of floats.
 pub(crate) fn number(name: &str) -> Option<u32> {
-    let digits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| name.parse().ok()).flatten()
+    let (whole, fraction) = name.split_once('.').unwrap_or((name, "0"));
+    let digits = !whole.is_empty() && whole.bytes().all(|byte| byte.is_ascii_digit());
+    let zeros = !fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0');
+    (digits && zeros).then(|| whole.parse().ok()).flatten()
+}
+
+/// Whether a name is a negative number.
+pub(crate) fn is_negative(name: &str) -> bool {
+    let rest = name.strip_prefix('-');
+    rest.is_some_and(|rest| number(rest).is_some())
 }

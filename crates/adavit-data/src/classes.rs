@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use crate::class_map::{Class, class_map, number};
+use crate::class_map::{Class, class_map, is_negative, number};
 use crate::error::{Error, Result};
 use crate::formats::options::OpenOptions;
 use crate::formats::part_name::PartName;
@@ -50,6 +50,7 @@ impl Classes {
         if let Some(map) = &options.class_map {
             return case.by_map(map);
         }
+        case.check_negative()?;
         if !options.class_names.is_empty() {
             return case.by_known_names();
         }
@@ -190,8 +191,23 @@ impl Case<'_> {
                 known.len()
             )));
         }
+        // The data set numbers the same classes: their numbers decide, also of two with one name.
+        let same = self.listed.class_names == *known;
+        let numbered = || self.labels.iter().all(|label| number(label).is_some());
+        if let Some(name) = twice(known).filter(|_| !same) {
+            if !self.has_stated_names() && numbered() {
+                return self.by_numbers();
+            }
+            return Err(self.fail(format!(
+                "two classes of the model are called {name:?}, so names cannot tell them apart; set \
+                 class_map to a file of folder,number"
+            )));
+        }
         let place = |name: &str| known.iter().position(|class| class == name);
-        let find = |label: &str| place(self.stated(label)).map(|number| number as u32);
+        let find = |label: &str| match number(label).filter(|_| same) {
+            Some(number) => Some(number),
+            None => place(self.stated(label)).map(|number| number as u32),
+        };
         let carrier = self.carrier();
         let how = format!(
             "{} {carrier} by the names of the {} classes",
@@ -203,7 +219,7 @@ impl Case<'_> {
             Ok(classes) => return Ok(classes),
             Err(unknown) => unknown,
         };
-        if !self.has_stated_names() && self.labels.iter().all(|l| number(l).is_some()) {
+        if !self.has_stated_names() && numbered() {
             return self.by_numbers();
         }
         Err(self.fail(format!(
@@ -252,8 +268,46 @@ impl Case<'_> {
         })
     }
 
+    /// Fails if a label is a negative number, as a mark for no label is.
+    fn check_negative(&self) -> Result<()> {
+        let numbers = self.labels.iter().filter(|label| number(label).is_some());
+        let Some(label) = self.labels.iter().find(|label| is_negative(label)) else {
+            return Ok(());
+        };
+        if numbers.count() == 0 {
+            return Ok(());
+        }
+        Err(self.fail(format!(
+            "expected {} from 0 on, found {label}; leave out pictures without a class",
+            self.carrier()
+        )))
+    }
+
+    /// Fails if a part other than the first has numbers that the first lacks.
+    fn check_numbers_of_parts(&self) -> Result<()> {
+        let Some((first, others)) = self.listed.parts.split_first() else {
+            return Ok(());
+        };
+        let known: BTreeSet<Option<u32>> = first.classes.iter().map(|l| number(l)).collect();
+        for other in others {
+            let more = other.classes.iter().filter(|l| !known.contains(&number(l)));
+            let more: Vec<String> = more.cloned().collect();
+            if let (false, Some(first), Some(part)) = (more.is_empty(), first.part, other.part) {
+                return Err(self.fail(format!(
+                    "classes differ between {first} and {part}: only in {part}: {}; make them the same, or \
+                     set class_map to a file of folder,class",
+                    list(&more)
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The number in a name is the class.
     fn by_numbers(&self) -> Result<Classes> {
+        if self.options.num_classes.is_none() && self.options.class_names.is_empty() {
+            self.check_numbers_of_parts()?;
+        }
         let carrier = self.carrier();
         let mut labels: BTreeMap<u32, &str> = BTreeMap::new();
         for label in &self.labels {
@@ -372,6 +426,13 @@ impl Case<'_> {
         }
         Ok(())
     }
+}
+
+/// A name that occurs twice.
+fn twice(names: &[String]) -> Option<&str> {
+    let mut seen = BTreeSet::new();
+    let name = names.iter().find(|name| !seen.insert(name.as_str()));
+    name.map(String::as_str)
 }
 
 /// All labels that pictures have.

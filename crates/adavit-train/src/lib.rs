@@ -20,7 +20,7 @@ pub use run::driver::{resume, run_config, run_config_of, train, train_through};
 pub use run::event::{Control, Event, Outcome, StepReport};
 pub use run::extend::extend;
 pub use run::folder::{REPORT, RunFolder, claim_checkpoint};
-pub use run::images::{ImageSource, RunImages, TestedImages, open_images, open_tested};
+pub use run::images::{ImageSource, RunImages, TestedImages, open_images, open_parts, open_tested};
 pub use run::lock::FolderLock;
 pub use run::places::load_data;
 pub use run::summary::{AdaptiveSummary, DenseSummary, RandomSummary, Summary, UsageSummary};

@@ -15,6 +15,24 @@ fn repository() -> PathBuf {
         .unwrap()
 }
 
+/// Checks what each scene's line says of its garments.
+fn assert_truths(folder: &Path) {
+    let lines = fs::read_to_string(folder.join("images.jsonl")).unwrap();
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 10_000);
+    for line in &lines {
+        let boxes = line["boxes"].as_array().unwrap();
+        assert_eq!(line["garments"], boxes.len());
+        let of_label = boxes.iter().filter(|one| one["class"] == line["label"]);
+        assert!(2 * of_label.count() > boxes.len(), "{line}");
+        let area: u64 = boxes.iter().map(|one| one["area"].as_u64().unwrap()).sum();
+        assert_eq!(line["area"], area);
+    }
+}
+
 #[test]
 fn a_model_is_trained_evaluated_calibrated_and_reported_on_scenes() {
     let folder = tempfile::tempdir().unwrap();
@@ -53,20 +71,7 @@ fn a_model_is_trained_evaluated_calibrated_and_reported_on_scenes() {
     let eval = ["eval", "run", "--per-image", "images.jsonl", "--json"];
     let found = json(&adavit(folder, &[&eval[..], &data].concat()));
     assert_eq!(found["images"], 10_000);
-    let lines = fs::read_to_string(folder.join("images.jsonl")).unwrap();
-    let lines: Vec<Value> = lines
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(lines.len(), 10_000);
-    for line in &lines {
-        let boxes = line["boxes"].as_array().unwrap();
-        assert_eq!(line["garments"], boxes.len());
-        let of_label = boxes.iter().filter(|one| one["class"] == line["label"]);
-        assert!(2 * of_label.count() > boxes.len(), "{line}");
-        let area: u64 = boxes.iter().map(|one| one["area"].as_u64().unwrap()).sum();
-        assert_eq!(line["area"], area);
-    }
+    assert_truths(folder);
 
     let calibrate = [
         "calibrate",

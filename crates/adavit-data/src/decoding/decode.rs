@@ -123,10 +123,25 @@ impl Picture {
             path: path.to_path_buf(),
             message,
         };
-        let bytes =
-            std::fs::read(path).map_err(|error| fail(format!("cannot be read: {error}")))?;
+        let bytes = read_regular(path).map_err(fail)?;
         Self::decode_with(&bytes, options).map_err(fail)
     }
+}
+
+/// Reads a file, but no pipe or device, which may have no end.
+///
+/// # Errors
+/// A sentence, if it is another kind of file, or cannot be read.
+pub(crate) fn read_regular(path: &Path) -> std::result::Result<Vec<u8>, String> {
+    let fail = |error: std::io::Error| format!("cannot be read: {error}");
+    let kind = std::fs::metadata(path).map_err(fail)?;
+    if kind.is_dir() {
+        return Err("a folder, not a picture".into());
+    }
+    if !kind.is_file() {
+        return Err("a pipe or a device, not a file".into());
+    }
+    std::fs::read(path).map_err(fail)
 }
 
 /// Decodes what is no JPEG.

@@ -5,6 +5,7 @@ use std::sync::mpsc::sync_channel;
 
 use rayon::prelude::*;
 
+use crate::decoding::decode::read_regular;
 use crate::decoding::find::FileError;
 use crate::picture::{DecodedPicture, Picture};
 use crate::preprocessing::InputConfig;
@@ -51,10 +52,7 @@ fn decoded(input: &InputConfig, file: Result<PathBuf, FileError>) -> DecodedPict
 }
 
 fn pixels(input: &InputConfig, path: &std::path::Path) -> Result<Vec<u8>, String> {
-    if path.is_dir() {
-        return Err("a folder, not a picture".into());
-    }
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    let bytes = read_regular(path)?;
     let options = input.decode_options(false);
     // One file that a decoder fails on must not end the others.
     let picture = std::panic::catch_unwind(|| Picture::decode_with(&bytes, &options))

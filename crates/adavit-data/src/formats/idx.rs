@@ -123,8 +123,11 @@ pub(crate) fn write_images(
     )
 }
 
-/// Returns whether a folder holds IDX files by their names, and none of four dimensions: [`load`](crate::load)
-/// reads them, with a clear error if one is missing.
+/// A file that names the classes.
+pub(crate) const NAME_FILE: &str = "classnames.txt";
+
+/// Returns whether a folder holds IDX files by their names, none of four dimensions, and no names of
+/// classes: [`load`](crate::load) reads them, with a clear error if one is missing.
 pub fn holds_grey_idx(dir: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return false;
@@ -132,6 +135,9 @@ pub fn holds_grey_idx(dir: &Path) -> bool {
     let names = entries
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    if dir.join(NAME_FILE).exists() {
+        return false;
+    }
     let idx: Vec<String> = names.filter(|name| name.contains("-ubyte")).collect();
     !idx.is_empty() && !idx.iter().any(|name| name.contains("idx4"))
 }

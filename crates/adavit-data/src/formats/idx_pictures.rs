@@ -3,15 +3,12 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::formats::idx::{Part, RawImages, has_part, read_images};
+use crate::formats::idx::{NAME_FILE, Part, RawImages, has_part, read_images};
 use crate::formats::left_out::LeftOut;
 use crate::formats::part_name::PartName;
 use crate::formats::pixels::{Layout, Shape, png};
 use crate::formats::store::{Labels, Listed, RawPart, Store, names_of, read_text};
 use crate::picture::Picture;
-
-/// A file that names the classes.
-pub(crate) const NAME_FILE: &str = "classnames.txt";
 
 /// Pictures of one size in memory.
 #[derive(Debug)]

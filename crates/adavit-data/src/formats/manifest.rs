@@ -141,10 +141,7 @@ fn existing(folder: &Path, row: Row) -> ReadRow {
 
 fn csv_rows(text: &str) -> Result<Vec<ReadRow>, String> {
     let mut reader = csv::ReaderBuilder::new();
-    let mut reader = reader
-        .trim(csv::Trim::All)
-        .flexible(true)
-        .from_reader(text.as_bytes());
+    let mut reader = reader.trim(csv::Trim::All).from_reader(text.as_bytes());
     let header = reader.headers().map_err(|error| error.to_string())?.clone();
     let column = |names: &[&str]| {
         let is_one = |found: &str| names.iter().any(|name| name.eq_ignore_ascii_case(found));
@@ -158,9 +155,16 @@ fn csv_rows(text: &str) -> Result<Vec<ReadRow>, String> {
             header.iter().collect::<Vec<_>>().join(", ")
         ));
     };
+    for place in [path, label] {
+        if let Some(name) = header.get(place)
+            && header.iter().filter(|other| *other == name).count() > 1
+        {
+            return Err(format!("two columns are called {name:?}; rename one"));
+        }
+    }
     let split = column(&SPLITS);
     let rows = (2..).zip(reader.records()).map(|(row, record)| {
-        let record = record.map_err(|error| (row, Reason::NoLabel, error.to_string()))?;
+        let record = record.map_err(|error| (row, Reason::NoLabel, wrong_row(&error)))?;
         let fields = Fields {
             path: record.get(path),
             label: record.get(label),
@@ -169,6 +173,18 @@ fn csv_rows(text: &str) -> Result<Vec<ReadRow>, String> {
         fields.row(row)
     });
     Ok(rows.collect())
+}
+
+/// What is wrong with a row of a CSV file.
+fn wrong_row(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => format!(
+            "expected {expected_len} fields, found {len}; put a field with a comma in quotes"
+        ),
+        _ => error.to_string(),
+    }
 }
 
 fn json_rows(text: &str) -> Vec<ReadRow> {
@@ -218,6 +234,11 @@ impl Fields<'_> {
                 LABELS.join(", ")
             ));
         };
+        if label.contains(['\n', '\r']) {
+            return fail(format!(
+                "the label of {path} has a line break; is a quote not closed?"
+            ));
+        }
         let part = self.split.map(PartName::of);
         if part == Some(None) {
             return fail(format!(

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::classes::Classes;
 use crate::error::{Error, Result};
 use crate::formats::left_out::LeftOut;
+use crate::formats::listing::list;
 use crate::formats::options::OpenOptions;
 use crate::formats::part_name::PartName;
 use crate::formats::picture_set::PictureSet;
@@ -137,6 +138,9 @@ fn ending(path: &Path) -> String {
     }
 }
 
+/// Endings of compressed archives.
+const COMPRESSED: [&str; 5] = ["tar.gz", "tgz", "tar.xz", "tar.zst", "tar.bz2"];
+
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Listed> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let files = [path.to_path_buf()];
@@ -144,7 +148,8 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Listed> {
         "csv" | "jsonl" | "ndjson" => manifest::open(path, options),
         "parquet" => open_parquet(path, &files, options),
         "tar" => open_tar(folder, &files, options),
-        "tar.gz" | "tgz" | "tar.xz" | "tar.zst" | "tar.bz2" | "zip" => Err(compressed(path)),
+        "zip" => Err(compressed(path)),
+        ending if COMPRESSED.contains(&ending) => Err(compressed(path)),
         found => {
             let found = if found.is_empty() {
                 "a file without an ending".into()
@@ -180,6 +185,7 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Listed> {
     }
     let shards = self::shards(path, "tar")?;
     if !shards.is_empty() {
+        check_beside_archives(path, &shards, options)?;
         return open_tar(path, &shards, options);
     }
     if let Some(listed) = disk::open(path, options)? {
@@ -188,7 +194,7 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Listed> {
     let names = names(path).unwrap_or_default();
     if let Some(name) = names
         .iter()
-        .find(|name| ["tar.gz", "tgz"].contains(&ending(Path::new(name)).as_str()))
+        .find(|name| COMPRESSED.contains(&ending(Path::new(name)).as_str()))
     {
         return Err(compressed(&path.join(name)));
     }
@@ -201,6 +207,27 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Listed> {
     Err(Error::data(
         path,
         format!("no data set, found {found}; {FORMATS}"),
+    ))
+}
+
+/// Fails where archives are not all that a folder holds: compressed ones, or folders of pictures.
+fn check_beside_archives(path: &Path, shards: &[PathBuf], options: &OpenOptions) -> Result<()> {
+    let names = names(path).unwrap_or_default();
+    let is_compressed = |name: &&String| COMPRESSED.contains(&ending(Path::new(name)).as_str());
+    if let Some(name) = names.iter().find(is_compressed) {
+        return Err(compressed(&path.join(name)));
+    }
+    let (tree, _) = list(path, options.cache.as_deref())?;
+    let Some(picture) = tree.pictures.iter().find(|picture| picture.contains('/')) else {
+        return Ok(());
+    };
+    Err(Error::data(
+        path,
+        format!(
+            "expected archives or folders of pictures, found both: {} and {picture}; open the archive by \
+             its own path, or move it elsewhere",
+            shards[0].display()
+        ),
     ))
 }
 

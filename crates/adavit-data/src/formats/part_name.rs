@@ -24,10 +24,10 @@ impl PartName {
         }
     }
 
-    /// Returns the part that a word of a file's name names, as in `imagenet-train-000000.tar`.
+    /// Returns the part that the last such word of a file's name names, as in `imagenet-train-000000.tar`.
     #[cfg(any(feature = "parquet", feature = "tar", test))]
     pub(crate) fn of_file(name: &str) -> Option<Self> {
-        let mut words = name.split(|c: char| !c.is_ascii_alphabetic());
+        let mut words = name.rsplit(|c: char| !c.is_ascii_alphabetic());
         words.find_map(Self::of)
     }
 
@@ -62,5 +62,9 @@ mod tests {
             Some(PartName::Val)
         );
         assert_eq!(PartName::of_file("trainer-1.tar"), None);
+        assert_eq!(
+            PartName::of_file("ab-test-val-000.tar"),
+            Some(PartName::Val)
+        );
     }
 }

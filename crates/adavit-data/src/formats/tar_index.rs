@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::formats::left_out::Reason;
 use crate::formats::store::{MOST_FILE_BYTES, Store};
 
+/// Bytes of a block: files start at multiples of it, and a block of zeros marks the end.
+const BLOCK: u64 = 512;
+
 /// The largest text of an archive that is read.
 pub(crate) const MOST_TEXT: u64 = 1 << 24;
 
@@ -81,9 +84,11 @@ pub(crate) fn index(path: &Path, shard: u32) -> Index {
     let mut found = || -> std::io::Result<()> {
         let file = File::open(path)?;
         let size = file.metadata()?.len();
+        let mut end = 0;
         let mut archive = tar::Archive::new(file);
         for entry in archive.entries_with_seek()? {
             let mut entry = entry?;
+            end = entry.raw_file_position().saturating_add(entry.size());
             let name = String::from_utf8(entry.path_bytes().into_owned());
             let name = match name {
                 Ok(name) => name,
@@ -110,7 +115,7 @@ pub(crate) fn index(path: &Path, shard: u32) -> Index {
             };
             index.add(member, kind, size)?;
         }
-        Ok(())
+        check_end(path, end.next_multiple_of(BLOCK))
     };
     if let Err(error) = found() {
         let message =
@@ -118,6 +123,29 @@ pub(crate) fn index(path: &Path, shard: u32) -> Index {
         index.faults.push((Reason::Damaged, message));
     }
     index
+}
+
+/// Checks that the mark of the end follows the last file, at `end`, and nothing else.
+fn check_end(path: &Path, end: u64) -> std::io::Result<()> {
+    let fail = |message: &str| Err(std::io::Error::other(message));
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(end))?;
+    let mut read = 0;
+    let mut bytes = vec![0; 1 << 16];
+    loop {
+        let n = file.read(&mut bytes)?;
+        if n == 0 {
+            break;
+        }
+        read += n as u64;
+        if bytes[..n].iter().any(|byte| *byte != 0) {
+            return fail("more data follow its end, as where archives were joined");
+        }
+    }
+    if read < BLOCK {
+        return fail("the mark of its end is missing");
+    }
+    Ok(())
 }
 
 /// Reads the label that a file next to a picture says.

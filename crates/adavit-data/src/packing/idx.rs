@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::formats::idx::{Part, write_images};
-use crate::formats::idx_pictures::{NAME_FILE, shape};
+use crate::formats::idx::{NAME_FILE, Part, write_images};
+use crate::formats::idx_pictures::shape;
 use crate::formats::picture_set::PictureSet;
 use crate::packing::target::{prepare, write_names};
 

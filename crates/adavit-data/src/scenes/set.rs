@@ -131,7 +131,9 @@ impl Labelled for FashionScenes {
                 .map(|index| self.scene(index, None).pixels)
                 .collect();
             let mut sums = ChannelSums::new(1);
-            scenes.iter().for_each(|scene| sums.add(scene));
+            for scene in &scenes {
+                sums.add(scene);
+            }
             sums.normalization()
         };
         Ok(self.normalization.get_or_init(measured).clone())

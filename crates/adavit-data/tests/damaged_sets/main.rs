@@ -98,7 +98,7 @@ fn wholes() -> Vec<Whole> {
             put(
                 root,
                 "list.csv",
-                b"path,label,split\ncat/0.png,0,train\ndog/2.png,1,val\n",
+                b"path,label,split\ncat/0.png,0,train\ndog/2.png,1,train\ncat/1.png,0,val\n",
             );
         }),
         build("list.jsonl", |root| {

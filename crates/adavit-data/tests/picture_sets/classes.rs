@@ -176,3 +176,36 @@ fn a_folder_without_pictures_is_no_class() {
             .contains("1 class folders without a picture: b")
     );
 }
+
+#[test]
+fn two_classes_of_one_name_are_told_apart_by_number_or_refused() {
+    let model = of_model(3, &["crane", "maillot", "crane"]);
+    let root = folder(&["1.png", "2.png", "3.png"]);
+    put(
+        root.path(),
+        "a.csv",
+        b"path,label\n1.png,0\n2.png,1\n3.png,2\n",
+    );
+    let by_number = open(&root.path().join("a.csv"), &model).unwrap();
+    assert_eq!(by_number.whole.unwrap().labels(), [0, 1, 2]);
+    let root = folder(&["crane/1.png", "maillot/2.png"]);
+    let text = error(root.path(), &model);
+    assert!(
+        text.contains("called \"crane\"") && text.contains("class_map"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_number_that_only_one_part_has_is_refused() {
+    let root = folder(&[
+        "train/0/a.png",
+        "train/1/b.png",
+        "val/0/c.png",
+        "val/2/d.png",
+    ]);
+    let text = error(root.path(), &OpenOptions::default());
+    assert!(text.contains("only in val: 2"), "{text}");
+    // A model has its own classes.
+    assert!(open(root.path(), &of_model(3, &[])).is_ok());
+}

@@ -66,6 +66,16 @@ fn columns_and_splits_are_checked() {
         ("name,class\n1.png,cat\n", "found the columns name, class"),
         ("path,class,split\n1.png,cat,later\n", "found \"later\""),
         ("path,class\n", "found none"),
+        (
+            "path,class\n1.png,cat,black\n",
+            "expected 2 fields, found 3",
+        ),
+        ("path,class\n1.png,\"cat\n2.png,dog\n", "has a line break"),
+        (
+            "path,class,class\n1.png,1,cat\n",
+            "two columns are called \"class\"",
+        ),
+        ("path,class\n1.png,1\n1.png,-1\n", "from 0 on, found -1"),
         ("", "found the columns"),
     ] {
         put(root.path(), "a.csv", text.as_bytes());
@@ -82,4 +92,20 @@ fn columns_and_splits_are_checked() {
         text.contains("row 1") && text.contains("has no label"),
         "{text}"
     );
+}
+
+#[test]
+fn whole_numbers_of_a_column_of_floats_are_numbers() {
+    let root = folder(&["1.png", "2.png", "3.png"]);
+    let rows: String = (0..12)
+        .map(|class| format!("{}.png,{class}.0\n", class % 3 + 1))
+        .collect();
+    put(
+        root.path(),
+        "a.csv",
+        format!("path,class\n{rows}").as_bytes(),
+    );
+    let found = found(&root.path().join("a.csv"));
+    assert_eq!(found.classes, "classes: labels are numbers 0..11");
+    assert_eq!(found.class_names[10], "10");
 }

@@ -228,10 +228,43 @@ mod tar {
             put(root.path(), "x.tar", &archive(&[&good[..], files].concat()));
             check(root.path(), reason, words);
         }
+        // Cut after a whole file, joined with another, and empty.
+        let whole = archive(&good);
+        for (bytes, words) in [
+            (
+                whole[..whole.len() - 1024].to_vec(),
+                "mark of its end is missing",
+            ),
+            ([&whole[..], &whole].concat(), "more data follow its end"),
+        ] {
+            put(root.path(), "x.tar", &bytes);
+            check(root.path(), Reason::Damaged, words);
+        }
+        put(root.path(), "y.tar", b"");
+        put(root.path(), "x.tar", &whole);
+        let text = error(root.path(), &OpenOptions::default());
+        assert!(text.contains("y.tar") && text.contains("missing"), "{text}");
+        std::fs::remove_file(root.path().join("y.tar")).unwrap();
         let mut cut = archive(&[&good[..], &[("1.png", &a)]].concat());
         cut.truncate(512 * 5 + 20);
         put(root.path(), "x.tar", &cut);
         check(root.path(), Reason::Damaged, "damaged or ends early");
+    }
+
+    #[test]
+    fn what_lies_beside_archives_is_not_ignored() {
+        let a = png(1);
+        let archive = archive(&[("0.png", &a), ("0.cls", b"0")]);
+        for (other, bytes, words) in [
+            ("train-1.tar.gz", &b"x"[..], "decompress it"),
+            ("cat/1.png", &a, "found both"),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            put(root.path(), "train-0.tar", &archive);
+            put(root.path(), other, bytes);
+            let text = error(root.path(), &OpenOptions::default());
+            assert!(text.contains(words), "{text}");
+        }
     }
 
     fn check(root: &Path, reason: Reason, words: &str) {

@@ -267,10 +267,10 @@ impl TrainConfig {
     /// If there is no such preset.
     pub fn dense_model(&self) -> Result<ModelConfig> {
         let mut model = ModelConfig::preset(&self.preset)?;
-        self.model.change(&mut model)?;
         // Both come from the training data, not from the pictures that the preset is known for.
         model.normalization = None;
         model.preprocessing = None;
+        self.model.change(&mut model)?;
         Ok(model)
     }
 
@@ -332,6 +332,21 @@ mod tests {
     use adavit_gumbel::Temperature;
 
     use super::*;
+
+    #[test]
+    fn a_model_has_the_preprocessing_of_its_settings_alone() {
+        let mut config = TrainConfig {
+            preset: "deit_tiny_patch16_224".into(),
+            ..TrainConfig::default()
+        };
+        assert_eq!(config.dense_model().unwrap().preprocessing, None);
+        let whole = adavit_data::Preprocessing {
+            crop_pct: 1.0,
+            ..adavit_data::Preprocessing::default()
+        };
+        config.model.preprocessing = Some(whole.clone());
+        assert_eq!(config.dense_model().unwrap().preprocessing, Some(whole));
+    }
 
     #[test]
     fn the_resolved_file_reproduces_the_configuration() {

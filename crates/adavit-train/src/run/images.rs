@@ -67,6 +67,13 @@ pub fn open_images(config: &mut TrainConfig) -> Result<RunImages> {
         config.data, found.format, found.classes
     ));
     notes.extend(left_out_note(&found));
+    if let [only] = &found.class_names[..] {
+        return Err(Error::Mismatch(format!(
+            "data: expected pictures of at least 2 classes in {}, found one, {only:?}; give the folder whose \
+             folders are the classes",
+            config.data
+        )));
+    }
     let sampled = Sampled::of(&found)?;
     match &given {
         Some(given) => notes.extend(complete_head(config, given, &found.class_names)),
@@ -114,25 +121,57 @@ pub fn open_tested(source: &ImageSource, config: &ModelConfig) -> Result<TestedI
             left_out: 0,
         });
     }
-    let options = OpenOptions {
-        num_classes: Some(config.num_classes),
-        class_names: config.class_names.clone(),
-        class_map: source.class_map.clone(),
-        cache: user_cache(),
-        ..OpenOptions::default()
-    };
-    let found = open(Path::new(&source.data), &options)?;
-    let mut notes = vec![format!(
-        "{}: {}; {}",
-        source.data, found.format, found.classes
-    )];
-    notes.extend(left_out_note(&found));
-    notes.extend(channels_note(&Sampled::of(&found)?, config.in_chans));
+    let mut notes = Vec::new();
+    let found = opened_for(source, config, &mut notes)?;
     Ok(TestedImages {
         left_out: found.left_out.pictures(),
         images: Arc::new(found.tested(config.input_config())?),
         notes,
     })
+}
+
+/// Opens all parts of the images that the settings name, for a model that has its classes; the number of
+/// pictures that were left out is returned too.
+///
+/// # Errors
+/// If they are not found, or their classes cannot be those of the model.
+pub fn open_parts(config: &TrainConfig, model: &ModelConfig) -> Result<(RunImages, usize)> {
+    let source = ImageSource::of(config);
+    let mut notes = Vec::new();
+    if source.is_named() {
+        let splits = load_splits(&source.data, source.data_dir.as_deref())?;
+        return Ok((RunImages { splits, notes }, 0));
+    }
+    let found = opened_for(&source, model, &mut notes)?;
+    notes.extend(parts_note(config, &found));
+    let left_out = found.left_out.pictures();
+    let splits = found.splits(&SplitOptions {
+        input: model.input_config(),
+        cache_bytes: config.cache_bytes,
+        fast_decode: config.fast_decode,
+        val_split: config.val_split,
+        seed: config.seed,
+    })?;
+    Ok((RunImages { splits, notes }, left_out))
+}
+
+/// Opens pictures whose classes are those of a model, and says what was found.
+fn opened_for(source: &ImageSource, model: &ModelConfig, notes: &mut Vec<String>) -> Result<Found> {
+    let options = OpenOptions {
+        num_classes: Some(model.num_classes),
+        class_names: model.class_names.clone(),
+        class_map: source.class_map.clone(),
+        cache: user_cache(),
+        ..OpenOptions::default()
+    };
+    let found = open(Path::new(&source.data), &options)?;
+    notes.push(format!(
+        "{}: {}; {}",
+        source.data, found.format, found.classes
+    ));
+    notes.extend(left_out_note(&found));
+    notes.extend(channels_note(&Sampled::of(&found)?, model.in_chans));
+    Ok(found)
 }
 
 /// Where images are.
@@ -155,14 +194,14 @@ impl ImageSource {
         }
     }
 
-    /// Whether the images are found by their name, or are grey ones in IDX files: [`load_splits`] opens
-    /// them.
+    /// Whether the images are found by their name, or are grey ones in IDX files whose classes have no
+    /// names: [`load_splits`] opens them.
     fn is_named(&self) -> bool {
         let data = Path::new(&self.data);
         KNOWN_NAMES.contains(&self.data.as_str())
             || self.data_dir.is_some()
             || !data.exists()
-            || holds_grey_idx(data)
+            || (self.class_map.is_none() && holds_grey_idx(data))
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct CalibrateArgs {
     budget: f64,
 
     /// Data set whose held-out training images are used: fashion-mnist-subset, fashion-scenes,
-    /// fashion-mnist, mnist, or a folder of IDX files [default: what the checkpoint records, or
+    /// fashion-mnist, mnist, or a path in any format that training takes [default: what the checkpoint records, or
     /// fashion-mnist-subset]
     #[arg(long, value_name = "NAME|PATH")]
     data: Option<String>,
@@ -40,6 +40,11 @@ pub(crate) struct CalibrateArgs {
     /// a build with the feature hub]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+
+    /// File that gives each folder or label its class: lines of FOLDER,CLASS or a JSON object
+    /// [default: by names, or by numbers]
+    #[arg(long, value_name = "FILE")]
+    class_map: Option<PathBuf>,
 
     /// Share of the training images that is held out; must match training, otherwise calibration sees
     /// training images [default: what the checkpoint records, or 0.1]
@@ -67,12 +72,7 @@ pub(crate) struct CalibrateArgs {
 
 pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
     let device = args.machine.open()?.device;
-    if !(args.budget > 0.0 && args.budget <= 1.0) {
-        return Err(bad_input(format!(
-            "budget: expected a number in (0, 1], found {}",
-            args.budget
-        )));
-    }
+    check_budget(args.budget)?;
     let target = target(args)?;
     let checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
     if checkpoint.config.decisions.is_none() {
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
     let recorded = Recorded::of(&args.checkpoint, &checkpoint.config)?;
     let given = args.images();
     let trained = recorded.settings(&given)?;
-    let data = recorded.load(&trained)?;
+    let (data, left_out) = recorded.load(&given, &trained, &checkpoint.config)?;
     check_images(&checkpoint.config, data.train.as_ref())?;
     let normalization = checkpoint.config.normalization_for(data.train.as_ref())?;
     let (chosen_by, indices) = chosen_by(&data, &trained)?;
@@ -121,11 +121,24 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
         test,
     };
     result.print(args)?;
-    let Some(warning) = warning else {
-        return Ok(Exit::Done);
-    };
-    message(&format!("warning: {warning}"));
-    Ok(Exit::CheckFailed)
+    if let Some(warning) = &warning {
+        message(&format!("warning: {warning}"));
+    }
+    // As in an evaluation, pictures that were left out are told by the status.
+    let failed = warning.is_some() || left_out > 0;
+    Ok(if failed {
+        Exit::CheckFailed
+    } else {
+        Exit::Done
+    })
+}
+
+fn check_budget(budget: f64) -> Result<()> {
+    if budget > 0.0 && budget <= 1.0 {
+        return Ok(());
+    }
+    let message = format!("budget: expected a number in (0, 1], found {budget}");
+    Err(bad_input(message))
 }
 
 /// The images that choose: a part of its own, or held-out images of the part that was trained on.
@@ -152,6 +165,7 @@ impl CalibrateArgs {
         GivenImages {
             data: self.data.as_deref(),
             data_dir: self.data_dir.as_deref(),
+            class_map: self.class_map.as_deref(),
             held_out: self.held_out,
             seed: self.seed,
         }

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use adavit_data::{KNOWN_NAMES, Labelled, Splits};
 use adavit_model::{ModelConfig, TrainedOn};
-use adavit_train::{TrainConfig, load_data, open_images, trained_on};
+use adavit_train::{TrainConfig, load_data, open_parts, trained_on};
 use anyhow::Result;
 
 use crate::exit::bad_input;
+use crate::output::message;
 use crate::source::settings_of_run;
 
 /// What is known of a checkpoint's training.
@@ -25,6 +26,7 @@ pub(super) struct Recorded {
 pub(super) struct GivenImages<'a> {
     pub(super) data: Option<&'a str>,
     pub(super) data_dir: Option<&'a Path>,
+    pub(super) class_map: Option<&'a Path>,
     pub(super) held_out: Option<f64>,
     pub(super) seed: Option<u64>,
 }
@@ -66,19 +68,29 @@ impl Recorded {
         if let Some(folder) = given.data_dir {
             settings.data_dir = Some(folder.into());
         }
+        if let Some(file) = given.class_map {
+            settings.class_map = Some(file.into());
+        }
         settings.held_out = given.held_out.unwrap_or(settings.held_out);
         settings.seed = given.seed.unwrap_or(settings.seed);
         Ok(settings)
     }
 
-    /// Loads the images of the settings.
-    pub(super) fn load(&self, settings: &TrainConfig) -> Result<Splits> {
-        if self.run.is_some() {
-            return Ok(load_data(&self.checkpoint, settings)?);
+    /// Loads the images of the settings, and returns how many pictures were left out.
+    pub(super) fn load(
+        &self,
+        given: &GivenImages,
+        settings: &TrainConfig,
+        model: &ModelConfig,
+    ) -> Result<(Splits, usize)> {
+        if self.run.is_some() && given.data.is_none() && given.class_map.is_none() {
+            return Ok((load_data(&self.checkpoint, settings)?, 0));
         }
-        let mut settings = settings.clone();
-        settings.dense_checkpoint = Some(self.checkpoint.clone());
-        Ok(open_images(&mut settings)?.splits)
+        let (images, left_out) = open_parts(settings, model)?;
+        for note in &images.notes {
+            message(&format!("note: {note}"));
+        }
+        Ok((images.splits, left_out))
     }
 
     /// Returns what is wrong with choosing thresholds on the held-out images of `train`, if anything.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use tempfile::NamedTempFile;
@@ -68,10 +68,25 @@ pub fn check_writable(path: &Path) -> Result<()> {
             "a {name} is here already, which belongs to a checkpoint or a run; choose another file"
         ));
     }
-    match temporary(path) {
+    if is_special(path) {
+        return Ok(());
+    }
+    match temporary(&target(path)) {
         Ok(_) => Ok(()),
         Err(error) => refused(format!("cannot be written ({error}); choose another file")),
     }
+}
+
+/// Whether a path is a pipe or a device, which is written to and not replaced.
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|kind| !kind.is_file() && !kind.is_dir())
+}
+
+/// The file that a path names: a link stays, and what it leads to is replaced.
+fn target(path: &Path) -> PathBuf {
+    let is_link = std::fs::symlink_metadata(path).is_ok_and(|kind| kind.is_symlink());
+    let led_to = is_link.then(|| path.canonicalize().ok()).flatten();
+    led_to.unwrap_or_else(|| path.to_path_buf())
 }
 
 /// Replaces a file by what `write` makes of a temporary one.
@@ -80,10 +95,18 @@ fn replace(
     write: impl FnOnce(&mut NamedTempFile) -> std::io::Result<()>,
 ) -> Result<()> {
     let replace = || {
-        let mut file = temporary(path)?;
+        if is_special(path) {
+            let mut file = NamedTempFile::new()?;
+            write(&mut file)?;
+            let mut written = std::fs::OpenOptions::new().write(true).open(path)?;
+            std::io::copy(&mut file.reopen()?, &mut written)?;
+            return Ok(());
+        }
+        let target = target(path);
+        let mut file = temporary(&target)?;
         write(&mut file)?;
         file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
+        file.persist(&target).map_err(|error| error.error)?;
         Ok(())
     };
     replace().map_err(Error::io("writing", path))
