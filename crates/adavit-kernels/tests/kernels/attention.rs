@@ -3,7 +3,7 @@
 use adavit_kernels::{
     AffineMap, AttentionMaps, HeadGate, Qkv, attention, class_attention, multi_head_attention,
 };
-use adavit_kernels_testing::{Values, check, flat};
+use adavit_kernels_testing::{Values, check, check_within, flat};
 use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 
@@ -18,6 +18,10 @@ fn few() -> ProptestConfig {
 fn qkv<'a>(q: &'a Tensor, k: &'a Tensor, v: &'a Tensor) -> Qkv<'a> {
     Qkv { q, k, v }
 }
+
+/// The gradient of a head's gate sums n * d products of both signs, so it may be far smaller than they
+/// are: one random case in some thousand is 2.6e-5 from f64.
+const GATES: f64 = 1e-4;
 
 /// Inputs q, k, v and head gates, with the shape of everything.
 struct Case {
@@ -58,8 +62,10 @@ impl Case {
             )
         };
         check(&|xs| run(xs, HeadGate::All), &self.inputs[..3], seed);
-        check(&|xs| run(xs, HeadGate::Full(&xs[3])), &self.inputs, seed);
-        check(&|xs| run(xs, HeadGate::Partial(&xs[3])), &self.inputs, seed);
+        let full = |xs: &[Tensor]| run(xs, HeadGate::Full(&xs[3]));
+        check_within(&full, &self.inputs, seed, GATES);
+        let partial = |xs: &[Tensor]| run(xs, HeadGate::Partial(&xs[3]));
+        check_within(&partial, &self.inputs, seed, GATES);
         let class =
             |xs: &[Tensor]| class_attention(&xs[0], &xs[1], self.heads, tokens(&xs[0]).as_ref());
         check(&class, &self.inputs[..2], seed);

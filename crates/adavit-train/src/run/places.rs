@@ -137,7 +137,7 @@ mod tests {
         config.data = std::env::temp_dir().join("no/such").display().to_string();
         let error = load_data(Path::new("."), &config).unwrap_err();
         assert!(error.is_input_error());
-        assert!(error.to_string().contains("not there any more"), "{error}");
+        assert!(error.to_string().contains("which is not there"), "{error}");
     }
 
     #[test]
