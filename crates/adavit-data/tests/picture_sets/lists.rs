@@ -97,9 +97,10 @@ fn columns_and_splits_are_checked() {
 #[test]
 fn whole_numbers_of_a_column_of_floats_are_numbers() {
     let root = folder(&["1.png", "2.png", "3.png"]);
-    let rows: String = (0..12)
+    let rows: Vec<String> = (0..12)
         .map(|class| format!("{}.png,{class}.0\n", class % 3 + 1))
         .collect();
+    let rows = rows.concat();
     put(
         root.path(),
         "a.csv",
