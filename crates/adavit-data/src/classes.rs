@@ -270,11 +270,10 @@ impl Case<'_> {
 
     /// Fails if a label is a negative number, as a mark for no label is.
     fn check_negative(&self) -> Result<()> {
-        let numbers = self.labels.iter().filter(|label| number(label).is_some());
         let Some(label) = self.labels.iter().find(|label| is_negative(label)) else {
             return Ok(());
         };
-        if numbers.count() == 0 {
+        if !self.labels.iter().any(|label| number(label).is_some()) {
             return Ok(());
         }
         Err(self.fail(format!(

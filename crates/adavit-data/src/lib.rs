@@ -108,4 +108,4 @@ pub use decoding::{
     unread_files::{UnreadCounter, UnreadFiles},
 };
 pub use error::{Error, Result};
-pub use formats::idx::{Part, holds_grey_idx, write_part};
+pub use formats::idx::{Part, holds_unnamed_idx, write_part};

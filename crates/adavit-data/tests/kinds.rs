@@ -186,6 +186,13 @@ fn a_picture_of_another_name_is_decoded_by_its_bytes() {
     assert!(error.contains("really_a_png.jpg: a web page"), "{error}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_device_is_no_picture() {
+    let error = Picture::open("/dev/zero".as_ref(), 3).unwrap_err();
+    assert!(error.to_string().contains("a pipe or a device"), "{error}");
+}
+
 #[test]
 fn a_scaled_jpeg_is_the_smallest_that_is_large_enough() {
     let fast = |name: &str, at_least| {

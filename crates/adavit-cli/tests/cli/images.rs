@@ -269,3 +269,69 @@ fn data_says_what_is_there_and_draws_it() {
     );
     assert_refusal(&adavit(path, &["data", "nothing"]), "nothing");
 }
+
+#[test]
+fn calibration_takes_the_classes_of_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    made_folder(&root.join("data"), &[("train", 4), ("val", 2), ("test", 2)]);
+    // In another order than that of the folders' names.
+    picture_model(&root.join("model"), &["cat", "ant", "bee"]);
+    let calibrate = ["calibrate", "model", "--budget", "0.9", "--out", "own"];
+    let with = |data: &str| adavit(root, &[&calibrate[..], &["--data", data]].concat());
+    let output = with("data");
+    assert!(matches!(output.status.code(), Some(0 | 1)));
+    let text = stderr(&output);
+    assert!(
+        text.contains("3 folders by the names of the 3 classes"),
+        "{text}"
+    );
+    for part in ["train", "val", "test"] {
+        let class = root.join("data").join(part);
+        fs::rename(class.join("cat"), class.join("dog")).unwrap();
+    }
+    assert_refusal(&with("data"), "no classes of the model: dog");
+}
+
+#[test]
+fn a_folder_above_the_classes_is_not_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let pets = folder.path().join("data/pets/ant");
+    fs::create_dir_all(&pets).unwrap();
+    for number in 0..4 {
+        picture(0, number, (24, 24))
+            .save(pets.join(format!("{number}.png")))
+            .unwrap();
+    }
+    let output = adavit(folder.path(), &["train", "data", "--out", "run"]);
+    assert_refusal(&output, "at least 2 classes");
+}
+
+#[test]
+fn grey_idx_files_have_the_classes_that_are_named_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    made_folder(&root.join("data"), &[("train", 4), ("test", 2)]);
+    for (part, class) in ["train", "test"]
+        .iter()
+        .flat_map(|part| [(part, 0), (part, 1), (part, 2)])
+    {
+        let name = ["ant", "bee", "cat"][class];
+        for entry in fs::read_dir(root.join("data").join(part).join(name)).unwrap() {
+            let path = entry.unwrap().path();
+            let grey = GrayImage::from_pixel(24, 24, Luma([class as u8 * 90]));
+            grey.save(path).unwrap();
+        }
+    }
+    let packed = adavit(root, &["data", "data", "--to", "idx", "packed"]);
+    assert!(packed.status.success(), "{}", stderr(&packed));
+    picture_model(&root.join("model"), &["cat", "ant", "bee"]);
+    let top1 = |data: &str| {
+        let output = adavit(
+            root,
+            &["eval", "model", "--data", data, "--per-class", "--json"],
+        );
+        json(&output)["per_class"].clone()
+    };
+    assert_eq!(top1("packed"), top1("data"));
+}

@@ -126,18 +126,20 @@ pub(crate) fn write_images(
 /// A file that names the classes.
 pub(crate) const NAME_FILE: &str = "classnames.txt";
 
-/// Returns whether a folder holds IDX files by their names, none of four dimensions, and no names of
-/// classes: [`load`](crate::load) reads them, with a clear error if one is missing.
-pub fn holds_grey_idx(dir: &Path) -> bool {
+/// Returns whether a folder holds grey IDX files and no names of classes: [`load`](crate::load) reads
+/// them, with a clear error if one is missing.
+pub fn holds_unnamed_idx(dir: &Path) -> bool {
+    holds_grey_idx(dir) && !dir.join(NAME_FILE).exists()
+}
+
+/// Returns whether a folder holds IDX files by their names, and none of four dimensions.
+pub(crate) fn holds_grey_idx(dir: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return false;
     };
     let names = entries
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned());
-    if dir.join(NAME_FILE).exists() {
-        return false;
-    }
     let idx: Vec<String> = names.filter(|name| name.contains("-ubyte")).collect();
     !idx.is_empty() && !idx.iter().any(|name| name.contains("idx4"))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use adavit_data::{
     CropMode, FASHION_SCENES, Found, KNOWN_NAMES, Labelled, OpenOptions, PictureSet, Preprocessing,
-    SplitOptions, Splits, holds_grey_idx, load_splits, open, user_cache,
+    SplitOptions, Splits, holds_unnamed_idx, load_splits, open, user_cache,
 };
 use adavit_model::{ImportOptions, Imported, ModelConfig, Stem, import};
 
@@ -28,6 +28,8 @@ pub struct RunImages {
     pub splits: Splits,
     /// What was found and decided, a sentence each.
     pub notes: Vec<String>,
+    /// How many pictures were left out.
+    pub left_out: usize,
 }
 
 /// Opens the images that the settings name.
@@ -59,7 +61,11 @@ pub fn open_images(config: &mut TrainConfig) -> Result<RunImages> {
             }
             None => {}
         }
-        return Ok(RunImages { splits, notes });
+        return Ok(RunImages {
+            splits,
+            notes,
+            left_out: 0,
+        });
     }
     let found = found(config, given.as_ref())?;
     notes.push(format!(
@@ -79,22 +85,34 @@ pub fn open_images(config: &mut TrainConfig) -> Result<RunImages> {
         Some(given) => notes.extend(complete_head(config, given, &found.class_names)),
         None => complete_new(config, &found, &sampled)?,
     }
-    let model = config.dense_model()?;
+    let mut model = config.dense_model()?;
     notes.extend(channels_note(&sampled, model.in_chans));
-    notes.extend(parts_note(config, &found));
-    let mut input = model.input_config();
     let of_checkpoint = given.and_then(|given| given.preprocessing);
-    if let Some(preprocessing) = config.model.preprocessing.clone().or(of_checkpoint) {
-        input.preprocessing = preprocessing;
-    }
+    model.preprocessing = model.preprocessing.or(of_checkpoint);
+    parts(config, &model, found, notes)
+}
+
+/// The parts of pictures that were found, as `model` takes them.
+fn parts(
+    config: &TrainConfig,
+    model: &ModelConfig,
+    found: Found,
+    mut notes: Vec<String>,
+) -> Result<RunImages> {
+    notes.extend(parts_note(config, &found));
+    let left_out = found.left_out.pictures();
     let splits = found.splits(&SplitOptions {
-        input,
+        input: model.input_config(),
         cache_bytes: config.cache_bytes,
         fast_decode: config.fast_decode,
         val_split: config.val_split,
         seed: config.seed,
     })?;
-    Ok(RunImages { splits, notes })
+    Ok(RunImages {
+        splits,
+        notes,
+        left_out,
+    })
 }
 
 /// The images of an evaluation, and what is to be known of them.
@@ -130,29 +148,23 @@ pub fn open_tested(source: &ImageSource, config: &ModelConfig) -> Result<TestedI
     })
 }
 
-/// Opens all parts of the images that the settings name, for a model that has its classes; the number of
-/// pictures that were left out is returned too.
+/// Opens all parts of the images that the settings name, for a model that has its classes.
 ///
 /// # Errors
 /// If they are not found, or their classes cannot be those of the model.
-pub fn open_parts(config: &TrainConfig, model: &ModelConfig) -> Result<(RunImages, usize)> {
+pub fn open_parts(config: &TrainConfig, model: &ModelConfig) -> Result<RunImages> {
     let source = ImageSource::of(config);
     let mut notes = Vec::new();
     if source.is_named() {
         let splits = load_splits(&source.data, source.data_dir.as_deref())?;
-        return Ok((RunImages { splits, notes }, 0));
+        return Ok(RunImages {
+            splits,
+            notes,
+            left_out: 0,
+        });
     }
     let found = opened_for(&source, model, &mut notes)?;
-    notes.extend(parts_note(config, &found));
-    let left_out = found.left_out.pictures();
-    let splits = found.splits(&SplitOptions {
-        input: model.input_config(),
-        cache_bytes: config.cache_bytes,
-        fast_decode: config.fast_decode,
-        val_split: config.val_split,
-        seed: config.seed,
-    })?;
-    Ok((RunImages { splits, notes }, left_out))
+    parts(config, model, found, notes)
 }
 
 /// Opens pictures whose classes are those of a model, and says what was found.
@@ -201,7 +213,7 @@ impl ImageSource {
         KNOWN_NAMES.contains(&self.data.as_str())
             || self.data_dir.is_some()
             || !data.exists()
-            || (self.class_map.is_none() && holds_grey_idx(data))
+            || (self.class_map.is_none() && holds_unnamed_idx(data))
     }
 }
 

@@ -47,8 +47,9 @@ impl<'d> Session<'d> {
     /// resumed run passes the dense model that it keeps itself as `kept_dense`.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) if a setting cannot be used, alone or with these images or this device;
-    /// [`Error::Mismatch`](crate::Error::Mismatch) if images or checkpoint do not fit the configured model.
+    /// [`Error::Setting`](crate::Error::Setting) if a setting cannot be used, alone or with these images
+    /// or this device; [`Error::Mismatch`](crate::Error::Mismatch) if images or checkpoint do not fit the
+    /// configured model.
     pub fn prepare(
         config: &TrainConfig,
         data: &'d Splits,

@@ -31,8 +31,8 @@ pub(crate) struct CalibrateArgs {
     budget: f64,
 
     /// Data set whose held-out training images are used: fashion-mnist-subset, fashion-scenes,
-    /// fashion-mnist, mnist, or a path in any format that training takes [default: what the checkpoint records, or
-    /// fashion-mnist-subset]
+    /// fashion-mnist, mnist, or a path in any format that training takes [default: what the
+    /// checkpoint records, or fashion-mnist-subset]
     #[arg(long, value_name = "NAME|PATH")]
     data: Option<String>,
 

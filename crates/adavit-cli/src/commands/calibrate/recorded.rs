@@ -86,11 +86,11 @@ impl Recorded {
         if self.run.is_some() && given.data.is_none() && given.class_map.is_none() {
             return Ok((load_data(&self.checkpoint, settings)?, 0));
         }
-        let (images, left_out) = open_parts(settings, model)?;
+        let images = open_parts(settings, model)?;
         for note in &images.notes {
             message(&format!("note: {note}"));
         }
-        Ok((images.splits, left_out))
+        Ok((images.splits, images.left_out))
     }
 
     /// Returns what is wrong with choosing thresholds on the held-out images of `train`, if anything.

@@ -125,3 +125,37 @@ fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
     }
     builder.tempfile_in(folder.unwrap_or(Path::new(".")))
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_stays_and_its_target_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        write_file(&file, b"old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_file(&link, b"new").unwrap();
+        let kind = std::fs::symlink_metadata(&link).unwrap();
+        assert!(kind.is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_device_is_written_to_and_not_replaced() {
+        // Through a link, so that a mistake could not hurt the device itself.
+        let folder = tempfile::tempdir().unwrap();
+        for (device, fits) in [("null", true), ("full", false)] {
+            let device = Path::new("/dev").join(device);
+            if !device.exists() {
+                continue;
+            }
+            let link = folder.path().join(device.file_name().unwrap());
+            std::os::unix::fs::symlink(&device, &link).unwrap();
+            assert!(check_writable(&link).is_ok());
+            assert_eq!(write_file(&link, b"bytes").is_ok(), fits, "{device:?}");
+            assert!(!std::fs::metadata(&link).unwrap().is_file());
+        }
+    }
+}
