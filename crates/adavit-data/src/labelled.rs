@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use crate::augmentation::augment::KeyedAugment;
 use crate::error::Result;
+use crate::loader::streamed::StoredRuns;
 use crate::normalization::Normalization;
 use crate::scenes::truth::SceneTruth;
 
@@ -35,6 +36,12 @@ pub trait Labelled: Send + Sync + Debug {
     /// Returns whether images lie in memory in their size, so that reading them takes no time.
     fn is_ready(&self) -> bool {
         false
+    }
+
+    /// Returns the runs that an epoch reads, if the images come from shards and do not stay in memory: see
+    /// [`stored_order`](crate::stored_order).
+    fn stored_runs(&self) -> Option<&StoredRuns> {
+        None
     }
 
     /// Returns where image `index` is, for messages.

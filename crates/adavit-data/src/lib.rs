@@ -38,6 +38,7 @@ pub use labelled::{Labelled, all_indices};
 pub use loader::{
     batch::{Batch, Broken, Skipped, make_batch, make_readable_batch},
     order::{batches, epoch_order},
+    streamed::{StoredRuns, stored_order},
     workers::{BatchPlan, Batches, Loader, LoaderOptions},
 };
 pub use source::{Datasets, KNOWN_NAMES, Splits, load};

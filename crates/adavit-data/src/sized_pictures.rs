@@ -5,7 +5,8 @@
 //! training     decode -> augmentation, which crops
 //! ```
 //!
-//! Decoded pictures stay in memory as far as they fit a limit, so that later epochs decode nothing.
+//! Decoded pictures stay in memory as far as they fit a limit, so that later epochs decode nothing. Shards
+//! of which not all fit are streamed: see [`stored_order`](crate::stored_order).
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -16,6 +17,7 @@ use crate::decoding::decode::DecodeOptions;
 use crate::error::Result;
 use crate::formats::picture_set::PictureSet;
 use crate::labelled::Labelled;
+use crate::loader::streamed::StoredRuns;
 use crate::normalization::Normalization;
 use crate::picture::Picture;
 use crate::preprocessing::InputConfig;
@@ -23,6 +25,8 @@ use crate::statistics::pixel_statistics;
 
 /// Pictures whose bytes identify a set.
 const IDENTIFYING: usize = 64;
+/// Pictures that are decoded to estimate the size of all.
+const ESTIMATED_BY: usize = 16;
 
 /// Labelled pictures in the size that a model takes, as [`Labelled`].
 #[derive(Debug)]
@@ -31,6 +35,7 @@ pub struct SizedPictures {
     input: InputConfig,
     decoding: DecodeOptions,
     cache: Cache,
+    runs: Option<StoredRuns>,
 }
 
 /// Decoded pictures, at most a number of bytes of them.
@@ -53,10 +58,12 @@ impl SizedPictures {
                 bytes: AtomicU64::new(0),
                 most: 0,
             },
+            runs: None,
         }
     }
 
-    /// Returns the same pictures, of which at most so many bytes, decoded, stay in memory.
+    /// Returns the same pictures, of which at most so many bytes, decoded, stay in memory. If they come from
+    /// shards and need more, by an estimate from a few of them, they are streamed.
     #[must_use]
     pub fn cached(self, bytes: u64) -> Self {
         let slots = if bytes == 0 { 0 } else { self.set.len() };
@@ -65,7 +72,13 @@ impl SizedPictures {
             bytes: AtomicU64::new(0),
             most: bytes,
         };
-        Self { cache, ..self }
+        let streamed = self.estimated_bytes() > bytes;
+        let runs = streamed.then(|| self.set.stored_runs()).flatten();
+        Self {
+            cache,
+            runs,
+            ..self
+        }
     }
 
     /// Returns the same pictures, decoded fast if so: see [`DecodeOptions::fast_decode`].
@@ -78,6 +91,20 @@ impl SizedPictures {
     /// Returns the pictures before they are resized.
     pub fn set(&self) -> &PictureSet {
         &self.set
+    }
+
+    /// About how many bytes all pictures have decoded. Broken ones count as nothing.
+    fn estimated_bytes(&self) -> u64 {
+        let step = self.set.len().div_ceil(ESTIMATED_BY).max(1);
+        let some = (0..self.set.len()).step_by(step);
+        let (count, bytes) = some.fold((0, 0), |(count, bytes), index| {
+            let picture = self.set.picture_with(index, &self.decoding);
+            (
+                count + 1,
+                bytes + picture.map_or(0, |picture| picture.bytes().len() as u64),
+            )
+        });
+        bytes * self.set.len() as u64 / u64::max(count, 1)
     }
 
     fn picture(&self, index: usize) -> Result<Cow<'_, Picture>> {
@@ -125,6 +152,10 @@ impl Labelled for SizedPictures {
 
     fn label(&self, index: usize) -> u32 {
         self.set.label(index)
+    }
+
+    fn stored_runs(&self) -> Option<&StoredRuns> {
+        self.runs.as_ref()
     }
 
     fn place(&self, index: usize) -> String {

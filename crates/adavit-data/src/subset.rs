@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::augmentation::augment::KeyedAugment;
 use crate::error::Result;
 use crate::labelled::Labelled;
+use crate::loader::streamed::StoredRuns;
 use crate::normalization::Normalization;
 use crate::scenes::truth::SceneTruth;
 
@@ -14,12 +15,19 @@ pub struct Subset {
     name: String,
     set: Arc<dyn Labelled>,
     indices: Vec<u32>,
+    runs: Option<StoredRuns>,
 }
 
 impl Subset {
     /// Returns the images of `set` at `indices`, which are below its length, as `name`.
     pub fn new(name: String, set: Arc<dyn Labelled>, indices: Vec<u32>) -> Self {
-        Self { name, set, indices }
+        let runs = set.stored_runs().map(|runs| runs.of(&indices));
+        Self {
+            name,
+            set,
+            indices,
+            runs,
+        }
     }
 
     fn inner(&self, index: usize) -> usize {
@@ -46,6 +54,10 @@ impl Labelled for Subset {
 
     fn label(&self, index: usize) -> u32 {
         self.set.label(self.inner(index))
+    }
+
+    fn stored_runs(&self) -> Option<&StoredRuns> {
+        self.runs.as_ref()
     }
 
     fn place(&self, index: usize) -> String {

@@ -10,8 +10,9 @@ pub(crate) type Block = Vec<Vec<u8>>;
 
 /// The most blocks that are kept: finding one among them takes no time.
 const KEPT: usize = 1024;
-/// The most bytes that are kept, if there is more than one block.
-const KEPT_BYTES: usize = 64 << 20;
+/// The most bytes that are kept, if there is more than one block: the buffer of a
+/// [streamed epoch](crate::loader::streamed), and what workers read ahead.
+const KEPT_BYTES: usize = 128 << 20;
 
 /// Which block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

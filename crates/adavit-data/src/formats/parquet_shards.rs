@@ -26,6 +26,7 @@ use crate::formats::options::{Faulty, OpenOptions};
 use crate::formats::parquet_columns::{ColumnPart, guarded};
 use crate::formats::part_name::PartName;
 use crate::formats::store::{Labels, Listed, MOST_FILE_BYTES, RawPart, Store};
+use crate::loader::streamed::Spot;
 
 /// Columns of pictures and of labels; the first one that a file has counts.
 const PICTURES: [&str; 8] = [
@@ -95,6 +96,15 @@ impl Store for Rows {
         let (shard, row) = self.entries[entry];
         format!("{}: row {row}", self.shards[shard as usize].path.display())
     }
+
+    fn spot(&self, entry: usize) -> Option<Spot> {
+        let (shard, row) = self.entries[entry];
+        Some(Spot {
+            shard,
+            offset: row.into(),
+            bytes: self.shards[shard as usize].mean_bytes(row as usize),
+        })
+    }
 }
 
 /// Where a row is.
@@ -108,13 +118,23 @@ struct Place {
 }
 
 impl Shard {
-    fn find(&self, row: usize) -> Place {
-        let group = self.starts.partition_point(|start| *start <= row) - 1;
+    fn group_of(&self, row: usize) -> usize {
+        self.starts.partition_point(|start| *start <= row) - 1
+    }
+
+    /// The mean size of the pictures in the row group of a row, at least 1.
+    fn mean_bytes(&self, row: usize) -> u64 {
+        let group = self.group_of(row);
         let rows = self.starts[group + 1] - self.starts[group];
-        let row = row - self.starts[group];
         let column = self.metadata.row_group(group).column(self.column);
-        let mean = (column.uncompressed_size().max(0) as u64 / rows as u64).max(1);
-        let block = ((BLOCK_BYTES / mean).max(1) as usize).min(rows);
+        (column.uncompressed_size().max(0) as u64 / rows as u64).max(1)
+    }
+
+    fn find(&self, row: usize) -> Place {
+        let group = self.group_of(row);
+        let rows = self.starts[group + 1] - self.starts[group];
+        let block = ((BLOCK_BYTES / self.mean_bytes(row)).max(1) as usize).min(rows);
+        let row = row - self.starts[group];
         let first = row / block * block;
         Place {
             group,

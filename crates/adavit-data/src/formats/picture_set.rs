@@ -5,6 +5,7 @@ use std::fmt;
 use crate::decoding::decode::DecodeOptions;
 use crate::error::{Error, Result};
 use crate::formats::store::{RawPart, Store};
+use crate::loader::streamed::{RUN_BYTES, StoredRuns};
 use crate::picture::{Picture, luma};
 
 /// Labelled pictures of one part of a data set, read by their index from any number of threads.
@@ -113,6 +114,16 @@ impl PictureSet {
             Some(picture) => with_channels(picture?, options.channels).map_err(fail),
             None => Picture::decode_with(&self.store.bytes(entry)?, options).map_err(fail),
         }
+    }
+
+    /// Returns the runs of the shards that hold the pictures, if shards do.
+    pub(crate) fn stored_runs(&self) -> Option<StoredRuns> {
+        let spots = self
+            .entries
+            .iter()
+            .map(|entry| self.store.spot(*entry as usize));
+        let spots: Vec<_> = spots.collect::<Option<_>>()?;
+        Some(StoredRuns::cut(&spots, RUN_BYTES))
     }
 
     /// Returns bytes that tell picture `i` from others of the set: its encoded bytes, or its pixels where

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::formats::left_out::LeftOut;
 use crate::formats::part_name::PartName;
+use crate::loader::streamed::Spot;
 use crate::picture::Picture;
 
 /// The largest file of a picture.
@@ -19,6 +20,12 @@ pub(crate) trait Store: Send + Sync + std::fmt::Debug {
 
     /// Returns where an entry is, for messages.
     fn place(&self, entry: usize) -> String;
+
+    /// Returns where in its shard an entry lies; `None` where entries are files of their own, or lie in
+    /// memory.
+    fn spot(&self, _entry: usize) -> Option<Spot> {
+        None
+    }
 
     /// Returns the picture itself where the store holds pixels; `None` where it holds encoded bytes.
     fn pixels(&self, _entry: usize) -> Option<Result<Picture>> {

@@ -8,6 +8,7 @@ use crate::decoding::endings::{Ending, ending};
 use crate::error::{Error, Result};
 use crate::formats::left_out::Reason;
 use crate::formats::store::{MOST_FILE_BYTES, Store};
+use crate::loader::streamed::Spot;
 
 /// Bytes of a block: files start at multiples of it, and a block of zeros marks the end.
 const BLOCK: u64 = 512;
@@ -47,6 +48,15 @@ impl Store for Members {
             self.shards[member.shard as usize].display(),
             member.path
         )
+    }
+
+    fn spot(&self, entry: usize) -> Option<Spot> {
+        let member = &self.members[entry];
+        Some(Spot {
+            shard: member.shard,
+            offset: member.offset,
+            bytes: member.length,
+        })
     }
 }
 

@@ -2,4 +2,5 @@
 
 pub(crate) mod batch;
 pub(crate) mod order;
+pub(crate) mod streamed;
 pub(crate) mod workers;

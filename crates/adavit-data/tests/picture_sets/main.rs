@@ -11,3 +11,5 @@ mod folders;
 mod lists;
 mod packed;
 mod pixels;
+#[cfg(feature = "tar")]
+mod streamed;

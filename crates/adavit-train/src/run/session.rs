@@ -4,7 +4,7 @@ use std::path::Path;
 
 use adavit_data::{
     Labelled, Loader, LoaderOptions, Normalization, RepeatedSample, Split, Splits, all_indices,
-    held_out, repeated_order,
+    held_out, repeated_order, stored_order,
 };
 use adavit_model::{Checkpoint, ModelConfig, TrainedOn, initial_tensors, is_decision_tensor};
 use candle_core::Device;
@@ -145,9 +145,10 @@ impl<'d> Session<'d> {
     /// Returns the order of an epoch. With repeated augmentation it is as long as without, and sees one
     /// image of so many: see [`repeated_order`].
     pub(crate) fn order(&self, epoch: u64) -> Vec<RepeatedSample> {
-        let repeats = self.config.augment.aug_repeats.max(1);
-        let mut order = repeated_order(&self.split.train, repeats, self.config.seed, epoch);
-        order.truncate(self.split.train.len());
+        let (runs, train) = (self.data.train.stored_runs(), &self.split.train);
+        let order = stored_order(runs, train, self.config.seed, epoch);
+        let mut order = repeated_order(&order, self.config.augment.aug_repeats.max(1));
+        order.truncate(train.len());
         order
     }
 
