@@ -9,8 +9,9 @@ use crate::budget::Budgets;
 pub struct Allowance {
     /// The most `exact` MACs of any image: see [`Ceiling`](crate::Ceiling).
     pub max_macs: Option<u64>,
-    /// What the decision networks are asked to spend, if they take a budget. Without, it is the one
-    /// of [`DecisionConfig::budget_input`](crate::DecisionConfig::budget_input).
+    /// What the decision networks are asked to spend, if they take a budget. Without, it is that of
+    /// the model's [allocator](crate::AllocatorConfig), or else
+    /// [`DecisionConfig::budget_input`](crate::DecisionConfig::budget_input).
     pub budget: Option<Budgets>,
 }
 

@@ -39,16 +39,28 @@ pub enum Budgets {
     Same(f64),
     /// One for each image, in the order of the batch.
     Each(Vec<f64>),
+    /// The image's own from the second block on, by the model's [allocator](crate::AllocatorConfig).
+    Allocated {
+        /// The budget of the first block, the same for every image.
+        first: f64,
+        /// The price of a share of the dense model's MACs, in loss.
+        price: f64,
+    },
 }
 
 impl Budgets {
-    /// Checks that there is a budget in (0, 1] for each of `batch` images.
+    /// Checks that there is a budget in (0, 1] for each of `batch` images, and a finite price.
     ///
     /// # Errors
     /// If there is not.
     pub fn check(&self, batch: usize) -> Result<()> {
         let budgets = match self {
-            Self::Same(budget) => std::slice::from_ref(budget),
+            Self::Allocated { price, .. } if !price.is_finite() => {
+                bail!("price: expected a finite number, found {price}")
+            }
+            Self::Same(budget) | Self::Allocated { first: budget, .. } => {
+                std::slice::from_ref(budget)
+            }
             Self::Each(budgets) if budgets.len() == batch => budgets.as_slice(),
             Self::Each(budgets) => {
                 let found = budgets.len();
@@ -61,14 +73,22 @@ impl Budgets {
         }
     }
 
-    /// Returns the budget of an image.
+    /// Returns the budget of an image; of one that is allocated, that of the first block.
     ///
     /// # Panics
     /// If there is none: see [`Self::check`].
     pub fn of(&self, image: usize) -> f64 {
         match self {
-            Self::Same(budget) => *budget,
+            Self::Same(budget) | Self::Allocated { first: budget, .. } => *budget,
             Self::Each(budgets) => budgets[image],
+        }
+    }
+
+    /// Returns the price that budgets are allocated by, if they are.
+    pub fn price(&self) -> Option<f64> {
+        match self {
+            Self::Same(_) | Self::Each(_) => None,
+            Self::Allocated { price, .. } => Some(*price),
         }
     }
 
@@ -109,6 +129,20 @@ mod tests {
             (Budgets::Same(f64::NAN), "in (0, 1]"),
             (Budgets::Each(vec![0.5, 1.1]), "in (0, 1]"),
             (Budgets::Each(vec![0.5]), "each of 2 images"),
+            (
+                Budgets::Allocated {
+                    first: 1.5,
+                    price: 0.0,
+                },
+                "in (0, 1]",
+            ),
+            (
+                Budgets::Allocated {
+                    first: 0.5,
+                    price: f64::INFINITY,
+                },
+                "a finite number",
+            ),
         ] {
             let error = budgets.features(2).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

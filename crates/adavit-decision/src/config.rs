@@ -6,6 +6,7 @@
 use candle_core::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::allocator::{AllocatorConfig, FIRST_ALLOCATED};
 use crate::axis::Axis;
 
 /// What an off head means.
@@ -96,6 +97,9 @@ pub struct DecisionConfig {
     /// budget of a call that asks for none, in (0, 1].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget_input: Option<f64>,
+    /// Gives each image a budget of its own, in a model that takes one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocator: Option<AllocatorConfig>,
 }
 
 impl Default for DecisionConfig {
@@ -111,6 +115,7 @@ impl Default for DecisionConfig {
             norm_policy: false,
             thresholds: Thresholds::default(),
             budget_input: None,
+            allocator: None,
         }
     }
 }
@@ -157,6 +162,15 @@ impl DecisionConfig {
             && !(budget > 0.0 && budget <= 1.0)
         {
             bail!("budget_input: expected a number in (0, 1], found {budget}");
+        }
+        if let Some(allocator) = &self.allocator {
+            allocator.validate()?;
+            if self.budget_input.is_none() || depth <= FIRST_ALLOCATED {
+                bail!(
+                    "allocator: expected a model of at least {} blocks that takes a budget",
+                    FIRST_ALLOCATED + 1
+                );
+            }
         }
         let decides = (0..depth).any(|block| {
             self.gates_tokens(block)

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod allocator;
 mod allowance;
 mod axis;
 mod budget;
@@ -25,6 +26,7 @@ pub use loss::deviation::Deviation;
 pub use loss::macs::MacsLoss;
 pub use loss::usage::{AxisLoss, UsageLoss, UsageLosses};
 
+pub use allocator::{Allocation, Allocator, AllocatorConfig, FIRST_ALLOCATED, Knot, choose};
 pub use allowance::Allowance;
 pub use budget::{BUDGET_FEATURES, Budgets, budget_features};
 pub use ceiling::{Ceiling, GateLogits, PolicyAt};

@@ -24,14 +24,15 @@ impl ModelConfig {
     ///
     /// # Errors
     /// If it allows fewer MACs than [`Self::floor_macs`], or asks for a budget that is not in (0, 1]
-    /// or that the model does not take.
+    /// or that the model does not take, or to allocate without an allocator.
     pub fn check_allowance(&self, allowance: &Allowance) -> Result<()> {
         if let Some(budgets) = &allowance.budget {
             self.expect_budget_input()?;
             let batch = match budgets {
-                Budgets::Same(_) => 1,
+                Budgets::Same(_) | Budgets::Allocated { .. } => 1,
                 Budgets::Each(budgets) => budgets.len(),
             };
+            self.expect_allocator(budgets)?;
             check_budgets(budgets, batch)?;
         }
         let floor = self.floor_macs();
@@ -61,6 +62,20 @@ impl ModelConfig {
         ))
     }
 
+    /// Fails if budgets are to be allocated, and nothing does that.
+    fn expect_allocator(&self, budgets: &Budgets) -> Result<()> {
+        let decisions = self.decisions.as_ref();
+        let allocator = decisions.and_then(|own| own.allocator.as_ref());
+        if allocator.is_some() || !matches!(budgets, Budgets::Allocated { .. }) {
+            return Ok(());
+        }
+        Err(Error::Input(
+            "budget: expected a model with an allocator, found one that gives every image the same \
+             budget; fit an allocator first"
+                .into(),
+        ))
+    }
+
     /// The budgets of a call of `batch` images: what it asks for, or the model's own; none if the
     /// model takes none.
     ///
@@ -71,23 +86,15 @@ impl ModelConfig {
         let Some(own) = decisions.and_then(|decisions| decisions.budget_input) else {
             return Ok(None);
         };
-        let budgets = allowance.budget.clone().unwrap_or(Budgets::Same(own));
+        let allocator = decisions.and_then(|decisions| decisions.allocator.as_ref());
+        let own = || match allocator {
+            Some(allocator) => allocator.asked_for(allocator.budget),
+            None => Budgets::Same(own),
+        };
+        let budgets = allowance.budget.clone().unwrap_or_else(own);
+        self.expect_allocator(&budgets)?;
         check_budgets(&budgets, batch)?;
         Ok(Some(budgets))
-    }
-
-    /// The features of the budgets of a call, `(B, F)`, of the dtype and on the device of `xs`.
-    pub(crate) fn budget_features(
-        &self,
-        allowance: &Allowance,
-        xs: &Tensor,
-    ) -> Result<Option<Tensor>> {
-        let batch = xs.dim(0)?;
-        let Some(budgets) = self.budgets(allowance, batch)? else {
-            return Ok(None);
-        };
-        let features = budgets.features(batch)?.to_dtype(xs.dtype())?;
-        Ok(Some(features.to_device(xs.device())?))
     }
 
     /// Begins the ceiling of a batch of `batch` images, if the allowance has one.
@@ -107,8 +114,20 @@ impl ModelConfig {
         self.floor_macs() as f64 / self.geometry().dense_macs() as f64
     }
 
-    /// Returns the budget to ask the decision networks for, so that the mean MACs of images are
-    /// `budget` of the dense model's, by [`Self::budget_curve`].
+    /// Returns what to ask for so that the mean MACs of images are `budget` of the dense model's:
+    /// allocated to the images, if the model has an allocator, else the same for all.
+    ///
+    /// # Errors
+    /// As for [`Self::input_for_budget`].
+    pub fn budgets_for(&self, budget: f64) -> Result<Budgets> {
+        let input = self.input_for_budget(budget)?;
+        let decisions = self.decisions.as_ref();
+        let allocator = decisions.and_then(|own| own.allocator.as_ref());
+        Ok(allocator.map_or(Budgets::Same(input), |own| own.asked_for(budget)))
+    }
+
+    /// Returns the budget to ask the decision networks for, the same for every image, so that the
+    /// mean MACs of images are `budget` of the dense model's, by [`Self::budget_curve`].
     ///
     /// # Errors
     /// If the model is not elastic, or `budget` is not between [`Self::smallest_budget`] and 1.
@@ -125,6 +144,12 @@ impl ModelConfig {
         let curve = self.budget_curve.as_ref();
         Ok(curve.map_or(budget, |curve| curve.asked_for(budget)))
     }
+}
+
+/// The features of the budgets of a call, `(B, F)`, of the dtype and on the device of `xs`.
+pub(crate) fn budget_features(budgets: &Budgets, xs: &Tensor) -> CandleResult<Tensor> {
+    let features = budgets.features(xs.dim(0)?)?.to_dtype(xs.dtype())?;
+    features.to_device(xs.device())
 }
 
 fn check_budgets(budgets: &Budgets, batch: usize) -> Result<()> {

@@ -50,6 +50,19 @@ impl BudgetCurve {
         before.map_or(share, |last| last.asked)
     }
 
+    /// Returns the share that images had at a budget that was asked for, linear between the points.
+    /// Beyond the ends it is that of the end.
+    pub fn share_of(&self, asked: f64) -> f64 {
+        let above = self.points.iter().position(|point| point.asked >= asked);
+        let last = self.points.len().saturating_sub(1);
+        let high = above.unwrap_or(last);
+        let [a, b] = [self.points[high.saturating_sub(1)], self.points[high]];
+        if above.is_none() || a.asked >= b.asked {
+            return b.share;
+        }
+        a.share + (asked - a.asked) / (b.asked - a.asked) * (b.share - a.share)
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let asked = self.points.iter().map(|point| point.asked);
         let rising = self
@@ -98,6 +111,14 @@ mod tests {
         ] {
             let found = curve.asked_for(share);
             assert!((found - asked).abs() < 1e-12, "{share}: {found}");
+        }
+    }
+
+    #[test]
+    fn the_curve_is_followed_forwards() {
+        let curve = curve(&[(0.2, 0.3), (0.5, 0.5), (1.0, 0.9)]);
+        for (asked, share) in [(0.1, 0.3), (0.2, 0.3), (0.35, 0.4), (0.75, 0.7), (1.0, 0.9)] {
+            assert!((curve.share_of(asked) - share).abs() < 1e-12);
         }
     }
 

@@ -42,8 +42,8 @@ pub use checkpoint::file::write::{check_writable, write_file, write_tensors};
 pub use checkpoint::import::imported::{ImportOptions, Imported, Origin};
 pub use checkpoint::import::read::{import, import_as, inspect};
 pub use checkpoint::tensors::{
-    Tensors, initial_tensors, is_budget_tensor, is_decision_tensor, is_random_features,
-    tensor_shapes,
+    Tensors, initial_tensors, is_allocator_tensor, is_budget_tensor, is_decision_tensor,
+    is_random_features, tensor_shapes,
 };
 pub use cost_table::paper_cost_table;
 pub use positions::resample_pos_embed;

@@ -3,11 +3,11 @@
 //! Dosovitskiy et al. 2021 (arXiv 2010.11929), Touvron et al. 2021 (arXiv 2012.12877), Yuan et al.
 //! 2021 (arXiv 2101.11986).
 
-use adavit_decision::{Allowance, Gating, Policy, Thresholds};
-use candle_core::Tensor;
+use adavit_decision::{Allocator, Allowance, Budgets, FIRST_ALLOCATED, Gating, Policy, Thresholds};
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::allowed::Limiter;
+use crate::allowed::{Limiter, budget_features};
 use crate::block::gathered::Gathered;
 use crate::block::{Block, BlockOutput, Deciding, DecisionSource};
 use crate::config::ModelConfig;
@@ -25,6 +25,8 @@ pub struct VisionTransformer {
     config: ModelConfig,
     embed: Embed,
     blocks: Vec<Block>,
+    /// Gives each image a budget of its own.
+    allocator: Option<Allocator>,
     norm: LayerNorm,
     head: Linear,
     /// Of distilled DeiT, on its second token.
@@ -51,8 +53,13 @@ impl VisionTransformer {
             .collect::<candle_core::Result<_>>()?;
         let head =
             |name: &str| Linear::new(config.embed_dim, config.num_classes, true, &vb.pp(name));
+        let decisions = config.decisions.as_ref();
+        let allocator = decisions.and_then(|own| own.allocator.as_ref());
+        let allocator =
+            allocator.map(|own| Allocator::new(own, config.embed_dim, &vb.pp("allocator")));
         Ok(Self {
             config: config.clone(),
+            allocator: allocator.transpose()?,
             embed: Embed::new(config, vb)?,
             blocks,
             norm: LayerNorm::new(config.embed_dim, config.layer_norm_eps, &vb.pp("norm"))?,
@@ -147,6 +154,9 @@ impl VisionTransformer {
         let geometry = self.config.geometry();
         let (b, mut xs) = (xs.dim(0)?, self.embed(xs, None)?);
         for (index, block) in self.blocks.iter().enumerate() {
+            if index == FIRST_ALLOCATED {
+                self.allocate_gathered(&xs, state)?;
+            }
             xs = block.forward_gathered(&xs, index, &geometry, state)?;
         }
         state.macs += b as u64 * (geometry.embed_macs + geometry.head_macs);
@@ -156,6 +166,44 @@ impl VisionTransformer {
         let factors: Vec<f32> = state.unknown.iter().map(factor).collect();
         let factors = Tensor::from_vec(factors, (b, 1), logits.device())?;
         Ok(logits.broadcast_mul(&factors.to_dtype(logits.dtype())?)?)
+    }
+
+    /// Keeps the class tokens of an elastic model, and gives each image its budget. The allocator
+    /// runs whatever is asked for, and counts.
+    fn allocate_gathered(&self, xs: &Tensor, state: &mut Gathered) -> candle_core::Result<()> {
+        if state.budget.is_none() {
+            return Ok(());
+        }
+        let tokens = class_token(xs)?;
+        let values = tokens.to_dtype(DType::F32)?.flatten_all()?;
+        *state.class_tokens = values.to_vec1()?;
+        let Some(allocator) = &self.allocator else {
+            return Ok(());
+        };
+        let own = allocator.allocate(&tokens, state.price.unwrap_or_default())?;
+        if state.price.is_some() {
+            state.budget = Some(budget_features(&own, xs)?);
+        }
+        Ok(())
+    }
+
+    /// The features of the images' own budgets, by the tokens that enter block `block`, where they
+    /// are allocated.
+    fn allocated(
+        &self,
+        budgets: Option<&Budgets>,
+        block: usize,
+        xs: &Tensor,
+    ) -> candle_core::Result<Option<Tensor>> {
+        match (budgets, &self.allocator) {
+            (Some(Budgets::Allocated { price, .. }), Some(allocator))
+                if block == FIRST_ALLOCATED =>
+            {
+                let own = allocator.allocate(&class_token(xs)?, *price)?;
+                budget_features(&own, xs).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The logits of the tokens after the last block.
@@ -212,9 +260,14 @@ impl WithDropout<'_> {
                     .into(),
             ));
         }
-        let budget = config.budget_features(allowance, xs)?;
+        let budgets = config.budgets(allowance, xs.dim(0)?)?;
+        let budget = budgets.as_ref().map(|own| budget_features(own, xs));
+        let mut budget = budget.transpose()?;
         let mut limiter = Limiter::new(config, allowance, xs.dim(0)?)?;
         self.run(xs, capture, |index, block, xs, scales| {
+            if let Some(own) = self.model.allocated(budgets.as_ref(), index, xs)? {
+                budget = Some(own);
+            }
             let deciding = Deciding {
                 block: index,
                 gating: &mut *gating,

@@ -9,7 +9,8 @@
 //!             partial, or without head gates  2nCR
 //! ```
 //!
-//! and, for networks that take a budget, 2F + HF + F more for these gates,
+//! and, for networks that take a budget, 2F + HF + F more for these gates, and KC for an allocator of
+//! K budgets in the block that it chooses for first,
 //!
 //! with t kept tokens (class token included), h kept heads, w = h D, R = fc1's width, and n = t if
 //! tokens gate the MLP and N if not. Norms, softmax and activations are not counted, as in timm
@@ -17,6 +18,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::allocator::FIRST_ALLOCATED;
 use crate::budget::BUDGET_FEATURES;
 use crate::config::DecisionConfig;
 use crate::cost::formula::{BlockFormula, Kept};
@@ -161,7 +163,8 @@ impl Geometry {
         parts
     }
 
-    /// MACs of the decision networks of block `block`, which run whatever they decide.
+    /// MACs of the decision networks of block `block`, which run whatever they decide, and of the
+    /// allocator before it.
     pub(crate) fn decision_macs(&self, config: &DecisionConfig, block: usize) -> u64 {
         let (mut gates, mut shifts) = (0, 0);
         if config.gates_sublayers(block) {
@@ -175,6 +178,11 @@ impl Geometry {
         if config.gates_tokens(block) {
             gates += self.num_tokens - 1;
             shifts += 1;
+        }
+        if let Some(allocator) = &config.allocator
+            && block == FIRST_ALLOCATED
+        {
+            gates += allocator.knots.len();
         }
         let inputs = config.budget_input.map_or(0, |_| BUDGET_FEATURES);
         (gates * self.embed_dim + shifts * inputs) as u64

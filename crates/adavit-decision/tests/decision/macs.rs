@@ -1,9 +1,12 @@
 //! What a policy costs: known values, and what has to hold for every policy.
 
-use adavit_decision::{BlockKept, DecisionConfig, Geometry, HeadDeactivation, PaperRounding};
+use adavit_decision::{
+    Allocation, AllocatorConfig, BlockKept, DecisionConfig, Geometry, HeadDeactivation, Knot,
+    PaperRounding,
+};
 use proptest::prelude::*;
 
-use crate::helpers::{HEAD_MODES, deit_small};
+use crate::helpers::{HEAD_MODES, deit_small, nano};
 
 fn variants() -> impl Strategy<Value = DecisionConfig> {
     let heads = prop::sample::select(&HEAD_MODES[..]);
@@ -150,4 +153,43 @@ proptest! {
         let parts = geometry.block_parts(&config, 5, off);
         prop_assert_eq!(parts.total(), parts.decisions);
     }
+}
+
+#[test]
+fn an_allocator_counts_once_among_the_decisions() {
+    let geometry = nano();
+    let elastic = DecisionConfig {
+        budget_input: Some(0.5),
+        ..DecisionConfig::default()
+    };
+    let knots = [0.2, 0.5, 1.0].map(|asked| Knot {
+        asked,
+        share: asked,
+    });
+    let allocated = DecisionConfig {
+        allocator: Some(AllocatorConfig {
+            knots: knots.to_vec(),
+            curve: vec![Allocation {
+                first: 0.5,
+                price: 1.0,
+                share: 0.5,
+            }],
+            budget: 0.5,
+        }),
+        ..elastic.clone()
+    };
+    allocated.validate(geometry.depth).unwrap();
+    assert!(allocated.validate(1).is_err());
+    let macs = 3 * geometry.embed_dim as u64;
+    assert_eq!(
+        geometry.floor_macs(&allocated),
+        geometry.floor_macs(&elastic) + macs
+    );
+    let parts = |config| geometry.image_parts(config, &vec![geometry.all(); geometry.depth]);
+    let (with, without) = (parts(&allocated), parts(&elastic));
+    assert_eq!(with.decisions, without.decisions + macs);
+    assert_eq!(with.total(), without.total() + macs);
+    let share = |config| geometry.expected_share(config, 0.3);
+    let more = share(&allocated) - share(&elastic);
+    assert!((more - macs as f64 / geometry.dense_macs() as f64).abs() < 1e-12);
 }

@@ -19,6 +19,10 @@ pub(crate) struct Gathered<'a> {
     pub(crate) policy: &'a mut HardPolicy,
     /// The features of each image's budget, for networks that take one.
     pub(crate) budget: Option<Tensor>,
+    /// The price that budgets are allocated by, if they are.
+    pub(crate) price: Option<f64>,
+    /// The class tokens behind the first block, of an elastic model.
+    pub(crate) class_tokens: &'a mut Vec<f32>,
     /// Turns off what it has no room for, if there is one.
     pub(crate) ceiling: Option<Ceiling>,
     /// Images with a gate that nobody knows, since its logit is NaN.

@@ -66,7 +66,8 @@ impl SimpleBackend for Recorder {
 /// in ±1/sqrt(fan in) (PyTorch's convolution), a convolutional stem uniform in ±sqrt(6/fan in) (He
 /// et al. 2015), class token and positions normal with standard deviation 0.02, norms the identity;
 /// a performer's random features are orthogonal. Decision networks are normal with standard
-/// deviation 0.02, and every gate's logit starts at `keep_logit`; a budget does not change it.
+/// deviation 0.02, and every gate's logit starts at `keep_logit`; a budget does not change it. An
+/// allocator starts at 0.
 ///
 /// # Errors
 /// If the configuration is invalid.
@@ -79,11 +80,17 @@ pub fn initial_tensors(config: &ModelConfig, seed: u64, keep_logit: f64) -> Resu
     Ok(tensors)
 }
 
-/// Whether the tensor belongs to a decision network.
+/// Whether the tensor belongs to a decision network or an allocator.
 pub fn is_decision_tensor(name: &str) -> bool {
     ["head_select", "layer_select", "token_select", "norm_policy"]
         .iter()
         .any(|part| name.split('.').any(|piece| piece == *part))
+        || is_allocator_tensor(name)
+}
+
+/// Whether the tensor belongs to the allocator, which is fitted and not trained.
+pub fn is_allocator_tensor(name: &str) -> bool {
+    name.starts_with("allocator.")
 }
 
 /// Whether the tensor maps a budget to a shift of logits.
@@ -113,7 +120,7 @@ fn initial_values(
     if let ([m, dim], true) = (dims, is_random_features(name)) {
         return orthogonal(&mut rng, *m, *dim);
     }
-    if is_budget_tensor(name) {
+    if is_budget_tensor(name) || is_allocator_tensor(name) {
         return vec![0.0; n];
     }
     match (decision, dims) {

@@ -5,6 +5,7 @@
 //! out is neither read nor computed. An image's logits have the same bits alone and in any batch,
 //! and for any number of threads. On other devices the rows are gathered for candle's operations.
 
+mod allocate;
 pub(crate) mod block;
 mod buffers;
 mod conv_stem;
@@ -14,13 +15,14 @@ mod packed;
 mod plan;
 mod stem;
 
-use adavit_decision::{Allowance, DecisionConfig, HardPolicy, Thresholds};
+use adavit_decision::{Allowance, Budgets, DecisionConfig, HardPolicy, Thresholds};
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use self::block::Strategy;
 use self::decide::PolicySource;
 use self::packed::{PackedTransformer, Rooms};
+use crate::allowed::budget_features;
 use crate::block::gathered::Gathered;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -49,12 +51,22 @@ pub struct Workspace {
     rooms: Rooms,
     /// Multiply-adds of the gathered path.
     gathered_macs: u64,
+    /// The class tokens of the gathered path, behind the first block.
+    gathered_tokens: Vec<f32>,
 }
 
 impl Workspace {
     /// Returns the multiply-adds done since the last call.
     pub fn take_macs(&mut self) -> u64 {
         std::mem::take(&mut self.gathered_macs) + self.rooms.take_macs()
+    }
+
+    /// Returns the class token of each image behind the first block, `(B, C)`, of the last forward of
+    /// an elastic model under decisions; nothing of another.
+    pub fn class_tokens(&self) -> Vec<f32> {
+        let mut tokens = self.gathered_tokens.clone();
+        self.rooms.add_class_tokens(&mut tokens);
+        tokens
     }
 
     /// What the last forward computed of each image.
@@ -211,6 +223,8 @@ impl PreparedTransformer {
         workspace
             .policy
             .keep_all(&self.config.geometry(), xs.dim(0)?);
+        workspace.gathered_tokens.clear();
+        workspace.rooms.clear_class_tokens();
         match &self.path {
             ComputePath::Packed(_) if !xs.device().is_cpu() => Err(Error::Input(format!(
                 "images: expected the CPU, where the model is, found {:?}",
@@ -241,9 +255,13 @@ fn run_gathered(
         PolicySource::Networks(allowance) => (None, allowance),
         PolicySource::Given(policy) => (Some(policy), &no_limit),
     };
+    let budgets = config.budgets(allowance, b)?;
+    let budget = budgets.as_ref().map(|own| budget_features(own, xs));
     let mut state = Gathered {
         given,
-        budget: config.budget_features(allowance, xs)?,
+        budget: budget.transpose()?,
+        price: budgets.as_ref().and_then(Budgets::price),
+        class_tokens: &mut workspace.gathered_tokens,
         ceiling: config.ceiling(allowance, b)?,
         policy: &mut workspace.policy,
         unknown: vec![false; b],

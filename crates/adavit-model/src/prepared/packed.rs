@@ -2,13 +2,16 @@
 
 use std::ops::Range;
 
-use adavit_decision::{Allowance, HardPolicy, Thresholds, budget_features};
+use adavit_decision::{
+    Allowance, Budgets, FIRST_ALLOCATED, HardPolicy, Thresholds, budget_features,
+};
 use adavit_kernels::{
     PreparedLayerNorm, PreparedLinear, ProductParts, Rows, side_by_side, threads,
 };
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
+use super::allocate::{AllocationRoom, PreparedAllocator};
 use super::block::{PreparedBlock, Strategy};
 use super::buffers::{Buffers, TokenRows};
 use super::decide::{At, PolicySource};
@@ -27,6 +30,8 @@ pub(super) struct PackedTransformer {
     /// `(N, C)`: position embedding, with class and distillation token added to their rows.
     positions: Vec<f32>,
     blocks: Vec<PreparedBlock>,
+    /// Of an elastic model.
+    allocator: Option<PreparedAllocator>,
     norm: PreparedLayerNorm,
     head: PreparedLinear,
     head_dist: Option<PreparedLinear>,
@@ -45,6 +50,20 @@ struct Share {
 }
 
 impl Rooms {
+    /// Adds the class tokens of the last forward, behind the first block.
+    pub(super) fn add_class_tokens(&self, tokens: &mut Vec<f32>) {
+        for share in &self.0 {
+            tokens.extend_from_slice(&share.room.allocation.class_tokens);
+        }
+    }
+
+    /// Forgets the class tokens of the forward before.
+    pub(super) fn clear_class_tokens(&mut self) {
+        for share in &mut self.0 {
+            share.room.allocation.class_tokens.clear();
+        }
+    }
+
     /// Returns the multiply-adds done since the last call.
     pub(super) fn take_macs(&mut self) -> u64 {
         let shares = self.0.iter_mut();
@@ -59,6 +78,7 @@ impl Rooms {
 struct Room {
     buffers: Buffers,
     stem: StemRoom,
+    allocation: AllocationRoom,
     /// The tokens with a head.
     class: Vec<f32>,
     /// The logits of the distillation token.
@@ -95,6 +115,7 @@ impl PackedTransformer {
             stem: PreparedStem::new(config, vb)?,
             positions,
             blocks,
+            allocator: PreparedAllocator::new(config, &vb.pp("allocator"))?,
             norm: norm(config, &vb.pp("norm"))?,
             head: head("head")?,
             head_dist: config.distilled.then(|| head("head_dist")).transpose()?,
@@ -170,6 +191,7 @@ impl PackedTransformer {
         };
         share.room.buffers.ceiling = self.config.ceiling(allowance, images.len())?;
         let budgets = self.config.budgets(allowance, xs.dim(0)?)?;
+        share.room.allocation.price = budgets.as_ref().and_then(Budgets::price);
         share.logits.resize(images.len() * k, 0.0);
         let group = (TOKENS / self.config.num_tokens()).max(1);
         for (index, logits) in share.logits.chunks_mut(group * k).enumerate() {
@@ -211,6 +233,9 @@ impl PackedTransformer {
             if let PolicySource::KeepAll = source {
                 prepared.forward(policy, at, &mut room.buffers);
                 continue;
+            }
+            if let (FIRST_ALLOCATED, Some(allocator)) = (block, &self.allocator) {
+                allocator.allocate(&mut room.buffers, &mut room.allocation);
             }
             prepared.decide(policy, at, &mut room.buffers);
             if let PolicySource::Given(given) = source {

@@ -1,6 +1,7 @@
 //! Contracts of the crate, through its public functions:
 //!
 //! - `allocations`: a sparse forward allocates nothing per block;
+//! - `allocator`: budgets that are allocated to images are the same on every path;
 //! - `batches`: an image has the same bits alone, in any batch and for any number of threads;
 //! - `ceiling`: no image costs more than its ceiling, on any path;
 //! - `checkpoints`: what is written is read back, and the error names all that does not fit;
@@ -16,6 +17,7 @@
 #![expect(clippy::unwrap_used, reason = "a failure anywhere here fails its test")]
 
 mod allocations;
+mod allocator;
 mod batches;
 mod ceiling;
 mod checkpoints;
