@@ -18,6 +18,10 @@ pub(crate) struct AllowanceArgs {
     /// model [default: the budget of its run]
     #[arg(long, value_name = "B", allow_negative_numbers = true)]
     pub(crate) budget: Option<f64>,
+
+    /// Give every image the same budget, also where the checkpoint has an allocator
+    #[arg(long)]
+    pub(crate) uniform: bool,
 }
 
 impl AllowanceArgs {
@@ -27,10 +31,17 @@ impl AllowanceArgs {
     /// If the model cannot keep to it.
     pub(crate) fn allowance(&self, config: &ModelConfig) -> Result<Allowance> {
         let dense = config.geometry().dense_macs();
-        let input = self.budget.map(|budget| config.input_for_budget(budget));
+        let own = config.decisions.as_ref().and_then(|own| own.budget_input);
+        let budgets = match (self.budget, self.uniform) {
+            (Some(budget), false) => Some(config.budgets_for(budget)?),
+            (Some(budget), true) => Some(Budgets::Same(config.input_for_budget(budget)?)),
+            // A checkpoint that is not elastic refuses any.
+            (None, true) => Some(Budgets::Same(own.unwrap_or(1.0))),
+            (None, false) => None,
+        };
         let allowance = Allowance {
             max_macs: self.max_macs.map(|most| most.macs(dense)),
-            budget: input.transpose()?.map(Budgets::Same),
+            budget: budgets,
         };
         config.check_allowance(&allowance)?;
         Ok(allowance)

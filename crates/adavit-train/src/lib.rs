@@ -47,6 +47,8 @@ pub use run::trainable::trainable;
 
 // What a run records, and what follows from it.
 pub use error::{Error, Result};
+pub use eval::allocation::fit::{Allocated, fit_allocator};
+pub use eval::allocation::report::{AllocatorReport, KnotReport, PointReport};
 pub use eval::calibration::{calibrate, calibrate_best, off_budget};
 pub use eval::classes::{ClassTable, Confused};
 pub use run::environment::{Machine, Start};

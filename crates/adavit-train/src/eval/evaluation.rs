@@ -150,7 +150,7 @@ impl Counts {
 }
 
 /// ln(sum of exp(logits)) - the label's logit.
-fn cross_entropy(logits: &[f32], label: usize) -> f64 {
+pub(super) fn cross_entropy(logits: &[f32], label: usize) -> f64 {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits
         .iter()
@@ -171,7 +171,7 @@ fn highest(logits: &[f32]) -> u32 {
 }
 
 /// How many classes have a higher logit than `label`, or the same and a lower number.
-fn rank_of(logits: &[f32], label: usize) -> Result<usize> {
+pub(super) fn rank_of(logits: &[f32], label: usize) -> Result<usize> {
     if let Some(&value) = logits.iter().find(|logit| !logit.is_finite()) {
         return Err(adavit_model::Error::NonFiniteLogit { value }.into());
     }

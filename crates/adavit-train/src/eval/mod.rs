@@ -1,5 +1,7 @@
-//! Accuracy, compute, usage and speed of a model on a set of images, and thresholds for a budget.
+//! Accuracy, compute, usage and speed of a model on a set of images, and thresholds or an allocator for
+//! budgets.
 
+pub(crate) mod allocation;
 pub(crate) mod calibration;
 pub(crate) mod classes;
 pub(crate) mod evaluate;

@@ -1,12 +1,13 @@
-//! `adavit calibrate`: thresholds of a checkpoint for a budget.
+//! `adavit calibrate`: thresholds of a checkpoint for a budget, or the allocator of an elastic one.
 
+mod allocator;
 mod recorded;
 
 use std::path::{Path, PathBuf};
 
 use adavit_data::{Labelled, Splits, all_indices, held_out};
 use adavit_decision::Thresholds;
-use adavit_model::{ImportOptions, import};
+use adavit_model::{Checkpoint, ImportOptions, import};
 use adavit_train::{
     Evaluation, Images, TrainConfig, calibrate_best, check_images, claim_checkpoint,
     evaluate_prepared, off_budget,
@@ -26,9 +27,19 @@ pub(crate) struct CalibrateArgs {
     #[arg(value_name = "CKPT")]
     checkpoint: PathBuf,
 
-    /// Mean compute per image, in (0, 1]: exact MACs relative to the dense model
-    #[arg(long, value_name = "B", allow_negative_numbers = true)]
-    budget: f64,
+    /// Mean compute per image, in (0, 1]: exact MACs relative to the dense model; with --allocator,
+    /// of a call that asks for no budget [default with --allocator: what the checkpoint spends]
+    #[arg(
+        long,
+        value_name = "B",
+        allow_negative_numbers = true,
+        required_unless_present = "allocator"
+    )]
+    budget: Option<f64>,
+
+    /// Fit the allocator of an elastic checkpoint, which gives each image a budget of its own
+    #[arg(long)]
+    allocator: bool,
 
     /// Data set whose held-out training images are used: fashion-mnist-subset, fashion-scenes,
     /// fashion-mnist, mnist, or a path in any format that training takes [default: what the
@@ -72,7 +83,7 @@ pub(crate) struct CalibrateArgs {
 
 pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
     let device = args.machine.open()?.device;
-    check_budget(args.budget)?;
+    args.budget.map_or(Ok(()), check_budget)?;
     let target = target(args)?;
     let checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
     if checkpoint.config.decisions.is_none() {
@@ -88,7 +99,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
     check_images(&checkpoint.config, data.train.as_ref())?;
     let normalization = checkpoint.config.normalization_for(data.train.as_ref())?;
     let (chosen_by, indices) = chosen_by(&data, &trained)?;
-    let mut images = Images {
+    let images = Images {
         dataset: chosen_by,
         indices: &indices,
         normalization: &normalization,
@@ -101,36 +112,75 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
     if let Some(warning) = recorded.warning(&given, &trained, data.train.as_ref())? {
         message(&format!("warning: {warning}"));
     }
-    let mut checkpoint = import(&args.checkpoint, &ImportOptions::default())?.checkpoint;
-    let mut model = checkpoint.model(&device)?;
-    let held_out = calibrate_best(&mut model, &images, args.budget)?;
-    checkpoint.config = model.config().clone();
-    let all = all_indices(data.test.as_ref());
-    (images.dataset, images.indices) = (data.test.as_ref(), &all);
-    let test = evaluate_prepared(&checkpoint.prepared(&device)?, &images)?;
-    let warning = off_budget(held_out.macs_share, args.budget);
-    // Thresholds that miss the budget do not replace those of the checkpoint.
-    let written = warning.is_none() || args.out.is_some();
-    if written {
-        checkpoint.save(&target)?;
-    }
-    let result = Calibrated {
-        target: written.then_some(target),
-        thresholds: checkpoint.config.decisions.as_ref().map(|d| d.thresholds),
-        held_out,
-        test,
+    let ready = Ready {
+        target,
+        checkpoint,
+        images,
+        test: data.test.as_ref(),
+        left_out,
     };
-    result.print(args)?;
-    if let Some(warning) = &warning {
-        message(&format!("warning: {warning}"));
+    match args.budget {
+        Some(budget) if !args.allocator => ready.calibrate(args, budget),
+        budget => ready.allocate(args, budget),
     }
-    // As in an evaluation, pictures that were left out are told by the status.
-    let failed = warning.is_some() || left_out > 0;
-    Ok(if failed {
+}
+
+/// A checkpoint, and the images that it is calibrated on.
+struct Ready<'a> {
+    /// The folder to write.
+    target: PathBuf,
+    checkpoint: Checkpoint,
+    images: Images<'a>,
+    test: &'a dyn Labelled,
+    left_out: usize,
+}
+
+impl Ready<'_> {
+    /// Moves the thresholds.
+    fn calibrate(self, args: &CalibrateArgs, budget: f64) -> Result<Exit> {
+        let Self {
+            target,
+            mut checkpoint,
+            images,
+            ..
+        } = self;
+        let mut model = checkpoint.model(images.device)?;
+        let held_out = calibrate_best(&mut model, &images, budget)?;
+        checkpoint.config = model.config().clone();
+        let all = all_indices(self.test);
+        let tested = Images {
+            dataset: self.test,
+            indices: &all,
+            ..images
+        };
+        let test = evaluate_prepared(&checkpoint.prepared(images.device)?, &tested)?;
+        let warning = off_budget(held_out.macs_share, budget);
+        // Thresholds that miss the budget do not replace those of the checkpoint.
+        let written = warning.is_none() || args.out.is_some();
+        if written {
+            checkpoint.save(&target)?;
+        }
+        let result = Calibrated {
+            target: written.then_some(target),
+            thresholds: checkpoint.config.decisions.as_ref().map(|d| d.thresholds),
+            held_out,
+            test,
+        };
+        result.print(args, budget)?;
+        if let Some(warning) = &warning {
+            message(&format!("warning: {warning}"));
+        }
+        // As in an evaluation, pictures that were left out are told by the status.
+        Ok(exit(warning.is_some() || self.left_out > 0))
+    }
+}
+
+fn exit(failed: bool) -> Exit {
+    if failed {
         Exit::CheckFailed
     } else {
         Exit::Done
-    })
+    }
 }
 
 fn check_budget(budget: f64) -> Result<()> {
@@ -200,9 +250,9 @@ struct Calibrated {
 }
 
 impl Calibrated {
-    fn print(&self, args: &CalibrateArgs) -> Result<()> {
+    fn print(&self, args: &CalibrateArgs, budget: f64) -> Result<()> {
         if args.output.json {
-            print_json(&self.value(args.budget))
+            print_json(&self.value(budget))
         } else {
             print(&self.text())
         }

@@ -1,0 +1,197 @@
+//! The fit: what the model shows at several budgets, the regression, and the curve of prices.
+
+use adavit_decision::{Allocation, AllocatorConfig, Budgets, Knot};
+use adavit_model::{BudgetCurve, Checkpoint, CurvePoint, is_allocator_tensor};
+use candle_core::{Device, Tensor};
+
+use crate::error::{Error, Result};
+use crate::eval::allocation::price::{
+    Shown, Target, predictions, price_for, spent, targets, uniform_top1,
+};
+use crate::eval::allocation::record::Record;
+use crate::eval::allocation::report::{AllocatorReport, KnotReport, PointReport};
+use crate::eval::allocation::ridge::{FOLDS, Fit, Map, Pairs, fit};
+use crate::eval::images::Images;
+
+/// What became of a fit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Allocated {
+    /// The checkpoint has an allocator.
+    Fitted(AllocatorReport),
+    /// The checkpoint has none, for this reason.
+    Not(String),
+}
+
+/// Fits an allocator on images that the model was not trained on, in place of one that it may have,
+/// and measures its budget curve again. A call that asks for no budget then spends `budget` of the
+/// dense model's MACs on average; if it is not given, what it spent before.
+///
+/// # Errors
+/// If the model is not elastic, an image cannot be read, or a logit is not finite.
+pub fn fit_allocator(
+    checkpoint: &mut Checkpoint,
+    images: &Images,
+    budget: Option<f64>,
+) -> Result<Allocated> {
+    let (curve, before) = asked(checkpoint)?;
+    remove(checkpoint);
+    let model = checkpoint.prepared(images.device)?;
+    let mut shown: Vec<Shown> = Vec::new();
+    let mut points = Vec::new();
+    for point in &curve.points {
+        let asked = point.asked;
+        let record = Record::of(&model, images, Budgets::Same(asked))?;
+        let share = record.share();
+        points.push(CurvePoint { asked, share });
+        // A budget that spends no more than a smaller one is none to choose.
+        if shown.last().is_none_or(|last| share > last.knot.share) {
+            let knot = Knot { asked, share };
+            shown.push(Shown { knot, record });
+        }
+    }
+    checkpoint.config.budget_curve = Some(BudgetCurve { points });
+    if shown.len() < 2 {
+        return Ok(Allocated::Not(
+            "the model spends the same whatever it is asked for, so there is nothing to allocate"
+                .into(),
+        ));
+    }
+    if images.indices.len() < 2 * FOLDS {
+        let (least, found) = (2 * FOLDS, images.indices.len());
+        return Ok(Allocated::Not(format!(
+            "an allocator needs at least {least} held-out images, found {found}"
+        )));
+    }
+    let fit = regress(&shown)?;
+    install(checkpoint, &shown, &fit.map, budget.unwrap_or(before))?;
+    let points = measure(checkpoint, images, &shown, &fit)?;
+    let knots = shown.iter().zip(&fit.r2);
+    Ok(Allocated::Fitted(AllocatorReport {
+        images: images.indices.len(),
+        penalty: fit.penalty,
+        knots: knots
+            .map(|(shown, r2)| KnotReport {
+                asked: shown.knot.asked,
+                share: shown.knot.share,
+                top1: shown.record.top1(),
+                r2: *r2,
+            })
+            .collect(),
+        points,
+    }))
+}
+
+/// The budgets to measure, and the mean share of a call that asks for none.
+fn asked(checkpoint: &Checkpoint) -> Result<(BudgetCurve, f64)> {
+    let config = &checkpoint.config;
+    let decisions = config.decisions.as_ref();
+    let own = decisions.and_then(|decisions| decisions.budget_input);
+    let (Some(own), Some(curve)) = (own, &config.budget_curve) else {
+        return Err(Error::Mismatch(
+            "allocator: expected an elastic model with the curve that its training measured, found \
+             another one; train one with the table `elastic`"
+                .into(),
+        ));
+    };
+    let allocator = decisions.and_then(|decisions| decisions.allocator.as_ref());
+    let before = allocator.map_or_else(|| curve.share_of(own), |own| own.budget);
+    Ok((curve.clone(), before.min(1.0)))
+}
+
+/// Removes the allocator, if there is one.
+fn remove(checkpoint: &mut Checkpoint) {
+    checkpoint
+        .tensors
+        .retain(|name, _| !is_allocator_tensor(name));
+    if let Some(decisions) = &mut checkpoint.config.decisions {
+        decisions.allocator = None;
+    }
+}
+
+/// Predicts the losses at all knots from the class tokens at each.
+fn regress(shown: &[Shown]) -> Result<Fit> {
+    let features: Vec<&[f32]> = shown
+        .iter()
+        .map(|shown| shown.record.tokens.as_slice())
+        .collect();
+    let images = shown[0].record.losses.len();
+    let outputs: Vec<f64> = (0..images)
+        .flat_map(|image| shown.iter().map(move |shown| shown.record.losses[image]))
+        .collect();
+    fit(&Pairs {
+        features: &features,
+        outputs: &outputs,
+        n_out: shown.len(),
+    })
+}
+
+/// Gives the checkpoint an allocator, whose curve is still to be measured.
+fn install(checkpoint: &mut Checkpoint, shown: &[Shown], map: &Map, budget: f64) -> Result<()> {
+    let knots: Vec<Knot> = shown.iter().map(|shown| shown.knot).collect();
+    let last = knots[knots.len() - 1];
+    let config = AllocatorConfig {
+        curve: vec![Allocation {
+            first: last.asked,
+            price: 0.0,
+            share: last.share,
+        }],
+        knots,
+        budget,
+    };
+    let tensor = |values: &[f64], shape: &[usize]| {
+        let values: Vec<f32> = values.iter().map(|x| *x as f32).collect();
+        Tensor::from_vec(values, shape, &Device::Cpu)
+    };
+    let (k, c) = (config.knots.len(), checkpoint.config.embed_dim);
+    for (name, tensor) in [
+        ("allocator.weight", tensor(&map.weight, &[k, c])?),
+        ("allocator.bias", tensor(&map.bias, &[k])?),
+    ] {
+        checkpoint.tensors.insert(name.into(), tensor);
+    }
+    if let Some(decisions) = &mut checkpoint.config.decisions {
+        decisions.allocator = Some(config);
+    }
+    Ok(())
+}
+
+/// Finds the price of each target, measures what it gives, and puts that into the allocator's curve.
+fn measure(
+    checkpoint: &mut Checkpoint,
+    images: &Images,
+    shown: &[Shown],
+    fit: &Fit,
+) -> Result<Vec<PointReport>> {
+    let model = checkpoint.prepared(images.device)?;
+    let (mut curve, mut reports): (Vec<Allocation>, Vec<PointReport>) = Default::default();
+    for target in targets(shown) {
+        let Target { share, first, .. } = target;
+        let tokens = &shown[target.nearest].record.tokens;
+        let price = price_for(shown, &predictions(tokens, shown, |_| &fit.map), share);
+        let record = Record::of(&model, images, Budgets::Allocated { first, price })?;
+        let share = record.share();
+        if curve.last().is_some_and(|last| share <= last.share) {
+            continue;
+        }
+        curve.push(Allocation {
+            first,
+            price,
+            share,
+        });
+        let unseen = predictions(tokens, shown, |image| &fit.without[image % FOLDS]);
+        reports.push(PointReport {
+            share,
+            price,
+            top1: record.top1(),
+            unseen_top1: spent(shown, &unseen, price, |record, image| {
+                f64::from(u8::from(record.right[image]))
+            }),
+            uniform_top1: uniform_top1(shown, share),
+        });
+    }
+    let decisions = checkpoint.config.decisions.as_mut();
+    if let Some(allocator) = decisions.and_then(|decisions| decisions.allocator.as_mut()) {
+        allocator.curve = curve;
+    }
+    Ok(reports)
+}
