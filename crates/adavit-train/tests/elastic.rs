@@ -4,18 +4,20 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use adavit_decision::Allowance;
+use adavit_decision::{Allocation, AllocatorConfig, Allowance, Budgets};
 use adavit_model::{Checkpoint, is_budget_tensor};
 use adavit_testing::{config, control, loaded, made_images, resumed, run, summary};
 use adavit_train::{
-    Destination, Elastic, Evaluator, Event, Outcome, Ramp, Session, TrainConfig, train,
+    Allocated, Destination, Elastic, Evaluator, Event, Outcome, Ramp, Session, Summary,
+    TrainConfig, fit_allocator, train,
 };
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
 /// The settings of an elastic run that takes seconds.
 fn elastic(folder: &Path) -> TrainConfig {
     let mut config = TrainConfig {
         elastic: Some(Elastic::default()),
+        held_out: 0.3,
         ..config(&made_images(folder))
     };
     config.usage.macs = 20.0;
@@ -69,6 +71,87 @@ fn a_trained_model_spends_what_it_is_asked_for() {
     let dense = found.dense.macs as f64;
     let share = found.adaptive.macs / dense;
     assert!((share - config.budget).abs() < 0.15, "{share}");
+    check_allocator(&config, &checkpoint, &found);
+}
+
+/// Checks the allocator that a run fitted: its curve is what it spends, and the fit is one of its kind.
+fn check_allocator(config: &TrainConfig, checkpoint: &Checkpoint, found: &Summary) {
+    let decisions = checkpoint.config.decisions.as_ref().unwrap();
+    let allocator = decisions.allocator.as_ref().unwrap();
+    let report = found.allocator.as_ref().unwrap();
+    assert_eq!(allocator.budget, config.budget);
+    assert_eq!(report.images, 27);
+    assert_eq!(report.knots.len(), allocator.knots.len());
+    assert_eq!(report.points.len(), allocator.curve.len());
+    assert!(report.knots.iter().all(|knot| knot.r2 <= 1.0));
+
+    let data = loaded(config);
+    let session = Session::prepare(config, &data, &Device::Cpu, None).unwrap();
+    let images = session.held_out();
+    let model = checkpoint.prepared(&Device::Cpu).unwrap();
+    for (point, reported) in allocator.curve.iter().zip(&report.points) {
+        let allowance = Allowance {
+            budget: Some(Budgets::Allocated {
+                first: point.first,
+                price: point.price,
+            }),
+            ..Allowance::default()
+        };
+        let evaluator = Evaluator::prepared(&model, &images).unwrap();
+        let evaluation = evaluator.within(allowance).unwrap().finish().unwrap();
+        assert!((evaluation.macs_share - point.share).abs() < 1e-12);
+        assert_eq!(evaluation.top1, reported.top1);
+    }
+    // The fit made again, in place of the allocator, is the same.
+    let mut again = checkpoint.clone();
+    let fitted = fit_allocator(&mut again, &images, Some(config.budget)).unwrap();
+    assert_eq!(fitted, Allocated::Fitted(report.clone()));
+    assert_eq!(again.config, checkpoint.config);
+    for (name, tensor) in &checkpoint.tensors {
+        let values =
+            |tensor: &Tensor| -> Vec<f32> { tensor.flatten_all().unwrap().to_vec1().unwrap() };
+        assert!(values(tensor) == values(&again.tensors[name]), "{name}");
+    }
+    // By default it keeps the budget of a call that asks for none.
+    fit_allocator(&mut again, &images, None).unwrap();
+    assert_eq!(again.config, checkpoint.config);
+}
+
+#[test]
+fn a_run_fits_an_allocator_only_if_there_is_something_to_allocate() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = elastic(folder.path());
+    let run_to = |name: &str, config: &TrainConfig| {
+        let mut notes = String::new();
+        let mut watch = |event: &Event| {
+            if let Event::Note(note) = event {
+                notes.push_str(note);
+            }
+        };
+        let out = folder.path().join(name);
+        let found = summary(run(config, &out, &mut watch).unwrap());
+        let checkpoint = Checkpoint::load(&out.join("best")).unwrap();
+        let decisions = checkpoint.config.decisions.unwrap();
+        assert_eq!(decisions.allocator.is_some(), found.allocator.is_some());
+        (found.allocator, notes)
+    };
+    // Six held-out images are too few for five folds.
+    config.held_out = 0.07;
+    let (allocator, notes) = run_to("few", &config);
+    assert!(
+        allocator.is_none() && notes.contains("no allocator"),
+        "{notes}"
+    );
+    config.held_out = 0.3;
+    config.elastic = Some(Elastic {
+        allocator: false,
+        ..Elastic::default()
+    });
+    let (allocator, notes) = run_to("off", &config);
+    assert!(
+        allocator.is_none() && !notes.contains("allocator"),
+        "{notes}"
+    );
 }
 
 #[test]
@@ -108,7 +191,7 @@ fn settings_that_do_not_fit_an_elastic_model_are_refused() {
     good.validate().unwrap();
     let text = good.to_toml().unwrap();
     assert_eq!(TrainConfig::from_toml(&text).unwrap(), good);
-    let wrong: [(&str, Change); 6] = [
+    let wrong: [(&str, Change); 7] = [
         ("elastic.smallest: ", |c| {
             c.elastic = Some(Elastic {
                 smallest: Some(0.001),
@@ -125,6 +208,17 @@ fn settings_that_do_not_fit_an_elastic_model_are_refused() {
         ("usage.heads: ", |c| c.usage.heads = 1.0),
         ("decisions.budget_input: ", |c| {
             c.decisions.budget_input = Some(0.5);
+        }),
+        ("decisions.allocator: ", |c| {
+            c.decisions.allocator = Some(AllocatorConfig {
+                knots: Vec::new(),
+                curve: vec![Allocation {
+                    first: 0.5,
+                    price: 0.0,
+                    share: 0.5,
+                }],
+                budget: 0.5,
+            });
         }),
         ("decisions.budget_input: ", |c| {
             c.elastic = None;

@@ -184,6 +184,68 @@ fn an_elastic_checkpoint_is_asked_for_a_budget() {
 }
 
 #[test]
+fn an_allocator_is_fitted_used_and_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    made_images(path, 0);
+    elastic_model(path);
+    let fit = |more: &[&str]| {
+        let args = [
+            "calibrate",
+            "elastic",
+            "--allocator",
+            "--data",
+            "images",
+            "--held-out",
+            "0.5",
+        ];
+        adavit(path, &[&args[..], more].concat())
+    };
+    let found = json(&fit(&["--out", "allocated", "--budget", "0.6", "--json"]));
+    assert_eq!(found["budget"], 0.6);
+    assert_eq!(found["allocator"]["images"], 32);
+    assert!(found["allocator"]["knots"][0]["r2"].is_number());
+    let config = Checkpoint::load(&path.join("allocated")).unwrap().config;
+    let allocator = config.decisions.unwrap().allocator.unwrap();
+    assert_eq!((allocator.budget, allocator.knots.len()), (0.6, 2));
+    let eval = |more: &[&str]| {
+        let args = ["eval", "allocated", "--data", "images", "--json"];
+        json(&adavit(path, &[&args[..], more].concat()))
+    };
+    let own = eval(&[]);
+    assert_eq!(own["allocated"], true);
+    assert_eq!(own["macs"], found["test"]["macs"]);
+    assert_eq!(eval(&["--budget", "0.6"])["macs"], own["macs"]);
+    assert_eq!(
+        eval(&["--budget", "0.6", "--exec", "masked"])["macs"],
+        own["macs"]
+    );
+    let uniform = eval(&["--budget", "0.6", "--uniform"]);
+    assert_eq!(uniform["allocated"], false);
+    assert_eq!(uniform["macs"], found["test_uniform"]["macs"]);
+    let most = eval(&["--uniform"]);
+    assert_eq!(most["macs"], most["macs_max"]);
+    let text = stdout(&fit(&[]));
+    assert!(text.contains("allocator written to elastic"), "{text}");
+}
+
+#[test]
+fn allocators_of_other_checkpoints_are_refused() {
+    for args in [
+        &["calibrate", "model", "--data", "images", "--allocator"][..],
+        &["eval", "model", "--data", "images", "--uniform"],
+    ] {
+        assert_refused(args, "expected an elastic model", |path| {
+            model(path);
+        });
+    }
+    let args = ["calibrate", "model", "--data", "images"];
+    assert_refused(&args, "--budget", |path| {
+        model(path);
+    });
+}
+
+#[test]
 fn budgets_of_other_checkpoints_or_below_the_floor_are_refused() {
     let args = ["eval", "model", "--data", "images", "--budget", "0.5"];
     assert_refused(&args, "expected an elastic model", |path| {

@@ -22,6 +22,8 @@ pub struct Elastic {
     pub smallest: Option<f64>,
     /// Above 1, small budgets are more frequent; below 1, large ones.
     pub power: f64,
+    /// An allocator is fitted at the end, which gives each image a budget of its own.
+    pub allocator: bool,
 }
 
 impl Default for Elastic {
@@ -29,6 +31,7 @@ impl Default for Elastic {
         Self {
             smallest: None,
             power: 1.0,
+            allocator: true,
         }
     }
 }

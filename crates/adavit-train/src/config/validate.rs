@@ -49,6 +49,12 @@ impl TrainConfig {
             let expected = "none: the table `elastic` sets it";
             return Err(Ranges::of("decisions").unexpected("budget_input", expected, budget));
         }
+        if self.decisions.allocator.is_some() {
+            return Err(Error::Setting(
+                "decisions.allocator: expected none, since an elastic run fits it at its end; remove it"
+                    .into(),
+            ));
+        }
         let Some(elastic) = &self.elastic else {
             return Ok(());
         };

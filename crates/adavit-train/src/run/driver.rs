@@ -382,6 +382,7 @@ impl Run<'_, '_> {
             adaptive,
             random_policy: RandomSummary::mean(&test.random),
             random_policy_per_block: RandomSummary::mean(&test.random_per_block),
+            allocator: test.allocator.clone(),
         };
         self.folder.write_summary(&summary)?;
         Ok(Outcome::Finished(Box::new(summary)))

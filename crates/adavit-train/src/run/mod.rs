@@ -1,7 +1,9 @@
 //! A training run, from its settings to its summary.
 
+mod allocation;
 pub(crate) mod destination;
 pub(crate) mod driver;
+
 mod elastic;
 pub(crate) mod environment;
 mod epoch;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::eval::allocation::report::AllocatorReport;
 use crate::eval::evaluation::Evaluation;
 
 /// The parts of a run, in order.
@@ -164,6 +165,9 @@ pub(crate) struct TestResults {
     pub(crate) random: Vec<Evaluation>,
     /// Random policies with the usage that the adaptive model has in each block.
     pub(crate) random_per_block: Vec<Evaluation>,
+    /// The allocator of an elastic model, on the held-out images.
+    #[serde(default)]
+    pub(crate) allocator: Option<AllocatorReport>,
 }
 
 /// One epoch in `metrics.csv`. Losses and `train_top1` are means over the epoch's training images;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::eval::allocation::report::AllocatorReport;
 use crate::eval::evaluation::Evaluation;
 use crate::run::progress::TestResults;
 
@@ -32,6 +33,9 @@ pub struct Summary {
     pub random_policy: RandomSummary,
     /// Random policies with its usage of each axis in each block.
     pub random_policy_per_block: RandomSummary,
+    /// The allocator of an elastic model, on the held-out images, if it was fitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocator: Option<AllocatorReport>,
 }
 
 /// The dense model.

@@ -77,7 +77,10 @@ impl Run<'_, '_> {
         };
         let session = self.session;
         let dense = Checkpoint::load(&self.folder.dense())?;
-        let adaptive = Checkpoint::load(&self.folder.best())?;
+        if self.control.stop.load(Ordering::Relaxed) {
+            return Ok(Flow::Stop);
+        }
+        let adaptive = self.allocated_best(&mut snapshot)?;
         let models = TestModels {
             dense: dense.prepared(&session.device)?,
             sparse: adaptive.prepared(&session.device)?,

@@ -87,6 +87,16 @@ impl Opened {
         })
     }
 
+    /// Whether an allocator gives each image a budget of its own.
+    fn allocates(&self) -> bool {
+        let decisions = self.config.decisions.as_ref();
+        let has = decisions.is_some_and(|decisions| decisions.allocator.is_some());
+        match &self.allowance.budget {
+            Some(budgets) => budgets.price().is_some(),
+            None => has,
+        }
+    }
+
     /// Returns the test images.
     pub(super) fn images(&self) -> &dyn Labelled {
         self.test.images.as_ref()
@@ -118,6 +128,7 @@ impl Opened {
     }
 
     pub(super) fn evaluated(self, found: Found) -> Evaluated {
+        let allocated = self.allocates();
         Evaluated {
             left_out: self.test.left_out,
             skipped: found.skipped,
@@ -128,6 +139,7 @@ impl Opened {
             exec: self.model.exec(),
             max_macs: self.allowance.max_macs,
             budget: self.budget,
+            allocated,
             evaluation: found.evaluation,
             classes: found.classes,
         }

@@ -20,6 +20,8 @@ pub(super) struct Evaluated {
     pub(super) max_macs: Option<u64>,
     /// The budget that an elastic model was asked for, if it was.
     pub(super) budget: Option<f64>,
+    /// Whether an allocator gives each image a budget of its own.
+    pub(super) allocated: bool,
     pub(super) evaluation: Evaluation,
     pub(super) classes: ClassTable,
     /// Pictures that could not be read.
@@ -53,6 +55,7 @@ impl Evaluated {
             "macs_max": found.macs_max,
             "max_macs": self.max_macs,
             "budget": self.budget,
+            "allocated": self.allocated,
             "macs_share": found.macs_share,
             "usage": {"tokens": usage.tokens, "heads": usage.heads, "blocks": usage.blocks},
             "images_per_s": found.images_per_s,
@@ -100,6 +103,11 @@ impl Evaluated {
         let budget = self
             .budget
             .map_or_else(String::new, |budget| format!(", asked for {budget}"));
+        let budget = if self.allocated {
+            format!("{budget}, allocated to the images")
+        } else {
+            budget
+        };
         let ceiling = self.max_macs.map_or_else(String::new, |most| {
             format!(", ceiling {}", macs(most as f64))
         });

@@ -1,17 +1,22 @@
 //! The fit: what the model shows at several budgets, the regression, and the curve of prices.
 
 use adavit_decision::{Allocation, AllocatorConfig, Budgets, Knot};
-use adavit_model::{BudgetCurve, Checkpoint, CurvePoint, is_allocator_tensor};
+use adavit_model::{BudgetCurve, Checkpoint, CurvePoint, PreparedTransformer, is_allocator_tensor};
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::eval::allocation::price::{
-    Shown, Target, predictions, price_for, spent, targets, uniform_top1,
+    Shown, predictions, price_for, spent, targets, tokens_at, uniform_top1,
 };
 use crate::eval::allocation::record::Record;
 use crate::eval::allocation::report::{AllocatorReport, KnotReport, PointReport};
 use crate::eval::allocation::ridge::{FOLDS, Fit, Map, Pairs, fit};
 use crate::eval::images::Images;
+
+/// The widest gap between two points of the curve, as a part of the higher one, that is not halved.
+const WIDEST_GAP: f64 = 0.1;
+/// How many gaps are halved at most.
+const MOST_HALVED: usize = 16;
 
 /// What became of a fit.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +46,7 @@ pub fn fit_allocator(
     for point in &curve.points {
         let asked = point.asked;
         let record = Record::of(&model, images, Budgets::Same(asked))?;
-        let share = record.share();
+        let share = record.share;
         points.push(CurvePoint { asked, share });
         // A budget that spends no more than a smaller one is none to choose.
         if shown.last().is_none_or(|last| share > last.knot.share) {
@@ -155,7 +160,23 @@ fn install(checkpoint: &mut Checkpoint, shown: &[Shown], map: &Map, budget: f64)
     Ok(())
 }
 
-/// Finds the price of each target, measures what it gives, and puts that into the allocator's curve.
+/// What the allocator gives, measured.
+#[derive(Clone, Copy)]
+struct Measured {
+    first: f64,
+    point: PointReport,
+}
+
+impl Measured {
+    fn asked(&self) -> [f64; 2] {
+        [self.first, self.point.price]
+    }
+}
+
+/// Measures what prices give, and puts that into the allocator's curve.
+///
+/// At each knot the price is that at which the recorded images spend as much as at the knot. Between
+/// these, where a call interpolates, the widest gaps are halved.
 fn measure(
     checkpoint: &mut Checkpoint,
     images: &Images,
@@ -163,35 +184,80 @@ fn measure(
     fit: &Fit,
 ) -> Result<Vec<PointReport>> {
     let model = checkpoint.prepared(images.device)?;
-    let (mut curve, mut reports): (Vec<Allocation>, Vec<PointReport>) = Default::default();
-    for target in targets(shown) {
-        let Target { share, first, .. } = target;
-        let tokens = &shown[target.nearest].record.tokens;
-        let price = price_for(shown, &predictions(tokens, shown, |_| &fit.map), share);
-        let record = Record::of(&model, images, Budgets::Allocated { first, price })?;
-        let share = record.share();
-        if curve.last().is_some_and(|last| share <= last.share) {
-            continue;
+    let at = |[first, price]: [f64; 2]| measure_at(&model, images, shown, fit, [first, price]);
+    let mut path: Vec<Measured> = Vec::new();
+    for (target, shown_at) in targets(shown).into_iter().zip(shown) {
+        let predicted = predictions(&shown_at.record.tokens, shown, |_| &fit.map);
+        let price = price_for(shown, &predicted, target);
+        path.push(at([shown_at.knot.asked, price])?);
+    }
+    for _ in 0..MOST_HALVED {
+        let gap = |index: &usize| {
+            let [a, b] = [path[index - 1].point.share, path[*index].point.share];
+            (b - a).abs() / b.max(a)
+        };
+        let widest = (1..path.len()).max_by(|a, b| gap(a).total_cmp(&gap(b)));
+        let Some(index) = widest.filter(|index| gap(index) > WIDEST_GAP) else {
+            break;
+        };
+        let [low, high] = [path[index - 1].asked(), path[index].asked()];
+        let middle = [0, 1].map(|part| f64::midpoint(low[part], high[part]));
+        path.insert(index, at(middle)?);
+    }
+    rising(&mut path);
+    let decisions = checkpoint.config.decisions.as_mut();
+    if let Some(allocator) = decisions.and_then(|decisions| decisions.allocator.as_mut()) {
+        allocator.curve = curve(&path);
+        if let Budgets::Allocated { first, price } = allocator.asked_for(allocator.budget) {
+            path.push(at([first, price])?);
+            path.sort_by(|a, b| a.point.share.total_cmp(&b.point.share));
+            rising(&mut path);
+            allocator.curve = curve(&path);
         }
-        curve.push(Allocation {
-            first,
-            price,
-            share,
-        });
-        let unseen = predictions(tokens, shown, |image| &fit.without[image % FOLDS]);
-        reports.push(PointReport {
+    }
+    Ok(path.into_iter().map(|measured| measured.point).collect())
+}
+
+/// Leaves out what spends no more than a point before.
+fn rising(path: &mut Vec<Measured>) {
+    let mut most = f64::NEG_INFINITY;
+    path.retain(|measured| {
+        let share = measured.point.share;
+        let rises = share > most;
+        most = most.max(share);
+        rises
+    });
+}
+
+fn curve(path: &[Measured]) -> Vec<Allocation> {
+    let points = path.iter().map(|measured| Allocation {
+        first: measured.first,
+        price: measured.point.price,
+        share: measured.point.share,
+    });
+    points.collect()
+}
+
+fn measure_at(
+    model: &PreparedTransformer,
+    images: &Images,
+    shown: &[Shown],
+    fit: &Fit,
+    [first, price]: [f64; 2],
+) -> Result<Measured> {
+    let record = Record::of(model, images, Budgets::Allocated { first, price })?;
+    let share = record.share;
+    let tokens = tokens_at(shown, first);
+    let unseen = predictions(tokens, shown, |image| &fit.without[image % FOLDS]);
+    let right = |record: &Record, image: usize| f64::from(u8::from(record.right[image]));
+    Ok(Measured {
+        first,
+        point: PointReport {
             share,
             price,
             top1: record.top1(),
-            unseen_top1: spent(shown, &unseen, price, |record, image| {
-                f64::from(u8::from(record.right[image]))
-            }),
+            unseen_top1: spent(shown, &unseen, price, right),
             uniform_top1: uniform_top1(shown, share),
-        });
-    }
-    let decisions = checkpoint.config.decisions.as_mut();
-    if let Some(allocator) = decisions.and_then(|decisions| decisions.allocator.as_mut()) {
-        allocator.curve = curve;
-    }
-    Ok(reports)
+        },
+    })
 }

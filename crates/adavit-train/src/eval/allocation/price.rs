@@ -5,11 +5,9 @@ use adavit_decision::{Knot, choose};
 use crate::eval::allocation::record::Record;
 use crate::eval::allocation::ridge::Map;
 
-/// Where between two knots a price is sought, besides at the knots.
-const BETWEEN: [f64; 1] = [0.5];
-/// The same next to the first and the last knot, where few images pay for most of the way.
-const AT_THE_START: [f64; 4] = [0.02, 0.25, 0.5, 0.75];
-const AT_THE_END: [f64; 4] = [0.25, 0.5, 0.75, 0.98];
+/// The share of the way from the first knot that is left out at both ends: a few images would pay
+/// almost any price for it.
+const ENDS: f64 = 0.02;
 
 /// A budget that an image may get, and what the model showed at it.
 pub(super) struct Shown {
@@ -17,41 +15,27 @@ pub(super) struct Shown {
     pub(super) record: Record,
 }
 
-/// A mean share to find the price of.
-pub(super) struct Target {
-    pub(super) share: f64,
-    /// The budget of the first block.
-    pub(super) first: f64,
-    /// The knot whose class tokens are the nearest to those at `first`.
-    pub(super) nearest: usize,
+/// Returns the mean share to find a price for at each knot: that of the knot.
+pub(super) fn targets(shown: &[Shown]) -> Vec<f64> {
+    let shares: Vec<f64> = shown.iter().map(|shown| shown.knot.share).collect();
+    let last = shares.len() - 1;
+    let near = |from: usize, to: usize| shares[from] + ENDS * (shares[to] - shares[from]);
+    let mut targets = shares.clone();
+    targets[0] = near(0, 1);
+    targets[last] = near(last, last - 1);
+    targets
 }
 
-/// The mean shares to find prices for, in rising order: those of the knots, and some between.
-pub(super) fn targets(shown: &[Shown]) -> Vec<Target> {
-    let last = shown.len() - 1;
-    let mut targets = Vec::new();
-    for (index, pair) in shown.windows(2).enumerate() {
-        let [low, high] = [pair[0].knot, pair[1].knot];
-        let mut parts = vec![0.0];
-        match (index == 0, index + 1 == last) {
-            (true, true) => parts.extend([&AT_THE_START[..], &AT_THE_END[3..]].concat()),
-            (true, false) => parts.extend(AT_THE_START),
-            (false, true) => parts.extend(AT_THE_END),
-            (false, false) => parts.extend(BETWEEN),
+/// Returns the class tokens of the knot whose budget is the nearest to `first`.
+pub(super) fn tokens_at(shown: &[Shown], first: f64) -> &[f32] {
+    let far = |shown: &Shown| (shown.knot.asked - first).abs();
+    let mut nearest = &shown[0];
+    for other in shown {
+        if far(other) < far(nearest) {
+            nearest = other;
         }
-        targets.extend(parts.into_iter().map(|part| Target {
-            share: low.share + part * (high.share - low.share),
-            first: low.asked + part * (high.asked - low.asked),
-            nearest: index + usize::from(part >= 0.5),
-        }));
     }
-    let Knot { asked, share } = shown[last].knot;
-    targets.push(Target {
-        share,
-        first: asked,
-        nearest: last,
-    });
-    targets
+    &nearest.record.tokens
 }
 
 /// The predicted losses of each image at each knot, `(images, K)`, by the map of the image.
@@ -135,6 +119,7 @@ mod tests {
                 .map(|image| f64::from(image) * (1.0 - share))
                 .collect(),
             shares: vec![share; 8],
+            share,
             right: (0..8).map(|image| share >= 1.0 || image < 4).collect(),
             tokens: Vec::new(),
         };
@@ -175,15 +160,22 @@ mod tests {
     }
 
     #[test]
-    fn targets_rise_from_the_first_knot_to_the_last() {
-        let shown = shown();
-        let targets = targets(&shown);
-        let shares: Vec<f64> = targets.iter().map(|target| target.share).collect();
-        assert!(shares.windows(2).all(|pair| pair[0] < pair[1]));
-        assert_eq!((shares[0], shares[shares.len() - 1]), (0.25, 1.0));
-        let ends = [&targets[0], &targets[targets.len() - 1]];
-        assert_eq!(ends.map(|target| target.nearest), [0, 2]);
-        assert_eq!(ends.map(|target| target.first), [0.25, 1.0]);
+    fn targets_are_the_shares_of_the_knots_but_near_the_ends() {
+        let expected = [0.255, 0.5, 0.99];
+        for (target, expected) in targets(&shown()).into_iter().zip(expected) {
+            assert!((target - expected).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn tokens_are_those_of_the_nearest_knot() {
+        let mut shown = shown();
+        for (index, shown) in shown.iter_mut().enumerate() {
+            shown.record.tokens = vec![index as f32];
+        }
+        for (first, knot) in [(0.1, 0.0), (0.3, 0.0), (0.4, 1.0), (0.9, 2.0)] {
+            assert_eq!(tokens_at(&shown, first), [knot]);
+        }
     }
 
     #[test]

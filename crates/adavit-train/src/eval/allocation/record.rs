@@ -15,6 +15,8 @@ pub(super) struct Record {
     pub(super) losses: Vec<f64>,
     /// MACs over those of the dense model.
     pub(super) shares: Vec<f64>,
+    /// The mean of these, rounded as that of an evaluation.
+    pub(super) share: f64,
     /// Whether the label has the highest logit.
     pub(super) right: Vec<bool>,
     /// `(images, C)`: the class tokens behind the first block.
@@ -41,6 +43,7 @@ impl Record {
         };
         let mut workspace = Workspace::default();
         let mut record = Self::default();
+        let mut all_macs = 0;
         for indices in batches(images.indices, images.batch_size) {
             let normalization = images.normalization;
             let batch = make_batch(images.dataset, indices, None, normalization, images.device)?;
@@ -50,18 +53,15 @@ impl Record {
             {
                 let kept = workspace.policy().image_kept(image);
                 let macs = geometry.image_macs(&decisions, &kept);
+                all_macs += macs;
                 record.shares.push(macs as f64 / dense);
                 record.right.push(rank_of(logits, label as usize)? == 0);
                 record.losses.push(cross_entropy(logits, label as usize));
             }
             record.tokens.extend(workspace.class_tokens());
         }
+        record.share = all_macs as f64 / record.shares.len() as f64 / dense;
         Ok(record)
-    }
-
-    /// The mean share of MACs.
-    pub(super) fn share(&self) -> f64 {
-        self.shares.iter().sum::<f64>() / self.shares.len() as f64
     }
 
     /// The share of images whose label has the highest logit.
