@@ -54,6 +54,9 @@ pub struct ModelConfig {
     /// Whether there is a distillation token with a head of its own, as in distilled DeiT; logits
     /// are the mean of both heads. Such a model makes no decisions.
     pub distilled: bool,
+    /// Whether the distillation token of a distilled model has a head. Without, as in transformers'
+    /// `DeiTForImageClassification`, logits are those of the class token.
+    pub head_dist: bool,
     /// The decisions; none for a dense model.
     pub decisions: Option<DecisionConfig>,
     /// What an elastic model spends, where measured.
@@ -227,6 +230,16 @@ impl ModelConfig {
         1 + usize::from(self.distilled)
     }
 
+    /// Heads that give logits: of the class token and, in a distilled model, of its distillation token.
+    fn num_heads_of_classes(&self) -> usize {
+        1 + usize::from(self.has_head_dist())
+    }
+
+    /// Whether there is a head on a distillation token.
+    pub(crate) fn has_head_dist(&self) -> bool {
+        self.distilled && self.head_dist
+    }
+
     /// N, class token included.
     pub fn num_tokens(&self) -> usize {
         let (rows, columns) = self.grid();
@@ -242,7 +255,7 @@ impl ModelConfig {
             num_heads: self.num_heads,
             hidden_dim: self.hidden_dim(),
             embed_macs: self.stem.macs(self.img_size, self.in_chans, self.embed_dim),
-            head_macs: (self.num_prefix_tokens() * self.embed_dim * self.num_classes) as u64,
+            head_macs: (self.num_heads_of_classes() * self.embed_dim * self.num_classes) as u64,
         }
     }
 }
@@ -270,6 +283,8 @@ struct StoredConfig {
     pos_embed: PosEmbed,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     distilled: bool,
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    head_dist: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     decisions: Option<DecisionConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -282,6 +297,10 @@ struct StoredConfig {
     class_names: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trained_on: Option<TrainedOn>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Whether a text is a `config.json` of adavit, also one that describes no model.
@@ -320,6 +339,7 @@ impl TryFrom<StoredConfig> for ModelConfig {
             layer_norm_eps: stored.layer_norm_eps,
             pos_embed: stored.pos_embed,
             distilled: stored.distilled,
+            head_dist: stored.head_dist,
             decisions: stored.decisions,
             budget_curve: stored.budget_curve,
             normalization: stored.normalization,
@@ -354,6 +374,7 @@ impl From<ModelConfig> for StoredConfig {
             layer_norm_eps: config.layer_norm_eps,
             pos_embed: config.pos_embed,
             distilled: config.distilled,
+            head_dist: config.head_dist,
             decisions: config.decisions,
             budget_curve: config.budget_curve,
             normalization: config.normalization,

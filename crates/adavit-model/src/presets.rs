@@ -97,6 +97,7 @@ impl ModelConfig {
             layer_norm_eps: 1e-6,
             pos_embed: PosEmbed::Learned,
             distilled: false,
+            head_dist: true,
             decisions: None,
             normalization: of_pictures.then(Normalization::imagenet),
             preprocessing: of_pictures.then(Preprocessing::default),

@@ -64,7 +64,10 @@ impl VisionTransformer {
             blocks,
             norm: LayerNorm::new(config.embed_dim, config.layer_norm_eps, &vb.pp("norm"))?,
             head: head("head")?,
-            head_dist: config.distilled.then(|| head("head_dist")).transpose()?,
+            head_dist: config
+                .has_head_dist()
+                .then(|| head("head_dist"))
+                .transpose()?,
         })
     }
 

@@ -118,7 +118,10 @@ impl PackedTransformer {
             allocator: PreparedAllocator::new(config, &vb.pp("allocator"))?,
             norm: norm(config, &vb.pp("norm"))?,
             head: head("head")?,
-            head_dist: config.distilled.then(|| head("head_dist")).transpose()?,
+            head_dist: config
+                .has_head_dist()
+                .then(|| head("head_dist"))
+                .transpose()?,
             config: config.clone(),
         })
     }

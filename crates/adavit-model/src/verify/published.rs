@@ -101,6 +101,7 @@ impl PublishedConfig {
             // With a gradient wherever one was recorded.
             pos_embed: PosEmbed::Learned,
             distilled: self.distilled,
+            head_dist: true,
             decisions,
             normalization: None,
             preprocessing: None,

@@ -7,5 +7,6 @@ pub(crate) mod open;
 mod pickle;
 mod pytorch;
 pub(crate) mod safetensors;
+pub(crate) mod sharded;
 pub(crate) mod state_dict;
 pub(crate) mod write;

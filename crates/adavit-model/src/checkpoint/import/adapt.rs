@@ -40,6 +40,7 @@ fn drop_distillation(imported: &mut Imported) -> Result<()> {
         *pos_embed = Tensor::cat(&[class, patches], 1)?;
     }
     checkpoint.config.distilled = false;
+    checkpoint.config.head_dist = true;
     checkpoint.config.preset = preset_name(&checkpoint.config);
     imported
         .notes

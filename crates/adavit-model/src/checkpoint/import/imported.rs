@@ -9,8 +9,10 @@ pub enum Origin {
     Adavit,
     /// timm, or PyTorch code with its names: DeiT's, T2T-ViT's, the published AdaViT's.
     Timm,
-    /// Hugging Face's transformers: `ViTForImageClassification` and DeiT's.
+    /// Hugging Face's transformers: `ViTForImageClassification`, `ViTModel` and DeiT's.
     HuggingFace,
+    /// torchvision's `VisionTransformer`.
+    Torchvision,
 }
 
 impl Origin {
@@ -20,6 +22,7 @@ impl Origin {
             Self::Adavit => "adavit",
             Self::Timm => "timm",
             Self::HuggingFace => "Hugging Face transformers",
+            Self::Torchvision => "torchvision",
         }
     }
 }

@@ -3,60 +3,60 @@
 use candle_core::Tensor;
 
 use super::imported::Origin;
+use super::prefixes::without_prefixes;
+use super::torchvision::{are_torchvision, from_torchvision};
 use crate::checkpoint::tensors::Tensors;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Gives tensors our names, with query, key and value apart, and returns whose names they had.
 pub(crate) fn own_names(tensors: Tensors, notes: &mut Vec<String>) -> Result<(Tensors, Origin)> {
-    let tensors = without_prefix(tensors, "module.", notes);
+    let tensors = without_prefixes(tensors, notes).map_err(Error::Import)?;
     let (tensors, origin) = if are_hugging_face(&tensors) {
-        (from_hugging_face(tensors), Origin::HuggingFace)
+        (from_hugging_face(tensors, notes), Origin::HuggingFace)
+    } else if are_torchvision(&tensors) {
+        (from_torchvision(tensors), Origin::Torchvision)
     } else {
         (tensors, Origin::Timm)
     };
     Ok((split_qkv(tensors, notes)?, origin))
 }
 
-/// Takes off a prefix that every name has.
-fn without_prefix(tensors: Tensors, prefix: &str, notes: &mut Vec<String>) -> Tensors {
-    if tensors.is_empty() || !tensors.keys().all(|name| name.starts_with(prefix)) {
-        return tensors;
-    }
-    notes.push(format!("the prefix {prefix} of every name was taken off"));
-    let named = tensors.into_iter();
-    named
-        .map(|(name, tensor)| (name[prefix.len()..].to_string(), tensor))
-        .collect()
-}
-
 /// Whether the names are those of Hugging Face's transformers.
 fn are_hugging_face(tensors: &Tensors) -> bool {
-    let theirs = |name: &String| name.starts_with("vit.") || name.starts_with("deit.");
-    tensors.keys().any(theirs)
+    tensors.keys().any(|name| name.starts_with("embeddings."))
 }
 
 /// Hugging Face's names to ours; others stay.
-fn from_hugging_face(tensors: Tensors) -> Tensors {
-    let named = tensors.into_iter();
+///
+/// A classifier needs neither a pooler nor the token of masked patches.
+fn from_hugging_face(tensors: Tensors, notes: &mut Vec<String>) -> Tensors {
+    let of_no_use = |name: &str| name.starts_with("pooler.") || name == "embeddings.mask_token";
+    let (no_use, named): (Vec<_>, Vec<_>) =
+        tensors.into_iter().partition(|(name, _)| of_no_use(name));
+    if !no_use.is_empty() {
+        let mut names: Vec<&str> = no_use.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        notes.push(format!(
+            "left out, since no classifier needs it: {}",
+            names.join(", ")
+        ));
+    }
     named
+        .into_iter()
         .map(|(name, tensor)| (own_name(&name).unwrap_or(name), tensor))
         .collect()
 }
 
 fn own_name(name: &str) -> Option<String> {
-    let inner = name
-        .strip_prefix("vit.")
-        .or_else(|| name.strip_prefix("deit."))
-        .unwrap_or(name);
     let whole = [
         ("embeddings.cls_token", "cls_token"),
         ("embeddings.distillation_token", "dist_token"),
         ("embeddings.position_embeddings", "pos_embed"),
     ];
-    if let Some((_, own)) = whole.iter().find(|(theirs, _)| *theirs == inner) {
+    if let Some((_, own)) = whole.iter().find(|(theirs, _)| *theirs == name) {
         return Some((*own).to_string());
     }
-    let (module, leaf) = inner.rsplit_once('.')?;
+    let (module, leaf) = name.rsplit_once('.')?;
     let module = match module {
         "embeddings.patch_embeddings.projection" => "patch_embed.proj".to_string(),
         "layernorm" => "norm".to_string(),

@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 
 use super::adapt::adapt;
+use super::folder::foreign_weights;
 use super::imported::{ImportOptions, Imported, Origin};
 use super::names::own_names;
 use super::shapes::Evidence;
 use super::sidecar::Sidecar;
 use crate::checkpoint::file::open::{is_safetensors, read_state_dict};
+use crate::checkpoint::file::sharded::{index_beside, is_index, read_sharded};
 use crate::checkpoint::file::state_dict::StateDict;
 use crate::checkpoint::native::{CONFIG_FILE, Checkpoint};
 use crate::checkpoint::tensors::Tensors;
 use crate::config::{ModelConfig, is_stored_config};
 use crate::error::{Error, Result};
 
-/// Reads a checkpoint of adavit, or a file of timm, Hugging Face or PyTorch code with timm's names:
-/// safetensors, or what `torch.save` wrote, whatever the file's name ends with.
+/// Reads a checkpoint of adavit, or one of timm, Hugging Face, torchvision or PyTorch code with timm's
+/// names: safetensors, or what `torch.save` wrote, whatever the file's name ends with; a folder of the
+/// Hugging Face hub; the index of several files.
 ///
 /// # Errors
 /// If a file is missing or damaged, the shapes describe no model, tensors are missing, unused or
@@ -33,10 +36,10 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported> {
 /// # Errors
 /// If a file is missing or damaged, the shapes describe no model, or the options do not fit it.
 pub fn inspect(path: &Path, options: &ImportOptions) -> Result<(Imported, Result<()>)> {
-    let (mut imported, weights_path) = if path.is_dir() || is_native(path) {
-        native_checkpoint(path, options)?
-    } else {
-        (foreign_checkpoint(path, options)?, path.to_path_buf())
+    let (mut imported, weights_path) = match foreign_weights(path) {
+        Some(weights) => (foreign_checkpoint(&weights, options)?, weights),
+        None if path.is_dir() || is_native(path) => native_checkpoint(path, options)?,
+        None => (foreign_checkpoint(path, options)?, path.to_path_buf()),
     };
     imported
         .checkpoint
@@ -96,6 +99,23 @@ pub fn import_as(path: &Path, config: &ModelConfig) -> Result<Imported> {
     Ok(imported)
 }
 
+/// Reads one file, or those of an index.
+fn read_weights(path: &Path) -> Result<StateDict> {
+    if is_index(path) {
+        return read_sharded(path);
+    }
+    if let Some(index) = index_beside(path) {
+        return Err(Error::Checkpoint {
+            path: path.to_path_buf(),
+            message: format!(
+                "one file of several; expected the folder, or the index {}",
+                index.display()
+            ),
+        });
+    }
+    read_state_dict(path)
+}
+
 /// Whether these are safetensors with a `config.json` of ours beside; others write one too.
 fn is_native(path: &Path) -> bool {
     is_safetensors(path)
@@ -120,7 +140,7 @@ impl NamedTensors {
             wrapper,
             beside,
             no_tensors,
-        } = read_state_dict(path)?;
+        } = read_weights(path)?;
         let mut notes = Vec::new();
         if let Some(wrapper) = &wrapper {
             notes.push(if beside.is_empty() {
@@ -187,7 +207,7 @@ fn foreign_checkpoint(path: &Path, options: &ImportOptions) -> Result<Imported> 
     let evidence = Evidence {
         tensors: &named.tensors,
         origin: named.origin,
-        sidecar: &Sidecar::beside(path),
+        sidecar: &Sidecar::beside(path)?,
         options,
     };
     let found = evidence.config(&mut named.notes);

@@ -1,8 +1,10 @@
 //! The configuration that the shapes of tensors say, and what has to be assumed.
 
+use adavit_data::{Interpolation, Normalization, Preprocessing};
 use adavit_decision::{DecisionConfig, HeadDeactivation};
 
 use super::imported::{ImportOptions, Origin};
+use super::prefixes::sample;
 use super::preset::{preset_name, related_preset};
 use super::sidecar::Sidecar;
 use crate::checkpoint::tensors::Tensors;
@@ -34,6 +36,7 @@ impl Evidence<'_> {
     /// Finds the configuration, and notes what is assumed.
     pub(super) fn config(&self, notes: &mut Vec<String>) -> Result<FoundConfig, String> {
         let (tensors, sidecar) = (self.tensors, self.sidecar);
+        refuse_what_is_not_read(tensors)?;
         let StemShape {
             stem,
             embed_dim,
@@ -65,6 +68,7 @@ impl Evidence<'_> {
                 PosEmbed::Learned
             },
             distilled: self.distilled(),
+            head_dist: self.has_head_dist(),
             decisions: decisions_of(tensors, notes),
             normalization: sidecar.normalization.clone(),
             preprocessing: sidecar.preprocessing.clone(),
@@ -74,10 +78,7 @@ impl Evidence<'_> {
         };
         self.note_sources(&config, notes);
         config.preset = preset_name(&config);
-        if let Some(preset) = related_preset(&config) {
-            config.normalization = config.normalization.or(preset.normalization);
-            config.preprocessing = config.preprocessing.or(preset.preprocessing);
-        }
+        self.assume_input(&mut config, notes);
         config.validate().map_err(|error| error.to_string())?;
         Ok(FoundConfig {
             config,
@@ -85,8 +86,45 @@ impl Evidence<'_> {
         })
     }
 
+    /// Assumes how pixels are prepared where no file says it, and notes it.
+    fn assume_input(&self, config: &mut ModelConfig, notes: &mut Vec<String>) {
+        let of_torchvision = || Preprocessing {
+            interpolation: Interpolation::Bilinear,
+            crop_pct: 224.0 / 256.0,
+            ..Preprocessing::default()
+        };
+        let preset = related_preset(config);
+        let (normalization, preprocessing) = match (self.origin, preset) {
+            (Origin::Torchvision, _) if config.in_chans == 3 => {
+                (Some(Normalization::imagenet()), Some(of_torchvision()))
+            }
+            (_, Some(preset)) => (preset.normalization, preset.preprocessing),
+            (_, None) => return,
+        };
+        if let (None, Some(assumed)) = (&config.normalization, normalization) {
+            notes.push(format!(
+                "no file says how pixels are normalised: mean {:?} and std {:?} were assumed; timm's vit_* \
+                 of ImageNet-21k have 0.5 for both",
+                assumed.mean, assumed.std
+            ));
+            config.normalization = Some(assumed);
+        }
+        if let (None, Some(assumed)) = (&config.preprocessing, preprocessing) {
+            notes.push(format!(
+                "no file says how pictures are resized: {:?} and crop_pct {} were assumed",
+                assumed.interpolation, assumed.crop_pct
+            ));
+            config.preprocessing = Some(assumed);
+        }
+    }
+
     fn distilled(&self) -> bool {
         self.tensors.contains_key("dist_token")
+    }
+
+    /// transformers' `DeiTForImageClassification` has a distillation token without a head.
+    fn has_head_dist(&self) -> bool {
+        self.tensors.contains_key("head_dist.weight") || !self.tensors.contains_key("head.weight")
     }
 
     fn num_classes(&self) -> Result<usize, String> {
@@ -99,6 +137,11 @@ impl Evidence<'_> {
             (Err(_), Some(num_classes)) if !self.tensors.contains_key("head.weight") => {
                 Ok(num_classes)
             }
+            (Err(_), None) if !self.tensors.contains_key("head.weight") => Err(format!(
+                "a {} of {} without a head; set num_classes for a new one",
+                if self.distilled() { "DeiT" } else { "ViT" },
+                self.origin.name()
+            )),
             (Err(error), _) => Err(error),
         }
     }
@@ -199,6 +242,9 @@ struct StemShape {
 
 fn stem_of(tensors: &Tensors) -> Result<StemShape, String> {
     if !tensors.contains_key("tokens_to_token.project.weight") {
+        if !tensors.contains_key("patch_embed.proj.weight") {
+            return Err(no_vit(tensors));
+        }
         let patch = dims_of(tensors, "patch_embed.proj.weight", 4)?;
         if tensors.contains_key("patch_embed.convs.0.weight") {
             return Err(
@@ -233,6 +279,59 @@ fn stem_of(tensors: &Tensors) -> Result<StemShape, String> {
     })
 }
 
+/// What a checkpoint has to hold.
+const EXPECTED: &str = "expected the tensors of a ViT, DeiT or T2T-ViT by timm, Hugging Face, \
+     torchvision or the AdaViT code, or a config.json of adavit beside the file";
+
+/// Parts of names of other networks.
+const OTHERS: [(&str, &str); 9] = [
+    ("resblocks.", "CLIP's, of OpenCLIP"),
+    ("vision_model.", "CLIP's or SigLIP's, of transformers"),
+    ("relative_position_bias_table", "Swin's"),
+    ("downsample_layers.", "ConvNeXt's"),
+    ("stages.", "a network of stages, such as ConvNeXt"),
+    ("layer1.0.conv1", "ResNet's"),
+    ("decoder_blocks.", "MAE's, with its decoder"),
+    ("encoder.mask_token", "iBOT's"),
+    (
+        "lora_A",
+        "LoRA adapters, without the model that they belong to",
+    ),
+];
+
+/// The error for tensors that are no ViT's: what they are called, and what they look like.
+fn no_vit(tensors: &Tensors) -> String {
+    if tensors.is_empty() {
+        return format!("no tensors: {EXPECTED}");
+    }
+    let mut names: Vec<&str> = tensors.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    let looks = OTHERS
+        .iter()
+        .find(|(part, _)| names.iter().any(|name| name.contains(part)));
+    let looks = looks.map_or(String::new(), |(_, other)| {
+        format!(", which look like {other}")
+    });
+    format!(
+        "no patch_embed.proj.weight among {} tensors, {}{looks}: {EXPECTED}",
+        names.len(),
+        sample(names.into_iter())
+    )
+}
+
+/// Refuses tensors by name that change what a ViT computes and are not read.
+fn refuse_what_is_not_read(tensors: &Tensors) -> Result<(), String> {
+    let mut names = tensors.keys();
+    let registers =
+        names.find(|name| name.as_str() == "reg_token" || name.contains("register_tokens"));
+    match registers {
+        Some(name) => Err(format!(
+            "{name}: register tokens are not supported; expected a ViT without them"
+        )),
+        None => Ok(()),
+    }
+}
+
 /// The ratio that gives back this very width.
 fn mlp_ratio(hidden: usize, embed_dim: usize) -> f64 {
     let ratio = hidden as f64 / embed_dim as f64;
@@ -246,10 +345,7 @@ fn mlp_ratio(hidden: usize, embed_dim: usize) -> f64 {
 /// The dimensions of a tensor, none of them 0.
 fn dims_of(tensors: &Tensors, name: &str, rank: usize) -> Result<Vec<usize>, String> {
     let Some(tensor) = tensors.get(name) else {
-        return Err(format!(
-            "no {name}: expected the tensors of a ViT, DeiT or T2T-ViT by timm, Hugging Face or the \
-             AdaViT code, or a config.json of adavit beside the file"
-        ));
+        return Err(format!("no {name}: {EXPECTED}"));
     };
     let dims = tensor.dims().to_vec();
     if dims.len() != rank || dims.contains(&0) {

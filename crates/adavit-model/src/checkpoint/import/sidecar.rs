@@ -5,6 +5,8 @@ use std::path::Path;
 use adavit_data::{CropMode, Interpolation, Normalization, Preprocessing};
 use serde_json::Value;
 
+use crate::error::{Error, Result};
+
 /// What shapes cannot say, as far as a file does.
 #[derive(Debug, Default)]
 pub(super) struct Sidecar {
@@ -19,16 +21,18 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    /// Reads what lies beside a file of weights; what is missing or not understood says nothing.
-    pub(super) fn beside(weights: &Path) -> Self {
-        let read = |name: &str| -> Option<Value> {
-            let text = std::fs::read_to_string(weights.with_file_name(name)).ok()?;
-            serde_json::from_str(&text).ok()
-        };
+    /// Reads what lies beside a file of weights.
+    ///
+    /// # Errors
+    /// If a file is there and cannot be read, or is no JSON.
+    pub(super) fn beside(weights: &Path) -> Result<Self> {
         let mut sidecar = Self::default();
-        if let Some(config) = read("config.json") {
+        if let Some(config) = read(&weights.with_file_name("config.json"))? {
             if let Some(pretrained) = config.get("pretrained_cfg") {
                 sidecar.timm(&config, pretrained);
+            } else if config.get("architecture").is_some() {
+                // timm before 0.9 wrote everything into one table.
+                sidecar.timm(&config, &config);
             } else if config.get("num_attention_heads").is_some() {
                 sidecar.transformers(&config);
             }
@@ -36,11 +40,11 @@ impl Sidecar {
                 sidecar.files.push("config.json");
             }
         }
-        if let Some(processor) = read("preprocessor_config.json") {
+        if let Some(processor) = read(&weights.with_file_name("preprocessor_config.json"))? {
             sidecar.image_processor(&processor);
             sidecar.files.push("preprocessor_config.json");
         }
-        sidecar
+        Ok(sidecar)
     }
 
     fn is_empty(&self) -> bool {
@@ -126,6 +130,26 @@ impl Sidecar {
             },
         });
     }
+}
+
+/// Reads a file of JSON, if it is there.
+fn read(path: &Path) -> Result<Option<Value>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(Error::Unreadable {
+                path: path.to_path_buf(),
+                source,
+            });
+        }
+    };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| Error::Checkpoint {
+            path: path.to_path_buf(),
+            message: format!("not JSON: {error}; mend or remove it"),
+        })
 }
 
 fn numbers(value: &Value) -> Vec<f64> {

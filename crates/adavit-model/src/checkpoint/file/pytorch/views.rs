@@ -1,6 +1,6 @@
 //! The tensors of a state dict, and which numbers of which storage they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use candle_core::DType;
 
@@ -10,8 +10,24 @@ use crate::checkpoint::file::state_dict::{StateDict, checked_elements, tensor_of
 use crate::checkpoint::tensors::Tensors;
 
 /// Where training code puts weights, the better ones first: as timm and the published AdaViT code
-/// look for them.
-const WRAPPERS: [&str; 3] = ["state_dict_ema", "state_dict", "model"];
+/// look for them, then others.
+const WRAPPERS: [&str; 12] = [
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "ema",
+    "teacher",
+    "net",
+    "network",
+    "backbone",
+    "module",
+    "student",
+];
+
+/// How deep weights may be in dictionaries.
+const DEEPEST: usize = 4;
 
 /// The elements of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,19 +122,13 @@ impl Storage {
 pub(super) fn wanted(object: &Pickle, format: &'static str) -> Result<Wanted, String> {
     let top = object.entries(object.root());
     let top = top.ok_or_else(|| no_dictionary(object))?;
-    let is_tensor = |id: &Id| matches!(object.node(*id), Node::Tensor(_));
-    let wrapped = WRAPPERS.into_iter().find_map(|wrapper| {
-        let entries = object.entries(*top.get(wrapper)?)?;
-        entries
-            .values()
-            .any(is_tensor)
-            .then_some((wrapper, entries))
-    });
     let mut found = StateDict::bare(Tensors::new(), format);
-    let entries = match wrapped {
-        Some((wrapper, entries)) => {
-            found.wrapper = Some(wrapper.to_string());
-            found.beside = sorted(top.keys().copied().filter(|key| *key != wrapper));
+    let entries = match weights(object, &top, 0) {
+        Some(Weights { keys, entries }) => {
+            if let [outermost, ..] = keys[..] {
+                found.wrapper = Some(keys.join("."));
+                found.beside = sorted(top.keys().copied().filter(|key| *key != outermost));
+            }
             entries
         }
         None => top.clone(),
@@ -141,6 +151,34 @@ pub(super) fn wanted(object: &Pickle, format: &'static str) -> Result<Wanted, St
         ));
     }
     Ok(Wanted { views, found })
+}
+
+/// A dictionary of tensors, and the keys that lead to it.
+struct Weights<'a> {
+    keys: Vec<&'static str>,
+    entries: HashMap<&'a str, Id>,
+}
+
+/// Finds the dictionary of tensors in nested dictionaries; the one deepest under known keys counts.
+fn weights<'a>(
+    object: &'a Pickle,
+    entries: &HashMap<&'a str, Id>,
+    depth: usize,
+) -> Option<Weights<'a>> {
+    let under = |wrapper: &'static str| {
+        let inner = object.entries(*entries.get(wrapper)?)?;
+        let mut found = weights(object, &inner, depth + 1)?;
+        found.keys.insert(0, wrapper);
+        Some(found)
+    };
+    let nested = (depth < DEEPEST).then(|| WRAPPERS.into_iter().find_map(under));
+    let is_tensor = |id: &Id| matches!(object.node(*id), Node::Tensor(_));
+    nested.flatten().or_else(|| {
+        entries.values().any(is_tensor).then(|| Weights {
+            keys: Vec::new(),
+            entries: entries.clone(),
+        })
+    })
 }
 
 /// What an object is in place of a dictionary of tensors.
