@@ -6,7 +6,7 @@ mod recorded;
 use std::path::{Path, PathBuf};
 
 use adavit_data::{Labelled, Splits, all_indices, held_out};
-use adavit_decision::Thresholds;
+use adavit_decision::{Allowance, Thresholds};
 use adavit_model::{Checkpoint, ImportOptions, import};
 use adavit_train::{
     Evaluation, Images, TrainConfig, calibrate_best, check_images, claim_checkpoint,
@@ -91,6 +91,12 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit> {
             "{}: expected an adaptive model, found a dense one, which has no thresholds",
             args.checkpoint.display()
         )));
+    }
+    if args.allocator {
+        // Only an elastic model takes any budget.
+        checkpoint
+            .config
+            .check_allowance(&Allowance::of_budget(1.0))?;
     }
     let recorded = Recorded::of(&args.checkpoint, &checkpoint.config)?;
     let given = args.images();
