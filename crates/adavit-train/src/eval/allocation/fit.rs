@@ -10,7 +10,7 @@ use crate::eval::allocation::price::{
 };
 use crate::eval::allocation::record::Record;
 use crate::eval::allocation::report::{AllocatorReport, KnotReport, PointReport};
-use crate::eval::allocation::ridge::{FOLDS, Fit, Map, Pairs, fit};
+use crate::eval::allocation::ridge::{FOLDS, Fit, Map, Pairs, explained, fit};
 use crate::eval::images::Images;
 
 /// The widest gap between two points of the curve, as a part of the higher one, that is not halved.
@@ -25,6 +25,18 @@ pub enum Allocated {
     Fitted(AllocatorReport),
     /// The checkpoint has none, for this reason.
     Not(String),
+}
+
+/// The regression of losses.
+struct LossFit {
+    /// To the losses at all knots.
+    map: Map,
+    /// The same without the images of each fold.
+    without: Vec<Map>,
+    /// The share of each loss's variance that these predict.
+    r2: Vec<f64>,
+    /// To the loss at the first knot, and the changes from each knot to the next.
+    of_changes: Fit,
 }
 
 /// Fits an allocator on images that the model was not trained on, in place of one that it may have,
@@ -70,18 +82,18 @@ pub fn fit_allocator(
     let fit = regress(&shown)?;
     install(checkpoint, &shown, &fit.map, budget.unwrap_or(before))?;
     let points = measure(checkpoint, images, &shown, &fit)?;
-    let knots = shown.iter().zip(&fit.r2);
+    let knots = shown.iter().enumerate();
+    let knots = knots.map(|(k, shown)| KnotReport {
+        asked: shown.knot.asked,
+        share: shown.knot.share,
+        top1: shown.record.top1(),
+        r2: fit.r2[k],
+        change_r2: fit.of_changes.r2[k],
+        penalty: fit.of_changes.penalties[k],
+    });
     Ok(Allocated::Fitted(AllocatorReport {
         images: images.indices.len(),
-        penalty: fit.penalty,
-        knots: knots
-            .map(|(shown, r2)| KnotReport {
-                asked: shown.knot.asked,
-                share: shown.knot.share,
-                top1: shown.record.top1(),
-                r2: *r2,
-            })
-            .collect(),
+        knots: knots.collect(),
         points,
     }))
 }
@@ -114,19 +126,39 @@ fn remove(checkpoint: &mut Checkpoint) {
 }
 
 /// Predicts the losses at all knots from the class tokens at each.
-fn regress(shown: &[Shown]) -> Result<Fit> {
+///
+/// The choice depends on how the loss changes from knot to knot, which is harder to predict than the
+/// loss. So the outputs are the loss at the first knot and the changes, each with a penalty of its
+/// own; the loss at a knot is the sum of those before.
+fn regress(shown: &[Shown]) -> Result<LossFit> {
     let features: Vec<&[f32]> = shown
         .iter()
         .map(|shown| shown.record.tokens.as_slice())
         .collect();
     let images = shown[0].record.losses.len();
-    let outputs: Vec<f64> = (0..images)
-        .flat_map(|image| shown.iter().map(move |shown| shown.record.losses[image]))
-        .collect();
-    fit(&Pairs {
+    let losses = |image: usize| shown.iter().map(move |shown| shown.record.losses[image]);
+    let all: Vec<f64> = (0..images).flat_map(losses).collect();
+    let changes = all.chunks_exact(shown.len()).flat_map(|losses| {
+        let before = [0.0].into_iter().chain(losses.iter().copied());
+        losses
+            .iter()
+            .zip(before)
+            .map(|(loss, before)| loss - before)
+    });
+    let changes: Vec<f64> = changes.collect();
+    let pairs = |outputs| Pairs {
         features: &features,
-        outputs: &outputs,
+        outputs,
         n_out: shown.len(),
+    };
+    let of_changes = fit(&pairs(&changes))?;
+    let without = of_changes.without.iter().cloned();
+    let without: Vec<Map> = without.map(Map::summed).collect();
+    Ok(LossFit {
+        map: of_changes.map.clone().summed(),
+        r2: explained(&pairs(&all), &without),
+        without,
+        of_changes,
     })
 }
 
@@ -181,7 +213,7 @@ fn measure(
     checkpoint: &mut Checkpoint,
     images: &Images,
     shown: &[Shown],
-    fit: &Fit,
+    fit: &LossFit,
 ) -> Result<Vec<PointReport>> {
     let model = checkpoint.prepared(images.device)?;
     let at = |[first, price]: [f64; 2]| measure_at(&model, images, shown, fit, [first, price]);
@@ -242,7 +274,7 @@ fn measure_at(
     model: &PreparedTransformer,
     images: &Images,
     shown: &[Shown],
-    fit: &Fit,
+    fit: &LossFit,
     [first, price]: [f64; 2],
 ) -> Result<Measured> {
     let record = Record::of(model, images, Budgets::Allocated { first, price })?;

@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 pub struct AllocatorReport {
     /// How many images.
     pub images: usize,
-    /// The penalty of the regression, per image, that predicts best images that it has not seen.
-    pub penalty: f64,
     /// The budgets that an image may get.
     pub knots: Vec<KnotReport>,
     /// Several mean shares.
@@ -26,6 +24,10 @@ pub struct KnotReport {
     pub top1: f64,
     /// The share of the variance of their losses that maps predict which have not seen the image.
     pub r2: f64,
+    /// The same of the change of the loss from the knot before; of the first knot, of the loss.
+    pub change_r2: f64,
+    /// The penalty of that regression, per image, which predicts best images that it has not seen.
+    pub penalty: f64,
 }
 
 /// Allocated budgets against one budget for all images, at the same mean MACs.
