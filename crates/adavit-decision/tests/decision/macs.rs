@@ -176,7 +176,7 @@ fn an_allocator_counts_once_among_the_decisions() {
             }],
             budget: 0.5,
         }),
-        ..elastic.clone()
+        ..elastic
     };
     allocated.validate(geometry.depth).unwrap();
     assert!(allocated.validate(1).is_err());

@@ -31,7 +31,7 @@ pub(super) struct Opened {
 enum Model {
     Dense(PreparedTransformer),
     Sparse(PreparedTransformer),
-    Masked(VisionTransformer),
+    Masked(Box<VisionTransformer>),
 }
 
 impl Model {
@@ -39,7 +39,7 @@ impl Model {
         Ok(match (&checkpoint.config.decisions, exec) {
             (None, _) => Self::Dense(checkpoint.prepared(device)?),
             (Some(_), Exec::Sparse) => Self::Sparse(checkpoint.prepared(device)?),
-            (Some(_), Exec::Masked) => Self::Masked(checkpoint.model(device)?),
+            (Some(_), Exec::Masked) => Self::Masked(Box::new(checkpoint.model(device)?)),
         })
     }
 
