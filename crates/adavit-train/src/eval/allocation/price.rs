@@ -146,10 +146,16 @@ mod tests {
             })
         };
         // A share buys image i a loss of i: at a price between 3 and 4, half of the images buy all.
-        for (target, low, high) in [(0.625, 3.0, 4.0), (0.25, 7.0, 8.0), (1.0, -1.0, 0.0)] {
+        // Of what eight images can spend, 1 is the nearest to 0.99.
+        for (target, [low, high], spent) in [
+            (0.625, [3.0, 4.0], 0.625),
+            (0.25, [7.0, 8.0], 0.25),
+            (0.99, [-1.0, 0.0], 1.0),
+        ] {
             let price = price_for(&shown, &predicted, target);
-            assert!((low..=high).contains(&price), "{target}: {price}");
-            assert!((share(price) - target).abs() < 1e-12, "{target}");
+            // The ends are found to the last bits of the bisection.
+            assert!((low - 1e-9..=high).contains(&price), "{target}: {price}");
+            assert!((share(price) - spent).abs() < 1e-12, "{target}");
         }
         let mut before = f64::INFINITY;
         for step in -10..100 {
