@@ -36,7 +36,7 @@ pub(super) fn foreign_weights(folder: &Path) -> Option<PathBuf> {
     let config: Option<Value> = serde_json::from_str(&text).ok();
     let is_foreign = config.is_some_and(|config| {
         let has = |key: &&str| config.get(key).is_some();
-        FOREIGN_KEYS.iter().any(|key| has(&key))
+        FOREIGN_KEYS.iter().any(has)
     });
     (is_foreign && !is_stored_config(&text)).then_some(weights)
 }

@@ -117,9 +117,9 @@ pub(super) fn without_prefixes(
 pub(super) fn sample<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 4;
     let all = names.len();
-    let mut text = names.take(SHOWN).collect::<Vec<_>>().join(", ");
+    let text = names.take(SHOWN).collect::<Vec<_>>().join(", ");
     if all > SHOWN {
-        text += &format!(" and {} more", all - SHOWN);
+        return format!("{text} and {} more", all - SHOWN);
     }
     text
 }
@@ -189,7 +189,7 @@ fn is_known(name: &str) -> bool {
             digits > 0 && rest[digits..].starts_with(after)
         }),
     };
-    WHOLE.contains(&name) || BEGINNINGS.iter().any(|pattern| begins(&pattern))
+    WHOLE.contains(&name) || BEGINNINGS.iter().any(begins)
 }
 
 #[cfg(test)]
