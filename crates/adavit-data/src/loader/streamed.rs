@@ -14,11 +14,13 @@ use crate::loader::order::epoch_order;
 use crate::rng::{Stream, rng, shuffle};
 
 /// About how many bytes of neighbours are read together.
+#[cfg(any(feature = "pictures", test))]
 pub(crate) const RUN_BYTES: u64 = 4 << 20;
 /// About how many bytes of images are shuffled together.
 pub(crate) const BUFFER_BYTES: u64 = 96 << 20;
 
 /// Where an image lies in its shard.
+#[cfg(any(feature = "pictures", test))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Spot {
     pub(crate) shard: u32,
@@ -44,6 +46,7 @@ struct Stored {
 
 impl StoredRuns {
     /// Cuts images into runs of at least `run_bytes`, but for the last of a shard.
+    #[cfg(any(feature = "pictures", test))]
     pub(crate) fn cut(spots: &[Spot], run_bytes: u64) -> Self {
         let mut by_place: Vec<usize> = (0..spots.len()).collect();
         by_place.sort_by_key(|image| spots[*image]);
@@ -75,6 +78,7 @@ impl StoredRuns {
     }
 
     /// Returns the runs of some of the images, as those of a set that holds them alone.
+    #[cfg(any(feature = "pictures", test))]
     pub(crate) fn of(&self, indices: &[u32]) -> Self {
         let images = indices.iter().map(|index| self.images[*index as usize]);
         Self {

@@ -28,7 +28,7 @@ pub(crate) struct CalibrateArgs {
     checkpoint: PathBuf,
 
     /// Mean compute per image, in (0, 1]: exact MACs relative to the dense model; with --allocator,
-    /// of a call that asks for no budget [default with --allocator: what the checkpoint spends]
+    /// of a call that asks for no budget [default: with --allocator, what the checkpoint spends]
     #[arg(
         long,
         value_name = "B",

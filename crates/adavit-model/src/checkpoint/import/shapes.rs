@@ -36,7 +36,6 @@ impl Evidence<'_> {
     /// Finds the configuration, and notes what is assumed.
     pub(super) fn config(&self, notes: &mut Vec<String>) -> Result<FoundConfig, String> {
         let (tensors, sidecar) = (self.tensors, self.sidecar);
-        refuse_what_is_not_read(tensors)?;
         let StemShape {
             stem,
             embed_dim,
@@ -124,7 +123,8 @@ impl Evidence<'_> {
 
     /// transformers' `DeiTForImageClassification` has a distillation token without a head.
     fn has_head_dist(&self) -> bool {
-        self.tensors.contains_key("head_dist.weight") || !self.tensors.contains_key("head.weight")
+        let has = |name: &str| self.tensors.contains_key(name);
+        !self.distilled() || has("head_dist.weight") || !has("head.weight")
     }
 
     fn num_classes(&self) -> Result<usize, String> {
@@ -158,6 +158,11 @@ impl Evidence<'_> {
         }
         let side = patches.isqrt();
         if side * side != patches || side == 0 {
+            if let Some(name) = registers(self.tensors) {
+                return Err(format!(
+                    "{name}: register tokens are not supported; expected a ViT without them"
+                ));
+            }
             return Err(format!(
                 "pos_embed: {num_tokens} tokens are not {prefix} and a square of patches; write the \
                  size of the images into a config.json beside the file"
@@ -319,17 +324,10 @@ fn no_vit(tensors: &Tensors) -> String {
     )
 }
 
-/// Refuses tensors by name that change what a ViT computes and are not read.
-fn refuse_what_is_not_read(tensors: &Tensors) -> Result<(), String> {
-    let mut names = tensors.keys();
-    let registers =
-        names.find(|name| name.as_str() == "reg_token" || name.contains("register_tokens"));
-    match registers {
-        Some(name) => Err(format!(
-            "{name}: register tokens are not supported; expected a ViT without them"
-        )),
-        None => Ok(()),
-    }
+/// The register tokens, which are not read.
+fn registers(tensors: &Tensors) -> Option<&str> {
+    let mut names = tensors.keys().map(String::as_str);
+    names.find(|name| *name == "reg_token" || name.contains("register_tokens"))
 }
 
 /// The ratio that gives back this very width.
