@@ -72,8 +72,8 @@ impl SizedPictures {
             bytes: AtomicU64::new(0),
             most: bytes,
         };
-        let streamed = self.estimated_bytes() > bytes;
-        let runs = streamed.then(|| self.set.stored_runs()).flatten();
+        let runs = self.set.stored_runs();
+        let runs = runs.filter(|_| self.estimated_bytes() > bytes);
         Self {
             cache,
             runs,

@@ -45,7 +45,7 @@ impl Found {
         let sized = |set: PictureSet| -> Arc<dyn Labelled> {
             let cache_bytes = share(&set);
             let sized = SizedPictures::new(set, options.input.clone());
-            Arc::new(sized.cached(cache_bytes).fast(options.fast_decode))
+            Arc::new(sized.fast(options.fast_decode).cached(cache_bytes))
         };
         let name = self.parts().next().map(|set| set.name().to_owned());
         let [train, val, test, whole] =

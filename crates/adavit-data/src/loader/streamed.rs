@@ -45,7 +45,7 @@ struct Stored {
 }
 
 impl StoredRuns {
-    /// Cuts images into runs of at least `run_bytes`, but for the last of a shard.
+    /// Cuts images into runs of at least `run_bytes`. The last run of a shard may be smaller.
     #[cfg(any(feature = "pictures", test))]
     pub(crate) fn cut(spots: &[Spot], run_bytes: u64) -> Self {
         let mut by_place: Vec<usize> = (0..spots.len()).collect();
