@@ -3,7 +3,6 @@
 mod allocation;
 pub(crate) mod destination;
 pub(crate) mod driver;
-
 mod elastic;
 pub(crate) mod environment;
 mod epoch;

@@ -7,9 +7,9 @@ use adavit_train::{Allocated, AllocatorReport, Evaluation, Evaluator, Images, fi
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::commands::calibrate::{CalibrateArgs, Ready, exit};
+use crate::commands::calibrate::{CalibrateArgs, Ready, exit, line, measured};
 use crate::exit::{Exit, bad_input};
-use crate::output::{macs, message, print, print_json};
+use crate::output::{message, print, print_json};
 
 /// An allocator against one budget for all, on images of neither training nor fit.
 struct Compared {
@@ -51,20 +51,12 @@ impl Ready<'_> {
     }
 
     fn value(&self, report: &AllocatorReport, compared: &Compared) -> Value {
-        let part = |e: &Evaluation| {
-            json!({
-                "images": e.images,
-                "top1": e.top1,
-                "macs": e.macs,
-                "macs_share": e.macs_share,
-            })
-        };
         json!({
             "checkpoint": self.target,
             "budget": compared.budget,
             "allocator": report,
-            "test": part(&compared.allocated),
-            "test_uniform": part(&compared.uniform),
+            "test": measured(&compared.allocated),
+            "test_uniform": measured(&compared.uniform),
         })
     }
 }
@@ -88,19 +80,10 @@ impl Compared {
     }
 
     fn text(&self) -> String {
-        let line = |name: &str, e: &Evaluation| {
-            format!(
-                "{name:<16}{:>8} images{:>9.4} top-1{:>16} per image, {:.4} of the dense model",
-                e.images,
-                e.top1,
-                macs(e.macs),
-                e.macs_share
-            )
-        };
         format!(
             "{}\n{}",
-            line("test, allocated", &self.allocated),
-            line("test, uniform", &self.uniform)
+            line("test, allocated ", &self.allocated),
+            line("test, uniform   ", &self.uniform)
         )
     }
 }

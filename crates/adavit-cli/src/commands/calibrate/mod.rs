@@ -265,41 +265,45 @@ impl Calibrated {
     }
 
     fn value(&self, budget: f64) -> Value {
-        let part = |e: &Evaluation| {
-            json!({
-                "images": e.images,
-                "top1": e.top1,
-                "macs": e.macs,
-                "macs_share": e.macs_share,
-            })
-        };
         json!({
             "checkpoint": self.target,
             "budget": budget,
             "thresholds": self.thresholds,
-            "held_out": part(&self.held_out),
-            "test": part(&self.test),
+            "held_out": measured(&self.held_out),
+            "test": measured(&self.test),
         })
     }
 
     fn text(&self) -> String {
-        let line = |name: &str, e: &Evaluation| {
-            format!(
-                "{name:<10}{:>8} images{:>9.4} top-1{:>16} per image, {:.4} of the dense model",
-                e.images,
-                e.top1,
-                macs(e.macs),
-                e.macs_share
-            )
-        };
         let written = self.target.as_ref().map_or_else(
             || "thresholds not written; give a folder by --out to write them anyway".into(),
             |target| format!("thresholds written to {}", target.display()),
         );
         format!(
             "{}\n{}\n{written}",
-            line("held out", &self.held_out),
-            line("test", &self.test),
+            line("held out  ", &self.held_out),
+            line("test      ", &self.test),
         )
     }
+}
+
+/// What is told of an evaluation, as JSON.
+fn measured(e: &Evaluation) -> Value {
+    json!({
+        "images": e.images,
+        "top1": e.top1,
+        "macs": e.macs,
+        "macs_share": e.macs_share,
+    })
+}
+
+/// What is told of an evaluation behind its name, which is as long as those of the lines beside it.
+fn line(name: &str, e: &Evaluation) -> String {
+    format!(
+        "{name}{:>8} images{:>9.4} top-1{:>16} per image, {:.4} of the dense model",
+        e.images,
+        e.top1,
+        macs(e.macs),
+        e.macs_share
+    )
 }
