@@ -230,11 +230,6 @@ impl ModelConfig {
         1 + usize::from(self.distilled)
     }
 
-    /// Heads that give logits: of the class token and, in a distilled model, of its distillation token.
-    fn num_heads_of_classes(&self) -> usize {
-        1 + usize::from(self.has_head_dist())
-    }
-
     /// Whether there is a head on a distillation token.
     pub(crate) fn has_head_dist(&self) -> bool {
         self.distilled && self.head_dist
@@ -248,6 +243,7 @@ impl ModelConfig {
 
     /// The sizes that compute depends on.
     pub fn geometry(&self) -> Geometry {
+        let heads = 1 + usize::from(self.has_head_dist());
         Geometry {
             num_tokens: self.num_tokens(),
             embed_dim: self.embed_dim,
@@ -255,7 +251,7 @@ impl ModelConfig {
             num_heads: self.num_heads,
             hidden_dim: self.hidden_dim(),
             embed_macs: self.stem.macs(self.img_size, self.in_chans, self.embed_dim),
-            head_macs: (self.num_heads_of_classes() * self.embed_dim * self.num_classes) as u64,
+            head_macs: (heads * self.embed_dim * self.num_classes) as u64,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! `model.safetensors.index.json` and `pytorch_model.bin.index.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -75,7 +75,7 @@ pub(crate) fn read_sharded(path: &Path) -> Result<StateDict> {
 }
 
 /// The index of which a file is one part, by its name: `model-00001-of-00004.safetensors`.
-pub(crate) fn index_beside(path: &Path) -> Option<std::path::PathBuf> {
+pub(crate) fn index_beside(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     let (stem, extension) = name.rsplit_once('.')?;
     let (stem, of) = stem.rsplit_once("-of-")?;

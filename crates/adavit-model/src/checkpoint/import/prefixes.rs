@@ -70,12 +70,12 @@ const BEGINNINGS: [&str; 20] = [
 /// prefix was found, every tensor stays.
 ///
 /// # Errors
-/// If two prefixes hold as much of a model, and none is preferred.
+/// If two prefixes hold as much of a model, and none is preferred, or two tensors get the same name.
 pub(super) fn without_prefixes(
     tensors: Tensors,
     notes: &mut Vec<String>,
 ) -> Result<Tensors, String> {
-    let tensors = without_wrappers(tensors, notes);
+    let tensors = without_wrappers(tensors, notes)?;
     let Some(prefix) = prefix_of_the_model(&tensors)? else {
         return Ok(tensors);
     };
@@ -84,16 +84,16 @@ pub(super) fn without_prefixes(
     }
     let mut own = Tensors::new();
     let (mut beside, mut taken) = (Vec::new(), 0);
-    // The longest beginnings come last, so that they count.
+    // Of two tensors of one name, that with more of the prefix counts.
     let mut named: Vec<_> = tensors.into_iter().collect();
-    named.sort_by_key(|(name, _)| split(name).map_or(0, |at| at));
+    named.sort_by_key(|(name, _)| std::cmp::Reverse(split(name)));
     for (name, tensor) in named {
         let at = if name.starts_with(&prefix) {
             Some(prefix.len())
         } else {
             split(&name).filter(|at| prefix.starts_with(&name[..*at]))
         };
-        if let Some(at) = at {
+        if let Some(at) = at.filter(|at| !own.contains_key(&name[*at..])) {
             taken += usize::from(at > 0);
             own.insert(name[at..].to_string(), tensor);
         } else {
@@ -125,7 +125,7 @@ pub(super) fn sample<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Strin
 }
 
 /// Takes off what wrappers put anywhere into names.
-fn without_wrappers(tensors: Tensors, notes: &mut Vec<String>) -> Tensors {
+fn without_wrappers(tensors: Tensors, notes: &mut Vec<String>) -> Result<Tensors, String> {
     let mut found = BTreeMap::new();
     let mut own = |name: &str| -> String {
         let parts = name.split('.').filter(|part| {
@@ -142,8 +142,17 @@ fn without_wrappers(tensors: Tensors, notes: &mut Vec<String>) -> Tensors {
     for (wrapper, count) in found {
         notes.push(format!("{wrapper}. was taken off names, {count} times"));
     }
-    let tensors = named.into_iter().map(|(_, tensor)| tensor);
-    names.into_iter().zip(tensors).collect()
+    let mut own = Tensors::new();
+    for (name, (full, tensor)) in names.into_iter().zip(named) {
+        if own.contains_key(&name) {
+            return Err(format!(
+                "{full} and another tensor are both {name} without what wrappers add; save the state \
+                 dict of one model"
+            ));
+        }
+        own.insert(name, tensor);
+    }
+    Ok(own)
 }
 
 /// The prefix with most of a model below it; empty if names have none, `None` if no name is known.
@@ -271,7 +280,21 @@ mod tests {
         let (own, notes) = names(&["student.cls_token", "teacher.cls_token"]);
         assert_eq!(own, ["cls_token"]);
         assert!(notes[1].contains("student.cls_token"), "{notes:?}");
-        let error = without_prefixes(tensors(&["a.cls_token", "b.cls_token"]), &mut Vec::new());
-        assert!(error.unwrap_err().contains("under a. and b.;"));
+        let error = |names: &[&str]| without_prefixes(tensors(names), &mut Vec::new()).unwrap_err();
+        assert!(error(&["a.cls_token", "b.cls_token"]).contains("under a. and b.;"));
+        assert!(error(&["cls_token", "module.cls_token"]).contains("are both cls_token"));
+    }
+
+    #[test]
+    fn of_two_heads_that_nearer_to_the_backbone_counts() {
+        let (own, notes) = names(&[
+            "head.weight",
+            "model.backbone.cls_token",
+            "model.backbone.pos_embed",
+            "model.head.weight",
+        ]);
+        assert_eq!(own, ["cls_token", "head.weight", "pos_embed"]);
+        let beside = "left out, since they lie beside model.backbone.: head.weight";
+        assert_eq!(notes[1], beside);
     }
 }

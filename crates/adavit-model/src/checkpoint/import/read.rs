@@ -156,7 +156,14 @@ impl NamedTensors {
                 no_tensors.join(", ")
             ));
         }
-        let (tensors, origin) = own_names(tensors, &mut notes)?;
+        let named = own_names(tensors, &mut notes).map_err(|error| match error {
+            Error::Import(message) => Error::Checkpoint {
+                path: path.to_path_buf(),
+                message,
+            },
+            other => other,
+        });
+        let (tensors, origin) = named?;
         Ok(Self {
             tensors,
             origin,

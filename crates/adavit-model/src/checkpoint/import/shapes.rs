@@ -289,15 +289,13 @@ const EXPECTED: &str = "expected the tensors of a ViT, DeiT or T2T-ViT by timm, 
      torchvision or the AdaViT code, or a config.json of adavit beside the file";
 
 /// Parts of names of other networks.
-const OTHERS: [(&str, &str); 9] = [
+const OTHERS: [(&str, &str); 7] = [
     ("resblocks.", "CLIP's, of OpenCLIP"),
     ("vision_model.", "CLIP's or SigLIP's, of transformers"),
     ("relative_position_bias_table", "Swin's"),
     ("downsample_layers.", "ConvNeXt's"),
     ("stages.", "a network of stages, such as ConvNeXt"),
     ("layer1.0.conv1", "ResNet's"),
-    ("decoder_blocks.", "MAE's, with its decoder"),
-    ("encoder.mask_token", "iBOT's"),
     (
         "lora_A",
         "LoRA adapters, without the model that they belong to",
